@@ -1,0 +1,93 @@
+r"""Captions in, a stored set of synthetic images out.
+
+On this machine, on the embedded Stable Diffusion:
+
+    python jobs/synthesize.py --captions captions_val2017.json --vocabulary voc2007 \
+        --num-captions 400 --output runs/coco
+
+On a cluster (see cluster.yaml), where every path must be one that all machines reach:
+
+    ray job submit --address http://127.0.0.1:8265 --working-dir . -- \
+        python jobs/synthesize.py --captions s3://BUCKET/captions.json --output s3://BUCKET/runs/coco
+
+The same command again skips finished shards. The last line of the output is a JSON summary.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import tyro
+
+from jobs._job import run_job
+from t2ipal.captions import filter_captions, load_vocabulary, read_captions
+from t2ipal.config import require
+from t2ipal.engine.session import connect, runs_as_submitted_job
+from t2ipal.engine.synthesis import RunConfig, SynthesisRequest, synthesize, synthesize_locally
+from t2ipal.store import Store
+from t2ipal.synthesis import SynthesisConfig
+
+FLAT = tyro.conf.arg(name="")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Draws the captions that name a class, and stores the images."""
+
+    captions: str
+    """Caption file, local or s3://: COCO json, jsonl, csv, parquet or one caption a line."""
+    output: str
+    """Folder of the run: a local path, or s3://bucket/prefix."""
+    vocabulary: str = "voc2007"
+    """Classes to look for: voc2007, coco2014, nuswide, or the path of a YAML of your own."""
+    num_captions: int | None = None
+    """Captions to keep, drawn at random from those that name a class; None: all."""
+    caption_seed: int = 0
+    """Seed of that draw; with the same seed, fewer captions are a part of more."""
+    images_per_shard: int = 128
+    """Images of one stored shard, the unit that is skipped or made again after a crash."""
+    endpoint_url: str | None = None
+    """Server of an S3 store that is not on AWS; AWS_ENDPOINT_URL does the same."""
+    in_process: bool = False
+    """Run in this process, without Ray: one worker, easy to debug."""
+    synthesis: Annotated[SynthesisConfig, FLAT] = field(default_factory=SynthesisConfig)
+    run: Annotated[RunConfig, FLAT] = field(default_factory=RunConfig)
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    options = tyro.cli(Options, args=arguments, description=__doc__)
+    if runs_as_submitted_job():
+        require(
+            "://" in options.output or options.output.startswith("/"),
+            f"output must be s3:// or an absolute path, got {options.output!r}: "
+            "a submitted job runs in a temporary copy of the working directory.",
+        )
+    vocabulary = load_vocabulary(options.vocabulary)
+    filtered = filter_captions(
+        read_captions(options.captions), vocabulary, options.num_captions, options.caption_seed
+    )
+    request = SynthesisRequest(options.synthesis, vocabulary, filtered, options.images_per_shard)
+    store = Store(options.output, options.endpoint_url)
+    if options.in_process:
+        summary = synthesize_locally(store, request, options.run, progress=True)
+    else:
+        workers, cpus = options.run.min_workers or 1, options.run.cpus_per_worker
+        with connect(least_cpus=workers * cpus, least_gpus=options.run.gpus_per_worker or 0):
+            summary = synthesize(store, request, options.run, progress=True)
+    result = {
+        "output": store.uri,
+        "num_rejected": len(filtered.rejected),
+        **dataclasses.asdict(summary),
+    }
+    print(json.dumps(result))
+    return result
+
+
+if __name__ == "__main__":
+    run_job(main)

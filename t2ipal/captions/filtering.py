@@ -1,0 +1,119 @@
+"""Running the noun filter over captions, and choosing how many to keep.
+
+Owns the kept and the rejected record; knows no file format and no store.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from t2ipal.captions.nouns import NounFilter
+from t2ipal.captions.readers import Caption
+from t2ipal.captions.vocabulary import Vocabulary
+from t2ipal.config import require
+
+
+@dataclass(frozen=True)
+class LabelledCaption:
+    """A caption that names at least one class."""
+
+    caption_id: str
+    text: str
+    labels: tuple[int, ...]
+    """Class indices, sorted."""
+
+
+@dataclass(frozen=True)
+class RejectedCaption:
+    """A caption that was not kept."""
+
+    caption_id: str
+    text: str
+    reason: str
+    """Why, e.g. "no class named", "only negated: dog", "not chosen"."""
+
+
+@dataclass(frozen=True)
+class FilterResult:
+    """Kept and rejected captions, each in the order they came."""
+
+    kept: list[LabelledCaption]
+    rejected: list[RejectedCaption]
+
+    def reasons(self) -> dict[str, int]:
+        """Number of rejected captions by reason without its class names, most frequent first."""
+        return dict(Counter(item.reason.partition(":")[0] for item in self.rejected).most_common())
+
+
+def filter_captions(
+    captions: Iterable[Caption],
+    vocabulary: Vocabulary,
+    num_captions: int | None = None,
+    seed: int = 0,
+    max_per_class: int | None = None,
+) -> FilterResult:
+    """Keeps the captions that name a class of the vocabulary.
+
+    Args:
+        captions: what `read_captions` gives.
+        vocabulary: the classes.
+        num_captions: keep at most this many; which ones depends on the seed and their ids alone,
+            so fewer are always a part of more and the order of the file does not matter. None
+            keeps all.
+        seed: of that choice.
+        max_per_class: each caption counts for the rarest class it names (rarest among all that
+            pass); keep the first so many per class, as the ancestor does with 1000 for NUS-WIDE.
+            None keeps all.
+
+    Raises:
+        ValueError: a count below 1, or no caption passes.
+    """
+    for name, count in (("num_captions", num_captions), ("max_per_class", max_per_class)):
+        require(count is None or count > 0, f"{name} must be > 0, got {count}.")
+    noun_filter = NounFilter(vocabulary)
+    kept: dict[int, LabelledCaption] = {}
+    rejected: dict[int, RejectedCaption] = {}
+    for at, caption in enumerate(captions):
+        verdict = noun_filter(caption.text)
+        if verdict.reason:
+            rejected[at] = RejectedCaption(caption.caption_id, caption.text, verdict.reason)
+        else:
+            kept[at] = LabelledCaption(caption.caption_id, caption.text, verdict.labels)
+    if not kept:
+        counts = Counter(item.reason for item in rejected.values()).most_common(3)
+        seen = "; ".join(f"{count} x {reason}" for reason, count in counts) or "no captions came"
+        raise ValueError(
+            f"No caption names a class of vocabulary {vocabulary.name!r} ({seen})."
+            " Choose the vocabulary that fits the captions, or add synonyms."
+        )
+    refused: dict[int, str] = {}
+    if max_per_class is not None:
+        refused = _over_quota(kept, vocabulary, max_per_class)
+    if num_captions is not None:
+        rest = [at for at in kept if at not in refused]
+        rest.sort(key=lambda at: _draw(seed, kept[at].caption_id))
+        refused |= dict.fromkeys(rest[num_captions:], "not chosen")
+    for at, reason in refused.items():
+        item = kept.pop(at)
+        rejected[at] = RejectedCaption(item.caption_id, item.text, reason)
+    return FilterResult(list(kept.values()), [rejected[at] for at in sorted(rejected)])
+
+
+def _draw(seed: int, caption_id: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{caption_id}".encode()).digest()
+
+
+def _over_quota(
+    kept: Mapping[int, LabelledCaption], vocabulary: Vocabulary, max_per_class: int
+) -> dict[int, str]:
+    """Positions beyond the first `max_per_class` of their rarest class, with the reason."""
+    named = Counter(index for item in kept.values() for index in item.labels)
+    taken: Counter[int] = Counter()
+    refused: dict[int, str] = {}
+    for at, item in kept.items():
+        rarest = min(item.labels, key=lambda index: (named[index], index))
+        taken[rarest] += 1
+        if taken[rarest] > max_per_class:
+            refused[at] = f"class full: {vocabulary.class_names[rarest]}"
+    return refused

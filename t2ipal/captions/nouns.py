@@ -1,0 +1,120 @@
+"""The noun filter: which classes of a vocabulary a caption names.
+
+Owns matching (compounds before single words) and the verdict; `english.py` the rules of English,
+`filtering.py` runs the filter over files. No file is read at run time but the vocabulary.
+"""
+
+from dataclasses import dataclass
+
+from t2ipal.captions import english, words
+from t2ipal.captions.vocabulary import Vocabulary
+from t2ipal.config import require
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the filter says of one caption."""
+
+    labels: tuple[int, ...]
+    """Class indices, sorted; empty when rejected."""
+    reason: str
+    """Why the caption is rejected; empty when kept."""
+
+
+class NounFilter:
+    """Turns a caption into the classes it names.
+
+    Longest compound first; then a noun is dropped where it is a verb, a color, only describes
+    another noun, is negated or only likened. A rejected caption says why.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, max_words: int = 60):
+        """Compiles the vocabulary.
+
+        Args:
+            vocabulary: its classes and nouns.
+            max_words: longest caption kept, in words and punctuation; CLIP reads 75 tokens, about
+                60 words, so a noun behind that would label what the text encoder never sees.
+        """
+        require(max_words > 0, f"max_words must be > 0, got {max_words}.")
+        self.vocabulary = vocabulary
+        self.max_words = max_words
+        implied = vocabulary.implied or ((),) * len(vocabulary.class_names)
+        self._named = tuple(_closure(index, implied) for index in range(len(implied)))
+        # First word -> (number of words, the words, class), longest first.
+        self._by_first_word: dict[str, list[tuple[int, list[str], int]]] = {}
+        for form, index in sorted(vocabulary.surfaces().items()):
+            self._by_first_word.setdefault(form[0], []).append((len(form), list(form), index))
+        for forms in self._by_first_word.values():
+            forms.sort(key=lambda form: -form[0])
+
+    def __call__(self, text: str) -> Verdict:
+        """The verdict on one caption."""
+        tokens = english.tokenize(text)
+        if not any(token[0].isalnum() for token in tokens):
+            return Verdict((), "empty")
+        if len(tokens) > self.max_words:
+            return Verdict((), "too long")
+        labels: set[int] = set()
+        negated: list[int] = []
+        other_sense: list[int] = []
+        for at, end, index in self._matches(tokens):
+            if not _is_the_thing(tokens, at, end):
+                other_sense.append(index)
+                continue
+            under = english.scope(tokens, at)
+            if under == "negated":
+                negated.append(index)
+            elif under:
+                other_sense.append(index)
+            else:
+                labels.update(self._named[index])
+        if labels:
+            return Verdict(tuple(sorted(labels)), "")
+        for reason, indices in (("only negated", negated), ("only in another sense", other_sense)):
+            if indices:
+                names = (self.vocabulary.class_names[index] for index in sorted(set(indices)))
+                return Verdict((), f"{reason}: {', '.join(names)}")
+        return Verdict((), "no class named")
+
+    def _matches(self, tokens: list[str]) -> list[tuple[int, int, int]]:
+        """First token, end and class of every noun of the vocabulary, left to right."""
+        matches: list[tuple[int, int, int]] = []
+        start, by_first_word = 0, self._by_first_word
+        for at, token in enumerate(tokens):
+            if at < start or token not in by_first_word:
+                continue
+            for length, form, index in by_first_word[token]:
+                if length == 1 or tokens[at : at + length] == form:
+                    start = at + length
+                    if index >= 0:
+                        matches.append((at, start, index))
+                    break
+        return matches
+
+
+def _closure(index: int, implied: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    """The class and everything it implies, directly or through another class."""
+    named = [index]
+    for known in named:
+        named += [other for other in implied[known] if other not in named]
+    return tuple(named)
+
+
+def _is_the_thing(tokens: list[str], at: int, end: int) -> bool:
+    """Whether the noun at `at:end` stands for an object in the picture."""
+    if end == at + 1:
+        word = tokens[at]
+        if word in words.OFTEN_MODIFIERS and not english.heads_its_phrase(tokens, end):
+            return False
+        if word in words.COLOR_NOUNS and english.is_color(tokens, at):
+            return False
+        if word in words.VERB_FORMS and english.is_verb(tokens, at):
+            return False
+    if (
+        tokens[end : end + 1] == ["'s"]
+        and tokens[end + 1 : end + 2]
+        and tokens[end + 1] in words.ROOMS
+    ):
+        return False
+    return not english.is_unreal(tokens, at, end)

@@ -1,0 +1,184 @@
+"""Readers of caption files: COCO json, jsonl, csv, tsv, parquet, plain text; local or s3://.
+
+Owns the formats and the caption ids. Bytes and parquet tables come from the store.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from t2ipal.config import require, unknown
+from t2ipal.store import read_bytes, read_parquet_columns
+
+_TEXT_FIELDS = ("caption", "text")
+_ID_FIELDS = ("caption_id", "id")
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A text describing an image."""
+
+    caption_id: str
+    """Unique within its file."""
+    text: str
+
+
+def read_captions(uri: str | Path) -> Iterator[Caption]:
+    """The captions of a file; .json, .jsonl, .csv, .tsv, .parquet or .txt names its format.
+
+    Ids: the annotation id (COCO), image_id/annotator_id (localized narratives), the field
+    caption_id or id where there is one, otherwise the number of the row or line from 1.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an unknown suffix, a malformed file (with the place), an id twice, or no
+            caption at all.
+    """
+    uri = str(uri)
+    suffix = PurePosixPath(uri).suffix.lower()
+    if suffix == ".parquet":
+        captions = _parquet(uri)
+    else:
+        parsers = {".json": _json, ".jsonl": _jsonl, ".csv": _csv, ".tsv": _csv, ".txt": _lines}
+        if suffix not in parsers:
+            raise unknown(f"suffix of the caption file {uri}:", suffix, (*parsers, ".parquet"))
+        captions = parsers[suffix](_decode(uri), uri)
+    return iter(_unique(captions, uri))
+
+
+def _decode(uri: str) -> str:
+    data = read_bytes(uri)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{uri} must be UTF-8 text, got {error}.") from error
+
+
+def _unique(captions: Iterable[Caption], uri: str) -> list[Caption]:
+    seen: set[str] = set()
+    listed = list(captions)
+    for caption in listed:
+        require(
+            caption.caption_id not in seen,
+            f"{uri}: caption id {caption.caption_id!r} occurs twice; ids must be unique.",
+        )
+        seen.add(caption.caption_id)
+    require(bool(listed), f"{uri} holds no caption.")
+    return listed
+
+
+def _json(text: str, uri: str) -> Iterator[Caption]:
+    """MS-COCO: {"annotations": [{"id", "image_id", "caption"}, ...]}."""
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{uri} is no valid JSON: {error}.") from error
+    annotations = content.get("annotations") if isinstance(content, Mapping) else None
+    if not isinstance(annotations, list):
+        raise ValueError(
+            f'{uri} must be MS-COCO captions with a list "annotations", got {_brief(content)}.'
+        )
+    for at, row in enumerate(annotations):
+        place = f"{uri}: annotations[{at}]"
+        require(isinstance(row, Mapping), f"{place} must be a mapping, got {_brief(row)}.")
+        require("id" in row, f"{place} has no id.")
+        yield Caption(_id(row["id"], place), _text(row, place))
+
+
+def _jsonl(text: str, uri: str) -> Iterator[Caption]:
+    repeats: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        place = f"{uri}, line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{place} is no valid JSON: {error}.") from error
+        require(isinstance(row, Mapping), f"{place} must be a mapping, got {_brief(row)}.")
+        if "image_id" in row and "annotator_id" in row:
+            caption_id = f"{_id(row['image_id'], place)}/{_id(row['annotator_id'], place)}"
+            # Nothing in the format forbids one annotator to narrate an image twice.
+            repeats[caption_id] = repeats.get(caption_id, 0) + 1
+            if repeats[caption_id] > 1:
+                caption_id = f"{caption_id}#{repeats[caption_id]}"
+        else:
+            field = next((name for name in _ID_FIELDS if name in row), None)
+            caption_id = _id(row[field], place) if field else str(number)
+        yield Caption(caption_id, _text(row, place))
+
+
+def _csv(text: str, uri: str) -> Iterator[Caption]:
+    delimiter = "\t" if uri.lower().endswith(".tsv") else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    names = reader.fieldnames or ()
+    require(bool(names), f"{uri} holds no caption.")
+    require(
+        any(name in names for name in _TEXT_FIELDS),
+        f"{uri} must name a column caption or text in its first line, got {', '.join(names)}.",
+    )
+    field = next((name for name in _ID_FIELDS if name in names), None)
+    try:
+        for number, row in enumerate(reader, start=1):
+            place = f"{uri}, line {reader.line_num}"
+            caption_id = _id(row[field], place) if field else str(number)
+            yield Caption(caption_id, _text(row, place))
+    except csv.Error as error:
+        raise ValueError(f"{uri}, line {reader.line_num + 1} is no valid CSV: {error}.") from error
+
+
+def _parquet(uri: str) -> Iterator[Caption]:
+    texts = _column(uri, _TEXT_FIELDS)
+    if isinstance(texts, ValueError):
+        raise ValueError(f"{uri} must be parquet with a column caption or text: {texts}") from texts
+    ids = _column(uri, _ID_FIELDS)
+    for at, text in enumerate(texts):
+        place = f"{uri}, row {at + 1}"
+        caption_id = str(at + 1) if isinstance(ids, ValueError) else _id(ids[at], place)
+        yield Caption(caption_id, _text({"caption": text}, place))
+
+
+def _column(uri: str, names: Iterable[str]) -> list[Any] | ValueError:
+    """The first of these columns there is, or the error where there is none."""
+    absent = ValueError("no column")
+    for name in names:
+        try:
+            return read_parquet_columns(uri, [name])[name]
+        except ValueError as error:
+            absent = error
+    return absent
+
+
+def _lines(text: str, uri: str) -> Iterator[Caption]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield Caption(str(number), line.strip())
+
+
+def _text(row: Mapping[str, Any], place: str) -> str:
+    field = next((name for name in _TEXT_FIELDS if name in row), None)
+    if field is None:
+        raise ValueError(
+            f"{place} has no caption, only {', '.join(map(str, row))}; is this a caption file?"
+        )
+    require(
+        isinstance(row[field], str), f"{place}: {field} must be a text, got {_brief(row[field])}."
+    )
+    return row[field].strip()
+
+
+def _id(value: Any, place: str) -> str:
+    plain = isinstance(value, int | str) and not isinstance(value, bool)
+    require(
+        plain and str(value) != "", f"{place}: an id must be a number or a text, got {value!r}."
+    )
+    return str(value)
+
+
+def _brief(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."

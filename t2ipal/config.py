@@ -1,0 +1,121 @@
+"""What every stage's frozen configuration shares: checks, overrides by dotted name, JSON, fingerprint.
+
+Owns nothing about any particular stage; knows dataclasses and plain values only.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+
+def require(holds: bool, message: str) -> None:
+    """Raises ValueError with `message` unless `holds`; for what a user hands in."""
+    if not holds:
+        raise ValueError(message)
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> ValueError:
+    """The error for a name that is not one of `known`, naming the nearest match."""
+    names = sorted(known)
+    nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return ValueError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
+
+
+def one_of(kind: str, name: str, known: Iterable[str]) -> None:
+    """Raises ValueError with the nearest match unless `name` is one of `known`."""
+    names = list(known)
+    if name not in names:
+        raise unknown(kind, name, names)
+
+
+def override(config: Config, changes: Mapping[str, Any]) -> Config:
+    """A copy of `config` with dotted fields replaced, e.g. `{"optim.lr": 1e-2}`.
+
+    Raises:
+        ValueError: a name that is no field (the nearest one is named), or a value of another type.
+    """
+    for path, value in changes.items():
+        one_of("option", path, field_paths(config))
+        config = _replace(config, path.split("."), value, path)
+    return config
+
+
+def _replace(config: Any, names: list[str], value: Any, path: str) -> Any:
+    if len(names) > 1:
+        value = _replace(getattr(config, names[0]), names[1:], value, path)
+    else:
+        value = _coerce(value, typing.get_type_hints(type(config))[names[0]], path)
+    return dataclasses.replace(config, **{names[0]: value})
+
+
+def field_paths(config: Any, prefix: str = "") -> list[str]:
+    """Every dotted field name of a dataclass instance, nested ones included."""
+    if not dataclasses.is_dataclass(config):
+        return []
+    paths: list[str] = []
+    for field in dataclasses.fields(config):
+        nested = getattr(config, field.name)
+        inner = field_paths(nested, f"{prefix}{field.name}.")
+        paths += inner or [prefix + field.name]
+    return paths
+
+
+def _coerce(value: Any, hint: Any, path: str) -> Any:
+    """Turns what JSON or YAML gives (lists, ints for floats, dicts) into the annotated type."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        return _coerce(value, hint, path)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_dict(typing.cast(type, hint), value)
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_coerce(item, arguments[0], path) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    plain = origin or hint
+    wrong = isinstance(plain, type) and not isinstance(value, plain)
+    if wrong or (plain in (int, float) and isinstance(value, bool)):
+        raise ValueError(f"{path} must be {getattr(hint, '__name__', hint)}, got {value!r}.")
+    return value
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain dicts, lists and numbers that `json.dumps` takes and `from_dict` reads back."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(kind: type[Config], values: Mapping[str, Any]) -> Config:
+    """The dataclass `kind` from what `to_dict` gave; unknown names raise with the nearest match."""
+    hints = typing.get_type_hints(kind)
+    for name in values:
+        one_of(f"field of {kind.__name__}", name, hints)
+    return kind(**{name: _coerce(value, hints[name], name) for name, value in values.items()})
+
+
+def fingerprint(values: Any) -> str:
+    """First 16 hex digits of the sha256 of a config's (or plain value's) canonical JSON."""
+    plain = dataclasses.asdict(values) if dataclasses.is_dataclass(values) else values  # type: ignore
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """One line per dotted name whose value differs, e.g. `guidance_scale: 2.0 there, 3.0 here`."""
+    lines: list[str] = []
+    for name in sorted({*ours, *theirs}):
+        here, there = ours.get(name), theirs.get(name)
+        if isinstance(here, Mapping) and isinstance(there, Mapping):
+            lines += differences(here, there, f"{prefix}{name}.")
+        elif here != there:
+            lines.append(f"{prefix}{name}: {there!r} there, {here!r} here")
+    return lines

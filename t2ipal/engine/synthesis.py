@@ -1,0 +1,302 @@
+"""Synthesis of a whole run: plans, an actor pool of shard workers, progress, manifest.
+
+Owns the order of things and Ray's part in it. What an image looks like is decided by
+`t2ipal.synthesis`, what is stored by `t2ipal.engine.plans` and `t2ipal.store`.
+"""
+
+import collections
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import ray
+import ray.data
+from tqdm import tqdm
+
+from t2ipal.captions import FilterResult, Vocabulary
+from t2ipal.config import fingerprint, require, to_dict
+from t2ipal.engine.plans import ShardPlan, ShardWorker, SynthesizerFactory, plan_shards
+from t2ipal.store import (
+    Store,
+    check_plan,
+    committed_shards,
+    open_run,
+    read_rows,
+    write_captions,
+    write_manifest,
+)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a synthesis runs and when it gives up; nothing here changes an image."""
+
+    min_workers: int | None = None
+    """Workers to start with; None: as many as the machines that are there now can hold."""
+    max_workers: int | None = None
+    """Workers at most, on a cluster that grows; None: the same as min_workers."""
+    cpus_per_worker: int = 1
+    """CPU cores, and threads, of each worker."""
+    gpus_per_worker: float | None = None
+    """GPUs of each worker, a share of one allowed; None: 1 where there are GPUs, else 0."""
+    max_failed_fraction: float = 0.05
+    """Share of samples that may fail, 0 to 1, before the run stops with an error."""
+
+    def __post_init__(self):
+        for name in ("min_workers", "max_workers", "cpus_per_worker"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"{name} must be > 0, got {value}.")
+        gpus, share = self.gpus_per_worker, self.max_failed_fraction
+        require(gpus is None or gpus >= 0, f"gpus_per_worker must be >= 0, got {gpus}.")
+        require(0 <= share <= 1, f"max_failed_fraction must be in 0..1, got {share}.")
+        if self.min_workers is not None and self.max_workers is not None:
+            require(
+                self.min_workers <= self.max_workers,
+                f"min_workers must be <= max_workers, got {self.min_workers} > {self.max_workers}.",
+            )
+
+
+@dataclass(frozen=True)
+class SynthesisSummary:
+    """What a run has in its store, and what this call took."""
+
+    num_captions: int
+    num_images: int
+    """Images in the store, those of earlier calls included."""
+    num_failed: int
+    """Samples without an image, those of earlier calls included."""
+    num_shards: int
+    num_shards_skipped: int
+    """Shards that were there before this call."""
+    seconds: float
+    """Wall time of this call, loading the pipeline included."""
+    images_per_second: float
+    """Images that this call made, over its seconds."""
+
+
+@dataclass(frozen=True)
+class SynthesisRequest:
+    """What is to be synthesized: it alone decides what the store will hold."""
+
+    config: Any
+    """A `t2ipal.synthesis.SynthesisConfig`."""
+    vocabulary: Vocabulary
+    captions: FilterResult
+    """The kept ones are drawn, in their order; the rejected ones are stored with their reasons."""
+    images_per_shard: int = 128
+    """Images of one shard: small enough to lose on a crash, large enough to keep objects few."""
+
+    def __post_init__(self):
+        require(
+            len(self.captions.kept) > 0,
+            "No caption names a class of the vocabulary: nothing to draw.",
+        )
+        counts = collections.Counter(caption.caption_id for caption in self.captions.kept)
+        twice = [name for name, count in counts.items() if count > 1]
+        require(not twice, f"Caption ids must be unique, got {twice[:3]} more than once.")
+
+    def settings(self) -> dict[str, Any]:
+        """The plain values of config.json."""
+        kept = [[c.caption_id, c.text, list(c.labels)] for c in self.captions.kept]
+        return {
+            "synthesis": to_dict(self.config),
+            "vocabulary": self.vocabulary.name,
+            "class_names": list(self.vocabulary.class_names),
+            "num_captions": len(kept),
+            "captions": fingerprint(kept),
+            "images_per_shard": self.images_per_shard,
+        }
+
+
+def synthesize(
+    store: Store,
+    request: SynthesisRequest,
+    run: RunConfig | None = None,
+    *,
+    factory: SynthesizerFactory | None = None,
+    progress: bool = False,
+) -> SynthesisSummary:
+    """Makes and stores every image of the request on Ray's workers; finished shards are skipped.
+
+    Args:
+        store: home of the run; the workers must reach it too.
+        request: what to make.
+        run: where to make it.
+        factory: makes a worker's synthesizer; None is `t2ipal.synthesis.Synthesizer`.
+        progress: show a bar with images, rate, failures and time left.
+
+    Raises:
+        ValueError: the store holds another run.
+        RuntimeError: more samples failed than `max_failed_fraction` allows, or a worker could not
+            load its pipeline.
+    """
+    run = run or RunConfig()
+
+    def on_ray(plans: list[ShardPlan]) -> Iterator[dict[str, Any]]:
+        return _on_ray(plans, store, request.config, run, factory)
+
+    return _synthesize(store, request, run, on_ray, progress)
+
+
+def synthesize_locally(
+    store: Store,
+    request: SynthesisRequest,
+    run: RunConfig | None = None,
+    *,
+    factory: SynthesizerFactory | None = None,
+    progress: bool = False,
+) -> SynthesisSummary:
+    """As `synthesize`, in this process and without Ray; stores the same bytes."""
+
+    def here(plans: list[ShardPlan]) -> Iterator[dict[str, Any]]:
+        worker = ShardWorker(store, request.config, factory)
+        for plan in plans:
+            yield worker(plan)
+
+    return _synthesize(store, request, run or RunConfig(), here, progress)
+
+
+def _synthesize(
+    store: Store,
+    request: SynthesisRequest,
+    run: RunConfig,
+    work: Callable[[list[ShardPlan]], Iterator[dict[str, Any]]],
+    progress: bool,
+) -> SynthesisSummary:
+    start = time.monotonic()
+    settings, kept = request.settings(), request.captions.kept
+    plans = plan_shards(kept, settings["synthesis"], request.images_per_shard)
+    if open_run(store, settings) or not store.exists("captions.parquet"):
+        write_captions(store, kept, request.captions.rejected)
+    finished = {marker["shard"]: marker for marker in committed_shards(store)}
+    pending = []
+    for plan in plans:
+        if plan.shard in finished:
+            check_plan(store, finished[plan.shard], plan.identity())
+        else:
+            pending.append(plan)
+
+    tally = _Tally(store, sum(len(plan.samples) for plan in plans), run.max_failed_fraction)
+    tally.add(finished.values())
+    num_before = tally.num_images
+    with tqdm(
+        total=tally.num_samples,
+        initial=tally.num_done,
+        unit="image",
+        mininterval=0.5 if sys.stderr.isatty() else 10,  # a log file wants few lines
+        disable=not progress,
+    ) as bar:
+        for marker in work(pending) if pending else ():
+            tally.add([marker])
+            bar.set_postfix(failed=tally.num_failed, refresh=False)
+            bar.update(marker["num_rows"])
+    write_manifest(store, request.vocabulary.class_names, settings)
+    seconds = time.monotonic() - start
+    return SynthesisSummary(
+        num_captions=len(kept),
+        num_images=tally.num_images,
+        num_failed=tally.num_failed,
+        num_shards=len(plans),
+        num_shards_skipped=len(plans) - len(pending),
+        seconds=round(seconds, 3),
+        images_per_second=round((tally.num_images - num_before) / seconds, 3),
+    )
+
+
+class _Tally:
+    """Counts samples and stops the run as soon as too many of them have failed."""
+
+    def __init__(self, store: Store, num_samples: int, max_failed_fraction: float):
+        self.store = store
+        self.num_samples = num_samples
+        self.max_failed_fraction = max_failed_fraction
+        self.num_done = self.num_failed = 0
+
+    @property
+    def num_images(self) -> int:
+        return self.num_done - self.num_failed
+
+    def add(self, markers: Any) -> None:
+        for marker in markers:
+            self.num_done += marker["num_rows"]
+            self.num_failed += marker["num_failed"]
+        if self.num_failed > self.max_failed_fraction * self.num_samples:
+            reasons = collections.Counter(read_rows(self.store)["reason"].to_pylist())
+            del reasons[""]
+            reason, times = reasons.most_common(1)[0]
+            raise RuntimeError(
+                f"{self.num_failed} of {self.num_samples} samples failed, more than "
+                f"max_failed_fraction {self.max_failed_fraction} allows. "
+                f"Most often ({times} times): {reason}"
+            )
+
+
+def _on_ray(
+    plans: list[ShardPlan],
+    store: Store,
+    config: Any,
+    run: RunConfig,
+    factory: SynthesizerFactory | None,
+) -> Iterator[dict[str, Any]]:
+    """Markers in the order in which the pool commits shards."""
+    gpus = run.gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+    smallest, largest = _pool_size(run, gpus, len(plans))
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    # One row is one plan, and one block is one row: Ray hands out, and repeats after a crash,
+    # single shards. Left to itself it would put a small file into one block.
+    results = ray.data.from_items(
+        [{"plan": plan.to_json()} for plan in plans], override_num_blocks=len(plans)
+    ).map(
+        cast(Any, _Actor),  # Ray's stubs know functions only
+        fn_constructor_args=(store, config, factory, run.cpus_per_worker),
+        compute=ray.data.ActorPoolStrategy(min_size=smallest, max_size=largest),
+        num_cpus=run.cpus_per_worker,
+        num_gpus=gpus,
+    )
+    for row in results.iter_rows():
+        if row["error"]:
+            raise RuntimeError(f"A worker stopped: {row['error']}")
+        yield {name: row[name] for name in ("num_rows", "num_failed")}
+
+
+def _pool_size(run: RunConfig, gpus: float, num_plans: int) -> tuple[int, int]:
+    """Smallest and largest number of workers; never more than there are shards to make."""
+    resources = ray.cluster_resources()
+    fitting = int(resources.get("CPU", 0) // run.cpus_per_worker)
+    if gpus > 0:
+        fitting = min(fitting, int(resources.get("GPU", 0) // gpus))
+    smallest = run.min_workers or max(1, min(fitting, run.max_workers or fitting))
+    largest = max(smallest, run.max_workers or 0)
+    return min(smallest, num_plans), min(largest, num_plans)
+
+
+class _Actor:
+    """The shard worker as Ray Data wants it: rows in, rows out.
+
+    An error becomes a row: the run then stops with one clear line, where Ray would start the
+    actor again and again, and in the end show a page of its own frames.
+    """
+
+    def __init__(
+        self, store: Store, config: Any, factory: SynthesizerFactory | None, num_threads: int
+    ):
+        self.error = ""
+        try:
+            self.worker = ShardWorker(store, config, factory, num_threads=num_threads)
+        except Exception as error:
+            self.error = f"{type(error).__name__}: {error}"
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        result = {"num_rows": 0, "num_failed": 0, "error": self.error}
+        if not self.error:
+            try:
+                marker = self.worker(ShardPlan.from_json(row["plan"]))
+                result.update({name: marker[name] for name in ("num_rows", "num_failed")})
+            except Exception as error:
+                result["error"] = f"{type(error).__name__}: {error}"
+        return result

@@ -1,0 +1,298 @@
+"""Features of images and captions from a frozen open_clip model; the only file that imports open_clip.
+
+Owns loading the backbone and what its global and local features are. Knows nothing of prompts,
+prototypes or training.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+
+from t2ipal.config import one_of, require
+from t2ipal.torchvision_repair import repair_torchvision
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+WEIGHTS_FILE = "open_clip_model.safetensors"
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Which frozen CLIP gives the features."""
+
+    model: str = "RN101"
+    """open_clip's name of the architecture (`RN101`, `ViT-B-16`), or a folder with
+    `open_clip_config.json` and `open_clip_model.safetensors`. The paper's default is RN101."""
+    pretrained: str = "openai"
+    """open_clip's tag of the weights, or a path to a weights file; unused where `model` is a folder."""
+    dense_features: str = "last"
+    """How a ViT gives local features: `last` layer's tokens, or the `value` path of the last block
+    (no query-key attention). A ResNet always uses the value path of its attention pool."""
+    precision: str = "fp32"
+    """`fp32` or `bf16` (autocast in the visual encoder)."""
+    device: str = "cpu"
+    """Any torch device."""
+
+    def __post_init__(self) -> None:
+        one_of("precision", self.precision, PRECISIONS)
+        one_of("dense_features", self.dense_features, ("last", "value"))
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """L2-normalised features of a batch of images."""
+
+    global_features: Float[Tensor, "batch width"]
+    """Pooled; without positional embedding for a ResNet, as in TaI-DPT."""
+    local_features: Float[Tensor, "batch locations width"]
+    pooled_features: Float[Tensor, "batch width"]
+    """CLIP's own output, for zero-shot CLIP."""
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """L2-normalised features of a batch of texts."""
+
+    global_features: Float[Tensor, "batch width"]
+    local_features: Float[Tensor, "batch positions width"]
+    mask: Bool[Tensor, "batch positions"]
+    """True at the start token, the words and the end token; False at padding."""
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """L2-normalised features of many images or captions, with their labels."""
+
+    global_features: Float[Tensor, "rows width"]
+    local_features: Float[Tensor, "rows locations width"]
+    mask: Bool[Tensor, "rows locations"] | None
+    """False where a location is padding; None where every location counts (images)."""
+    labels: Float[Tensor, "rows classes"]
+    """Multi-hot."""
+    pooled_features: Float[Tensor, "rows width"] | None = None
+    """Images: CLIP's own output, which zero-shot CLIP uses; captions: None."""
+
+    def __len__(self) -> int:
+        return len(self.global_features)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "FeatureSet":
+        columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return FeatureSet(**{k: None if v is None else change(v) for k, v in columns.items()})
+
+    def rows(self, index: Tensor | slice) -> "FeatureSet":
+        """The rows at `index`, in its order."""
+        return self._map(lambda column: column[index])
+
+    def to(self, device: torch.device | str) -> "FeatureSet":
+        """A copy on `device`."""
+        return self._map(lambda column: column.to(device))
+
+
+@dataclass(frozen=True)
+class TrainingFeatures:
+    """What training reads: captions, their synthetic images, and which belongs to which."""
+
+    texts: FeatureSet
+    images: FeatureSet | None
+    image_of_caption: Int[Tensor, "captions images_per_caption"]
+    """Row in `images` of each caption's k-th image; -1 where there is none."""
+
+
+class Backbone:
+    """A frozen CLIP, read at the places the method needs (method's table of symbols)."""
+
+    def __init__(self, model: nn.Module, tokenizer: Any, config: BackboneConfig):
+        self.config = config
+        self.model: Any = model.eval().requires_grad_(False).to(config.device)
+        self._tokenizer = tokenizer
+        visual = self.model.visual
+        size = visual.image_size
+        self.image_size_px = int(size[0] if isinstance(size, tuple | list) else size)
+        self._mean = torch.tensor(visual.preprocess_cfg["mean"], device=config.device)
+        self._std = torch.tensor(visual.preprocess_cfg["std"], device=config.device)
+        self.text_width = int(self.model.token_embedding.embedding_dim)
+        self.embed_dim = int(self.model.text_projection.shape[1])
+        self.context_length = int(self.model.context_length)
+        self.logit_scale = float(self.model.logit_scale.exp())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._mean.device
+
+    def tokenize(self, texts: list[str]) -> Int[Tensor, "batch context"]:
+        """Token ids, padded with 0 and cut to the context length."""
+        return self._tokenizer(texts).to(self.device)
+
+    def preprocess(
+        self, images: UInt8[Tensor, "batch height width 3"]
+    ) -> Float[Tensor, "batch 3 size size"]:
+        """CLIP's input: shorter side resized (bicubic), center cropped, mean and std removed."""
+        pixels = images.to(self.device).permute(0, 3, 1, 2).float() / 255
+        height, width = pixels.shape[2:]
+        if min(height, width) != self.image_size_px:
+            ratio = self.image_size_px / min(height, width)
+            size = (max(round(height * ratio), self.image_size_px), max(round(width * ratio), self.image_size_px))
+            pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+        top, left = (pixels.shape[2] - self.image_size_px) // 2, (pixels.shape[3] - self.image_size_px) // 2
+        pixels = pixels[:, :, top : top + self.image_size_px, left : left + self.image_size_px]
+        return (pixels - self._mean[:, None, None]) / self._std[:, None, None]
+
+    @torch.no_grad()
+    def encode_images(self, images: UInt8[Tensor, "batch height width 3"]) -> ImageFeatures:
+        """Global and local features of uint8 RGB images of any one size."""
+        pixels = self.preprocess(images)
+        with torch.autocast(
+            self.device.type, PRECISIONS[self.config.precision], enabled=self.config.precision != "fp32"
+        ):
+            read = _resnet_features if hasattr(self.model.visual, "attnpool") else _vit_features
+            features = read(self.model.visual, pixels, self.config.dense_features)
+        return ImageFeatures(*(F.normalize(f.float(), dim=-1) for f in features))
+
+    @torch.no_grad()
+    def encode_texts(self, texts: list[str]) -> TextFeatures:
+        """Global (end token) and local (every position) features of captions."""
+        tokens = self.tokenize(texts)
+        end = tokens.argmax(dim=-1)
+        length = int(end.max()) + 1
+        positions = self._project(text_positions(self.model, self.model.token_embedding(tokens[:, :length])))
+        mask = torch.arange(length, device=self.device) <= end[:, None]
+        rows = torch.arange(len(tokens), device=self.device)
+        return TextFeatures(positions[rows, end], positions, mask)
+
+    def embed_tokens(self, tokens: Int[Tensor, "batch positions"]) -> Float[Tensor, "batch positions text"]:
+        """Token embeddings, without positions."""
+        return self.model.token_embedding(tokens)
+
+    def encode_token_embeddings(
+        self, embeddings: Float[Tensor, "classes positions text"], end: Int[Tensor, "classes"]
+    ) -> Float[Tensor, "classes width"]:
+        """Class embeddings of prompts given as token embeddings, read at their end token.
+
+        Differentiable in `embeddings`. Positions after the longest end change nothing (the encoder is
+        causal), so callers cut them away.
+        """
+        positions = text_positions(self.model, embeddings)
+        return self._project(positions[torch.arange(len(end), device=end.device), end])
+
+    def _project(self, hidden: Tensor) -> Tensor:
+        projection = self.model.text_projection
+        projected = projection(hidden) if isinstance(projection, nn.Linear) else hidden @ projection
+        return F.normalize(projected.float(), dim=-1)
+
+
+def text_positions(
+    model: Any, embeddings: Float[Tensor, "batch positions text"]
+) -> Float[Tensor, "batch positions text"]:
+    """The text tower's output at every position, after its last norm; any length up to the context's."""
+    length = embeddings.shape[1]
+    hidden = embeddings + model.positional_embedding[:length]
+    hidden = model.transformer(hidden, attn_mask=model.attn_mask[:length, :length])
+    return model.ln_final(hidden)
+
+
+def _resnet_features(visual: Any, pixels: Tensor, dense_features: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention pooling without and with positions, and its value path at every location."""
+    grid = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(pixels)))))
+    pool = visual.attnpool
+    locations = grid.flatten(2).transpose(1, 2)
+    tokens = torch.cat([locations.mean(dim=1, keepdim=True), locations], dim=1)
+    local = pool.c_proj(pool.v_proj(locations))
+    return _attention_pool(pool, tokens), local, _attention_pool(pool, tokens + pool.positional_embedding)
+
+
+def _attention_pool(pool: Any, tokens: Float[Tensor, "batch tokens channels"]) -> Tensor:
+    """CLIP's attention pool for its first query alone, the only one that is read."""
+    batch, length, channels = tokens.shape
+    shape = (batch, length, pool.num_heads, channels // pool.num_heads)
+    query = pool.q_proj(tokens[:, :1]).view(batch, 1, *shape[2:]).transpose(1, 2)
+    key = pool.k_proj(tokens).view(shape).transpose(1, 2)
+    value = pool.v_proj(tokens).view(shape).transpose(1, 2)
+    mixed = F.scaled_dot_product_attention(query, key, value)
+    return pool.c_proj(mixed.transpose(1, 2).reshape(batch, channels))
+
+
+def _vit_features(visual: Any, pixels: Tensor, dense_features: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Class token and patch tokens through ln_post and proj; optionally the last block's value path."""
+    hidden = visual._embeds(pixels)
+    blocks = visual.transformer.resblocks
+    for block in blocks[:-1]:
+        hidden = block(hidden)
+    last = blocks[-1]
+    output = last(hidden)
+    dense = output
+    if dense_features == "value":
+        normed = last.ln_1(hidden)
+        weight, bias = last.attn.in_proj_weight, last.attn.in_proj_bias
+        width = normed.shape[-1]
+        value = F.linear(normed, weight[2 * width :], bias[2 * width :])
+        dense = hidden + last.ls_1(last.attn.out_proj(value))
+        dense = dense + last.ls_2(last.mlp(last.ln_2(dense)))
+    pooled = visual.ln_post(output[:, 0]) @ visual.proj
+    return pooled, visual.ln_post(dense[:, 1:]) @ visual.proj, pooled
+
+
+def load_backbone(config: BackboneConfig) -> Backbone:
+    """Loads the CLIP that `config` names, from a folder or by open_clip's name and tag.
+
+    Raises:
+        FileNotFoundError: a folder without its weights or configuration.
+        ValueError: an unknown architecture or tag, or weights of another shape.
+    """
+    repair_torchvision()
+    import open_clip
+
+    folder = Path(config.model)
+    local = folder.is_dir() or "/" in config.model
+    if local:
+        for name in ("open_clip_config.json", WEIGHTS_FILE):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(
+                    f"A backbone folder must hold {name}; {folder} does not. Give a folder written by "
+                    "open_clip, or an open_clip model name such as RN101."
+                )
+        name, pretrained = f"local-dir:{folder.resolve()}", None
+    else:
+        one_of("backbone", config.model, open_clip.list_models())
+        if not Path(config.pretrained).exists():
+            one_of("pretrained tag", config.pretrained, open_clip.list_pretrained_tags_by_model(config.model))
+        name, pretrained = config.model, config.pretrained
+    try:
+        model = open_clip.create_model(name, pretrained=pretrained, load_weights=True, weights_only=True)
+    except RuntimeError as error:
+        if "size mismatch" in str(error) or "Missing key" in str(error):
+            raise ValueError(
+                f"The weights of backbone {config.model} do not fit its configuration: {error}"
+            ) from error
+        raise
+    return Backbone(model, open_clip.get_tokenizer(name), config)
+
+
+def grid_side(num_locations: int) -> int:
+    """Side of the square grid that `num_locations` local features form."""
+    side = math.isqrt(num_locations)
+    require(side * side == num_locations, f"Locations must form a square, got {num_locations}.")
+    return side
+
+
+def concatenate_texts(parts: list[TextFeatures], labels: Float[Tensor, "rows classes"]) -> FeatureSet:
+    """One feature set from text batches of different lengths, padded to the longest."""
+    length = max(part.mask.shape[1] for part in parts)
+    local = [F.pad(p.local_features, (0, 0, 0, length - p.mask.shape[1])) for p in parts]
+    mask = [F.pad(p.mask, (0, length - p.mask.shape[1])) for p in parts]
+    return FeatureSet(torch.cat([p.global_features for p in parts]), torch.cat(local), torch.cat(mask), labels)
+
+
+def extract_texts(
+    backbone: Backbone, texts: list[str], labels: Float[Tensor, "rows classes"], batch_size: int = 256
+) -> FeatureSet:
+    """Features of every caption, on the CPU."""
+    require(len(texts) > 0, "There must be at least one caption to take features of, got none.")
+    parts = [backbone.encode_texts(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)]
+    return concatenate_texts(parts, labels).to("cpu")

@@ -1,0 +1,121 @@
+"""Average precision and its mean over classes, in percent, as multi-label recognition reports them.
+
+Owns the definitions; knows numpy arrays only. Equal scores keep the order of their rows (a stable
+sort), so the result does not depend on the machine, though it does on the order of tied rows.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from t2ipal.config import require
+
+
+def mean_average_precision(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    *,
+    difficult: ArrayLike | None = None,
+    skip_difficult: bool = False,
+    eleven_point: bool = False,
+    class_names: Sequence[str] | None = None,
+) -> float:
+    """Mean over classes of `average_precision`, in percent."""
+    per_class = average_precision(
+        scores,
+        labels,
+        difficult=difficult,
+        skip_difficult=skip_difficult,
+        eleven_point=eleven_point,
+        class_names=class_names,
+    )
+    return float(per_class.mean())
+
+
+def average_precision(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    *,
+    difficult: ArrayLike | None = None,
+    skip_difficult: bool = False,
+    eleven_point: bool = False,
+    class_names: Sequence[str] | None = None,
+) -> NDArray[np.float64]:
+    """Average precision of each class, in percent: sum over positives of precision at rank / count.
+
+    Args:
+        scores: [n, classes], higher is more likely.
+        labels: [n, classes], 0 or 1.
+        difficult: [n, classes], true where the class is there but marked difficult (VOC). Such
+            entries count as negatives of the ranking, whatever their label.
+        skip_difficult: leave difficult entries out of the ranking instead.
+        eleven_point: VOC2007's own definition, the mean over recall 0, 0.1, ..., 1 of the best
+            precision at that recall or more.
+        class_names: only for messages.
+
+    Raises:
+        ValueError: shapes that differ, NaN, labels not 0 or 1, a class without positives.
+    """
+    score_array, label_array = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    hard = np.zeros(label_array.shape, bool) if difficult is None else np.asarray(difficult, bool)
+    positive = _checked(score_array, label_array, hard, class_names)
+    measure = _eleven_point if eleven_point else _non_interpolated
+    per_class = np.empty(score_array.shape[1])
+    for index in range(score_array.shape[1]):
+        ranking = np.argsort(-score_array[:, index], kind="stable")
+        if skip_difficult:
+            ranking = ranking[~hard[ranking, index]]
+        per_class[index] = 100 * measure(positive[ranking, index])
+    return per_class
+
+
+def _non_interpolated(ranked: NDArray[np.bool_]) -> float:
+    ranks = np.flatnonzero(ranked) + 1
+    return float(np.mean(np.arange(1, len(ranks) + 1) / ranks))
+
+
+def _eleven_point(ranked: NDArray[np.bool_]) -> float:
+    found = np.cumsum(ranked)
+    precision = found / np.arange(1, len(ranked) + 1)
+    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
+    # Whole numbers: in floating point 3 of 10 found would miss the recall 3 * 0.1.
+    reached = [np.argmax(10 * found >= tenth * found[-1]) for tenth in range(11)]
+    return float(np.mean(best_from_here[reached]))
+
+
+def _checked(
+    scores: NDArray[np.float64],
+    labels: NDArray,
+    difficult: NDArray[np.bool_],
+    class_names: Sequence[str] | None,
+) -> NDArray[np.bool_]:
+    """The positives of the ranking, once everything that must hold does."""
+    require(
+        scores.ndim == 2 and scores.shape == labels.shape == difficult.shape,
+        "scores and labels (and difficult) must be two-dimensional and of one shape, got "
+        f"{scores.shape} and {labels.shape}"
+        + (f" and {difficult.shape}." if difficult.shape != labels.shape else "."),
+    )
+    require(scores.size > 0, f"There must be images and classes to rank, got shape {scores.shape}.")
+    classes = scores.shape[1]
+    names = list(class_names) if class_names is not None else [f"class {i}" for i in range(classes)]
+    require(len(names) == classes, f"class_names must name {classes} classes, got {len(names)}.")
+    missing = np.argwhere(np.isnan(scores))
+    if len(missing):
+        row, index = missing[0]
+        raise ValueError(
+            f"scores must not be NaN, got {len(missing)} of them, the first at row {row} "
+            f"for {names[index]}."
+        )
+    if not np.isin(labels, (0, 1)).all():
+        wrong = labels[~np.isin(labels, (0, 1))][0]
+        raise ValueError(f"labels must be 0 or 1, got {wrong}.")
+    positive = labels.astype(bool) & ~difficult
+    empty = [names[index] for index in np.flatnonzero(~np.any(positive, axis=0))]
+    require(
+        not empty,
+        f"Average precision needs a positive of every class, got none of: {', '.join(empty)}. "
+        "Add images of these classes or leave the classes out.",
+    )
+    return positive

@@ -1,0 +1,227 @@
+"""The world's small Stable Diffusion: latents cached once, a UNet conditioned on the small CLIP's text tower.
+
+Written in diffusers' own folder format, so that `Synthesizer` loads it as it loads any other.
+"""
+
+import gzip
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from t2ipal.features import Backbone
+from t2ipal.pictovoc.autoencoder import LATENT_CHANNELS, LATENT_SIDE, to_pixels
+from t2ipal.pictovoc.captions import caption_scene
+from t2ipal.pictovoc.pretraining import PretrainConfig, rank_and_world, step_generator, train_steps
+from t2ipal.pictovoc.scenes import draw_scene
+from t2ipal.torchvision_repair import repair_torchvision
+
+PROMPT_TOKENS = 32
+"""Tokens of a prompt: COCO captions have 13 words on average, and the UNet attends to every position."""
+CHUNK_SCENES = 2000
+ARCHITECTURE: dict[str, Any] = {
+    "sample_size": LATENT_SIDE,
+    "in_channels": LATENT_CHANNELS,
+    "out_channels": LATENT_CHANNELS,
+    "layers_per_block": 1,
+    "block_out_channels": (96, 160),
+    "down_block_types": ("CrossAttnDownBlock2D",) * 2,
+    "up_block_types": ("CrossAttnUpBlock2D",) * 2,
+    "attention_head_dim": 4,
+    "norm_num_groups": 16,
+}
+NOISE_SCHEDULE: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """How the small UNet is trained."""
+
+    optim: PretrainConfig = field(
+        default_factory=lambda: PretrainConfig(
+            6000, 128, learning_rate=6e-4, ema_decay=0.999, checkpoint_steps=200
+        )
+    )
+    """Steps, batch (over all processes together) and learning rate."""
+    num_scenes: int = 120_000
+    """Scenes whose latents are cached; training passes over them again and again."""
+    captions_per_scene: int = 4
+    """Captions written for each scene; one of them is drawn each time."""
+    dropped_captions: float = 0.1
+    """Share of samples trained with the empty caption, for classifier-free guidance."""
+    min_snr_gamma: float = 5.0
+    """Caps the loss weight of nearly clean samples (min-SNR weighting)."""
+
+
+def text_encoder_from(backbone: Backbone) -> Any:
+    """The backbone's text tower as a transformers CLIPTextModel: same weights, same hidden states."""
+    repair_torchvision()
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    state = backbone.model.state_dict()
+    blocks = backbone.model.transformer.resblocks
+    config = CLIPTextConfig(
+        vocab_size=len(state["token_embedding.weight"]), hidden_size=backbone.text_width,
+        intermediate_size=blocks[0].mlp.c_fc.out_features, num_hidden_layers=len(blocks),
+        num_attention_heads=blocks[0].attn.num_heads, max_position_embeddings=backbone.context_length,
+        hidden_act="gelu", projection_dim=backbone.embed_dim,
+    )  # fmt: skip
+    named = {
+        "embeddings.token_embedding.weight": state["token_embedding.weight"],
+        "embeddings.position_embedding.weight": state["positional_embedding"],
+        "final_layer_norm.weight": state["ln_final.weight"],
+        "final_layer_norm.bias": state["ln_final.bias"],
+    }
+    layers = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
+    layers["attn.out_proj"] = "self_attn.out_proj"
+    for index in range(len(blocks)):
+        source, target = f"transformer.resblocks.{index}.", f"encoder.layers.{index}."
+        for kind in ("weight", "bias"):
+            for theirs, ours in layers.items():
+                named[f"{target}{ours}.{kind}"] = state[f"{source}{theirs}.{kind}"]
+            joined = state[f"{source}attn.in_proj_{kind}"].chunk(3)
+            for letter, part in zip("qkv", joined):
+                named[f"{target}self_attn.{letter}_proj.{kind}"] = part
+    model = CLIPTextModel(config)
+    keys = model.state_dict().keys()
+    prefix = "text_model." if all(key.startswith("text_model.") for key in keys) else ""
+    model.load_state_dict({prefix + key: value for key, value in named.items()}, strict=True)
+    return model.eval().requires_grad_(False)
+
+
+def clip_tokenizer() -> Any:
+    """CLIP's own tokenizer for transformers, from the vocabulary that open_clip ships."""
+    repair_torchvision()
+    import open_clip.tokenizer as source
+    from transformers import CLIPTokenizer
+
+    with gzip.open(source.default_bpe()) as file:
+        merges = file.read().decode().split("\n")[1 : 49152 - 256 - 2 + 1]
+    letters = list(source.bytes_to_unicode().values())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(m.split()) for m in merges)]
+    words += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    pairs = [tuple(merge.split()) for merge in merges]
+    return CLIPTokenizer(vocab=vocabulary, merges=pairs, model_max_length=PROMPT_TOKENS)
+
+
+def cache_latents(vae: Any, config: DiffusionConfig, work_dir: Path) -> list[Path]:
+    """Encodes the first train scenes chunk by chunk (each process its share; finished chunks stay)."""
+    rank, world = rank_and_world()
+    work_dir.mkdir(parents=True, exist_ok=True)
+    chunks = -(-config.num_scenes // CHUNK_SCENES)
+    paths = [work_dir / f"latents-{chunk:05d}.safetensors" for chunk in range(chunks)]
+    for chunk in tqdm(range(rank, chunks, world), desc="latents", mininterval=10, disable=rank > 0):
+        if paths[chunk].exists():
+            continue
+        latents, captions = [], []
+        for first in range(chunk * CHUNK_SCENES, (chunk + 1) * CHUNK_SCENES, 50):
+            scenes = [draw_scene("train", first + k) for k in range(50)]
+            for k, scene in enumerate(scenes):
+                rng = Random(first + k)
+                captions.append([caption_scene(scene, rng) for _ in range(config.captions_per_scene)])
+            pixels = to_pixels(np.stack([scene.image for scene in scenes]))
+            with torch.no_grad(), torch.autocast(vae.device.type, torch.bfloat16):
+                latents.append(vae.encode(pixels.to(vae.device)).latent_dist.mean.cpu().half())
+        paths[chunk].with_suffix(".json").write_text(json.dumps(captions))
+        partial = paths[chunk].with_suffix(f".tmp{rank}")
+        save_file({"latents": torch.cat(latents)}, partial)
+        partial.rename(paths[chunk])
+    return paths
+
+
+def rows_of_step(
+    num_rows: int, batch_size: int, step: int, seed: int
+) -> Int[Tensor, "batch"]:
+    """Rows of one step: pass after pass over all rows, each in an order of its own."""
+    per_epoch = num_rows // batch_size
+    epoch, place = divmod(step, per_epoch)
+    generator = torch.Generator().manual_seed(seed * 7919 + epoch)
+    return torch.randperm(num_rows, generator=generator)[place * batch_size : (place + 1) * batch_size]
+
+
+def velocity_loss(
+    predicted: Float[Tensor, "batch channels side side"],
+    clean: Float[Tensor, "batch channels side side"],
+    noise: Float[Tensor, "batch channels side side"],
+    alphas_cumprod: Float[Tensor, "batch"],
+    gamma: float,
+) -> Float[Tensor, ""]:
+    """v-prediction loss with min-SNR weights: min(snr, gamma) / (snr + 1) * |v - v_hat|^2."""
+    alpha = alphas_cumprod.sqrt()[:, None, None, None]
+    sigma = (1 - alphas_cumprod).sqrt()[:, None, None, None]
+    snr = alphas_cumprod / (1 - alphas_cumprod)
+    weight = snr.clamp(max=gamma) / (snr + 1)
+    error = F.mse_loss(predicted, alpha * noise - sigma * clean, reduction="none").mean(dim=(1, 2, 3))
+    return (weight * error).mean()
+
+
+def train_diffusion(
+    config: DiffusionConfig, backbone: Backbone, vae_dir: Path, work_dir: Path, output_dir: Path,
+    device: str = "cpu",
+) -> dict[str, float]:  # fmt: skip
+    """Trains the UNet (resuming from `work_dir`) and writes the whole pipeline's folder."""
+    repair_torchvision()
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+
+    vae: Any = AutoencoderKL.from_pretrained(vae_dir, torch_dtype=torch.float32).to(device).eval()
+    paths = cache_latents(vae, config, work_dir)
+    rank, world = rank_and_world()
+    if world > 1:
+        torch.distributed.barrier()
+    latents = torch.cat([load_file(path)["latents"] for path in paths])
+    captions = [row for path in paths for row in json.loads(path.with_suffix(".json").read_text())]
+    tokenizer, text_encoder = clip_tokenizer(), text_encoder_from(backbone).to(device)
+    torch.manual_seed(config.optim.seed)
+    # Contiguous memory on purpose: on a CPU the backward of GroupNorm is slow in channels_last.
+    unet: Any = UNet2DConditionModel(**ARCHITECTURE, cross_attention_dim=backbone.text_width).to(device)
+    noise_scheduler = DDIMScheduler(**NOISE_SCHEDULE)
+    alphas_cumprod = noise_scheduler.alphas_cumprod.to(device)
+    scale, batch = float(vae.config.scaling_factor), config.optim.batch_size
+
+    def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
+        generator = step_generator(config.optim, step)
+        rows = rows_of_step(len(latents), batch, step, config.optim.seed)
+        choice = torch.randint(config.captions_per_scene, (batch,), generator=generator)
+        dropped = torch.rand(batch, generator=generator) < config.dropped_captions
+        time = torch.randint(0, NOISE_SCHEDULE["num_train_timesteps"], (batch,), generator=generator)
+        noise = torch.randn((batch, *latents.shape[1:]), generator=generator)
+        mine = slice(rank, None, world)
+        texts = ["" if d else captions[r][c] for r, c, d in zip(rows.tolist(), choice.tolist(), dropped.tolist())]
+        tokens = tokenizer(texts[mine], padding="max_length", truncation=True, return_tensors="pt").input_ids
+        clean = (latents[rows[mine]].float() * scale).to(device)
+        noise, time = noise[mine].to(device), time[mine].to(device)
+        with torch.autocast(device, torch.bfloat16):
+            with torch.no_grad():
+                hidden = text_encoder(tokens.to(device)).last_hidden_state
+            noisy = noise_scheduler.add_noise(clean, noise, time)  # type: ignore[arg-type]
+            predicted = unet(noisy, time, hidden).sample.float()
+        loss = velocity_loss(predicted, clean, noise, alphas_cumprod[time], config.min_snr_gamma)
+        return loss, {"loss": loss.item()}
+
+    result = train_steps("diffusion", unet, loss_of_step, config.optim, work_dir)
+    if rank == 0:
+        pipeline = StableDiffusionPipeline(
+            vae, text_encoder, tokenizer, unet, noise_scheduler,  # type: ignore[arg-type]
+            safety_checker=None, feature_extractor=None, requires_safety_checker=False,  # type: ignore[arg-type]
+        )  # fmt: skip
+        pipeline.to(torch.float16).save_pretrained(output_dir)
+    return result

@@ -1,0 +1,153 @@
+"""The loop that trains each of the world's models: AdamW, warm-up and cosine, checkpoints, resume, EMA.
+
+Knows nothing of what the models are: a stage hands in its modules and the loss of a step.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import cos, pi
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from t2ipal.config import fingerprint, require, to_dict
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How one of the world's models is trained from scratch."""
+
+    num_steps: int
+    """Optimizer steps."""
+    batch_size: int
+    """Scenes a step; step n reads scenes n * batch_size and on, so no scene comes twice."""
+    learning_rate: float = 1e-3
+    """Peak of AdamW's learning rate."""
+    warmup_steps: int = 200
+    """Steps of linear warm-up; a cosine to zero follows."""
+    weight_decay: float = 0.02
+    """AdamW's weight decay, on matrices only."""
+    ema_decay: float = 0.0
+    """Decay of the averaged weights that are shipped; 0 ships the last weights."""
+    checkpoint_steps: int = 100
+    """Steps between checkpoints."""
+    seed: int = 0
+    """Seed of the initial weights and of everything drawn while training."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size", "checkpoint_steps"):
+            require(getattr(self, name) > 0, f"{name} must be > 0, got {getattr(self, name)}.")
+
+
+def step_generator(config: PretrainConfig, step: int) -> torch.Generator:
+    """The source of randomness of one step: a resumed run draws what an undisturbed one would."""
+    return torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+
+
+def _learning_rate(config: PretrainConfig, step: int) -> float:
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(config.num_steps - config.warmup_steps, 1)
+    return config.learning_rate * 0.5 * (1 + cos(pi * min(done, 1.0)))
+
+
+def rank_and_world() -> tuple[int, int]:
+    """This process's number and how many train together (under torchrun); 0 of 1 otherwise."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def _share_gradients(model: nn.Module, world: int) -> None:
+    """Averages gradients over the processes, in one message."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    joined = torch.cat([gradient.flatten() for gradient in gradients])
+    torch.distributed.all_reduce(joined)
+    start = 0
+    for gradient in gradients:
+        gradient.copy_(joined[start : start + gradient.numel()].view_as(gradient) / world)
+        start += gradient.numel()
+
+
+def _average(averages: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            averages[name].lerp_(value, 1 - decay)
+        else:
+            averages[name].copy_(value)
+
+
+def train_steps(
+    name: str,
+    model: nn.Module,
+    loss_of_step: Callable[[int], tuple[Tensor, dict[str, float]]],
+    config: PretrainConfig,
+    work_dir: Path,
+) -> dict[str, float]:
+    """Trains `model` in place and returns the last step's terms and the seconds it all took.
+
+    Args:
+        name: of the checkpoint and log in `work_dir`.
+        loss_of_step: step -> (loss, terms to log); all its randomness must come from the step.
+
+    Raises:
+        ValueError: `work_dir` holds a checkpoint of other settings.
+    """
+    work_dir.mkdir(parents=True, exist_ok=True)
+    path, log_path = work_dir / f"{name}.ckpt", work_dir / f"{name}.jsonl"
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
+    plain = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=config.learning_rate, betas=(0.9, 0.98),
+    )  # fmt: skip
+    averages = {key: value.clone() for key, value in model.state_dict().items()}
+    first, seconds, settings = 0, 0.0, fingerprint(to_dict(config))
+    if path.exists():
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        require(
+            saved["settings"] == settings,
+            f"{path} was written with other settings. Give another --work-dir or remove it.",
+        )
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        averages, first, seconds = saved["averages"], saved["step"], saved["seconds"]
+    terms: dict[str, float] = {}
+    rank, world = rank_and_world()
+    started = time.monotonic() - seconds
+    model.train()
+    bar = tqdm(range(first, config.num_steps), initial=first, total=config.num_steps, desc=name, mininterval=10, disable=rank > 0)
+    for step in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = _learning_rate(config, step)
+        loss, terms = loss_of_step(step)
+        if not torch.isfinite(loss):
+            raise RuntimeError(f"The loss of {name} must be finite, got {loss.item()} at step {step}.")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if world > 1:
+            _share_gradients(model, world)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if config.ema_decay:
+            _average(averages, model, min(config.ema_decay, (step + 1) / (step + 10)))
+        bar.set_postfix({key: f"{value:.3f}" for key, value in terms.items()}, refresh=False)
+        if (step + 1) % config.checkpoint_steps == 0 or step + 1 == config.num_steps:
+            seconds = time.monotonic() - started
+            if rank > 0:
+                continue
+            with log_path.open("a") as log:
+                log.write(json.dumps({"step": step + 1, "seconds": round(seconds, 1), **terms}) + "\n")
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "averages": averages}
+            state |= {"step": step + 1, "seconds": seconds, "settings": settings}
+            torch.save(state, path.with_suffix(".tmp"))
+            os.replace(path.with_suffix(".tmp"), path)
+    if config.ema_decay:
+        model.load_state_dict(averages)
+    model.eval()
+    return {**terms, "seconds": seconds}

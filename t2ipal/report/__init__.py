@@ -1,0 +1,29 @@
+"""One run as one self-contained HTML page: what it reached, what it saw, and how it was made.
+
+`contents` says what a page can hold, `page` puts it together from `sections`, which draw with
+`charts` (inline SVG) and `pictures` (images as data URIs) and write with `markup` (escaping).
+Knows neither stores, models nor Ray: a job gathers numbers and arrays and hands them over.
+"""
+
+from t2ipal.report.contents import (
+    Counts,
+    Curve,
+    HeatmapExample,
+    MethodResult,
+    Report,
+    SheetEntry,
+    Trial,
+)
+from t2ipal.report.page import render_report, write_report
+
+__all__ = [
+    "Counts",
+    "Curve",
+    "HeatmapExample",
+    "MethodResult",
+    "Report",
+    "SheetEntry",
+    "Trial",
+    "render_report",
+    "write_report",
+]

@@ -1,0 +1,240 @@
+"""Shards of images: a tar, its parquet sidecar, and the marker that says both are complete.
+
+A run folder holds `config.json` (the settings), `images/00000.tar`, `.parquet` and `.json` for
+every shard, and `manifest.json` once all shards are in. The same rows and images give the same
+bytes, whoever writes them. Readers trust markers only: a tar without a marker does not exist.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import PIL
+import pyarrow as pa
+from jaxtyping import UInt8
+from PIL import Image
+
+from t2ipal.config import differences, fingerprint
+from t2ipal.store.objects import Store
+from t2ipal.store.tables import SIDECAR_SCHEMA, from_parquet, to_parquet
+
+RGBImage = UInt8[np.ndarray, "height width 3"]
+
+
+def encode_jpeg(image: RGBImage, quality: int) -> bytes:
+    """One image as JPEG bytes, the same ones for the same pixels and the same Pillow version.
+
+    Args:
+        quality: 1 to 95; color is subsampled 4:2:0, as photographs on the web are.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    return buffer.getvalue()
+
+
+def open_run(store: Store, settings: Mapping[str, Any]) -> bool:
+    """Makes the store the home of a run with these settings; False where it already is.
+
+    A run that was given up before its first shard holds nothing and gives way, so that a mistyped
+    option does not spoil the folder.
+
+    Raises:
+        ValueError: the store holds a run with other settings; every difference is named.
+    """
+    if store.write_if_absent("config.json", _json(settings)):
+        return True
+    lines = differences(json.loads(_json(settings)), _parse(store, "config.json"))
+    if not lines:
+        return False
+    if committed_shards(store):
+        raise ValueError(
+            f"{store.uri} holds another run. Differences: {'; '.join(lines)}. "
+            "Choose another output folder or the same settings."
+        )
+    store.write("config.json", _json(settings))
+    return True
+
+
+def commit_shard(
+    store: Store,
+    shard: str,
+    plan: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    images: Sequence[bytes | None],
+) -> dict[str, Any]:
+    """Writes tar and sidecar, then the marker that makes them count, and returns the marker.
+
+    Args:
+        shard: name of the shard, e.g. "00000".
+        plan: plain values that fix what the shard holds; their hash goes into the marker.
+        rows: the sidecar's rows (`SIDECAR_SCHEMA`), in order.
+        images: JPEG bytes of each row, None where its status is "failed".
+
+    Raises:
+        ValueError: the shard was already committed from another plan; the differences are named.
+    """
+    key = f"images/{shard}.json"
+    if store.exists(key):
+        return _committed(store, key, plan)
+    tar = _tar(rows, images)
+    sidecar = to_parquet(pa.Table.from_pylist([dict(row) for row in rows], SIDECAR_SCHEMA))
+    marker = {
+        "shard": shard,
+        "plan": dict(plan),
+        "plan_hash": fingerprint(dict(plan)),
+        "num_rows": len(rows),
+        "num_failed": sum(image is None for image in images),
+        "tar": {"sha256": hashlib.sha256(tar).hexdigest(), "size_bytes": len(tar)},
+        "sidecar": {"sha256": hashlib.sha256(sidecar).hexdigest(), "size_bytes": len(sidecar)},
+        "versions": {"pillow": PIL.__version__},
+    }
+    store.write(f"images/{shard}.tar", tar)
+    store.write(f"images/{shard}.parquet", sidecar)
+    if not store.write_if_absent(key, _json(marker)):
+        return _committed(store, key, plan)
+    return marker
+
+
+def _committed(store: Store, key: str, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The marker of a shard that someone else finished: the same bytes, if from the same plan."""
+    marker = _parse(store, key)
+    check_plan(store, marker, plan)
+    return marker
+
+
+def check_plan(store: Store, marker: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
+    """Raises ValueError, naming the differences, unless the marker was made from this plan."""
+    if marker["plan_hash"] != fingerprint(dict(plan)):
+        lines = differences(json.loads(_json(plan)), marker["plan"])
+        raise ValueError(
+            f"Shard {marker['shard']} in {store.uri} was made from another plan. "
+            f"Differences: {'; '.join(lines)}."
+        )
+
+
+def committed_shards(store: Store) -> list[dict[str, Any]]:
+    """The markers of all finished shards, in order of their names.
+
+    Raises:
+        ValueError: a marker cannot be read.
+    """
+    markers = []
+    for key in store.list("images/"):
+        if key.endswith(".json"):
+            marker = _parse(store, key)
+            missing = {"shard", "plan", "plan_hash", "num_rows", "num_failed"} - {*marker}
+            if missing or f"images/{marker['shard']}.json" != key:
+                raise ValueError(_corrupt(store, key))
+            markers.append(marker)
+    return markers
+
+
+def write_manifest(
+    store: Store, class_names: Sequence[str], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Writes and returns manifest.json, what the run holds; for when all its shards are in."""
+    markers = committed_shards(store)
+    num_rows = sum(marker["num_rows"] for marker in markers)
+    num_failed = sum(marker["num_failed"] for marker in markers)
+    names = ("shard", "num_rows", "num_failed", "tar", "sidecar")
+    manifest = {
+        "class_names": list(class_names),
+        "num_images": num_rows - num_failed,
+        "num_failed": num_failed,
+        "settings": dict(settings),
+        "shards": [{name: marker[name] for name in names} for marker in markers],
+    }
+    store.write("manifest.json", _json(manifest))
+    return manifest
+
+
+def read_manifest(store: Store) -> dict[str, Any]:
+    """What a finished run holds: class names, counts, settings, shards.
+
+    Raises:
+        FileNotFoundError: the run is not finished, or there is none.
+    """
+    if not store.exists("manifest.json"):
+        raise FileNotFoundError(f"No manifest in {store.uri}. Run jobs/synthesize.py first.")
+    return _parse(store, "manifest.json")
+
+
+def read_rows(store: Store) -> pa.Table:
+    """The sidecar rows of all committed shards in one table, failed samples included."""
+    tables = [
+        from_parquet(_checked(store, marker, "sidecar", "parquet"), SIDECAR_SCHEMA.names)
+        for marker in committed_shards(store)
+    ]
+    return pa.concat_tables(tables) if tables else SIDECAR_SCHEMA.empty_table()
+
+
+def read_images(store: Store, shard: str) -> Iterator[tuple[dict[str, Any], RGBImage]]:
+    """Each image of a committed shard with its row; failed samples have none and are left out.
+
+    Raises:
+        ValueError: the tar is not the one that the marker describes.
+    """
+    data = _checked(store, _parse(store, f"images/{shard}.json"), "tar", "tar")
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        members = {member.name: member for member in tar.getmembers()}
+        for name in members:
+            if name.endswith(".jpg"):
+                row = _member(tar, members[name.removesuffix(".jpg") + ".json"])
+                image = Image.open(io.BytesIO(_member(tar, members[name]))).convert("RGB")
+                yield json.loads(row), np.array(image)
+
+
+def _tar(rows: Sequence[Mapping[str, Any]], images: Sequence[bytes | None]) -> bytes:
+    """A tar that depends on its content alone: sorted members, no times, no owners."""
+    members = {}
+    for row, image in zip(rows, images, strict=True):
+        if image is not None:
+            members[f"{row['key']}.jpg"] = image
+            members[f"{row['key']}.json"] = _json(row)
+            members[f"{row['key']}.txt"] = str(row["caption"]).encode()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name in sorted(members):
+            member = tarfile.TarInfo(name)  # mtime, uid and gid are 0, owner names empty
+            member.size = len(members[name])
+            tar.addfile(member, io.BytesIO(members[name]))
+    return buffer.getvalue()
+
+
+def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    assert file is not None
+    return file.read()
+
+
+def _checked(store: Store, marker: Mapping[str, Any], part: str, ending: str) -> bytes:
+    key = f"images/{marker['shard']}.{ending}"
+    data = store.read(key)
+    if hashlib.sha256(data).hexdigest() != marker[part]["sha256"]:
+        raise ValueError(
+            f"{key} in {store.uri} is not what its marker describes. Remove the marker "
+            f"images/{marker['shard']}.json and run jobs/synthesize.py again."
+        )
+    return data
+
+
+def _json(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _parse(store: Store, key: str) -> dict[str, Any]:
+    try:
+        values = json.loads(store.read(key))
+    except ValueError as error:
+        raise ValueError(_corrupt(store, key)) from error
+    if not isinstance(values, dict):
+        raise ValueError(_corrupt(store, key))
+    return values
+
+
+def _corrupt(store: Store, key: str) -> str:
+    return f"{key} in {store.uri} is damaged. Remove it and run jobs/synthesize.py again."

@@ -1,0 +1,156 @@
+"""Tables as parquet and arrays as safetensors: sidecars, stored captions, features."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import safetensors
+import safetensors.numpy
+
+from t2ipal.config import one_of
+from t2ipal.store.objects import Store, read_bytes
+
+SIDECAR_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),  # name of the sample in the tar
+        ("caption_id", pa.string()),
+        ("caption", pa.string()),
+        ("labels", pa.list_(pa.int32())),  # indices into the vocabulary's class names
+        ("k", pa.int32()),  # which image of the caption, from 0
+        ("seed", pa.uint64()),  # of the sample's noise; null where it failed before
+        ("status", pa.string()),  # "ok" or "failed"
+        ("reason", pa.string()),  # why it failed, else ""
+        ("settings", pa.string()),  # fingerprint of what the image was made with
+        ("width", pa.int32()),  # pixels; 0 where failed
+        ("height", pa.int32()),
+    ]
+)
+
+CAPTIONS_SCHEMA = pa.schema(
+    [
+        ("caption_id", pa.string()),
+        ("caption", pa.string()),
+        ("labels", pa.list_(pa.int32())),
+        ("status", pa.string()),  # "kept" or "rejected"
+        ("reason", pa.string()),  # why it was rejected, else ""
+    ]
+)
+
+
+class KeptCaption(Protocol):
+    """A caption that names classes; `labels` are their indices."""
+
+    @property
+    def caption_id(self) -> str: ...  # noqa: D102
+    @property
+    def text(self) -> str: ...  # noqa: D102
+    @property
+    def labels(self) -> Sequence[int]: ...  # noqa: D102
+
+
+class RefusedCaption(Protocol):
+    """A caption that the filter took out, and why."""
+
+    @property
+    def caption_id(self) -> str: ...  # noqa: D102
+    @property
+    def text(self) -> str: ...  # noqa: D102
+    @property
+    def reason(self) -> str: ...  # noqa: D102
+
+
+def write_captions(
+    store: Store, kept: Iterable[KeptCaption], rejected: Iterable[RefusedCaption]
+) -> None:
+    """Writes captions.parquet: every caption that was looked at, and what became of it."""
+    rows: list[tuple[Any, ...]] = [(c.caption_id, c.text, list(c.labels), "kept", "") for c in kept]
+    rows += [(c.caption_id, c.text, [], "rejected", c.reason) for c in rejected]
+    columns = zip(*rows, strict=True) if rows else [[] for _ in CAPTIONS_SCHEMA]
+    arrays = [
+        pa.array(column, field.type) for column, field in zip(columns, CAPTIONS_SCHEMA, strict=True)
+    ]
+    store.write(
+        "captions.parquet", to_parquet(pa.Table.from_arrays(arrays, schema=CAPTIONS_SCHEMA))
+    )
+
+
+def read_stored_captions(store: Store, status: str = "kept") -> pa.Table:
+    """The captions of a run, in their order.
+
+    Args:
+        status: "kept", "rejected" or "all".
+
+    Raises:
+        FileNotFoundError: the run has no captions yet.
+    """
+    one_of("status", status, ["kept", "rejected", "all"])
+    if not store.exists("captions.parquet"):
+        raise FileNotFoundError(f"No captions in {store.uri}. Run jobs/synthesize.py first.")
+    table = from_parquet(store.read("captions.parquet"), CAPTIONS_SCHEMA.names)
+    if status == "all":
+        return table
+    return table.filter(pc.field("status") == status)
+
+
+def read_parquet_columns(uri: str | Path, columns: Sequence[str]) -> dict[str, list[Any]]:
+    """Named columns of a parquet file, local or on `s3://`, as plain lists.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no parquet file, or lacks a column.
+    """
+    try:
+        return from_parquet(read_bytes(uri), columns).to_pydict()
+    except ValueError as error:
+        raise ValueError(f"{uri}: {error}") from error
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """A table as parquet bytes, the same ones for the same rows and pyarrow version."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def from_parquet(data: bytes, columns: Sequence[str]) -> pa.Table:
+    """Named columns of parquet bytes.
+
+    Raises:
+        ValueError: it is no parquet file, or lacks a column (the nearest one is named).
+    """
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+    except pa.ArrowException as error:
+        raise ValueError("This is not a parquet file, or not all of it.") from error
+    for column in columns:
+        one_of("column", column, file.schema_arrow.names)
+    try:
+        return file.read(columns=list(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError("This parquet file is damaged.") from error
+
+
+def write_arrays(store: Store, key: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes named arrays as one safetensors object."""
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    store.write(key, safetensors.numpy.save(contiguous))
+
+
+def read_arrays(store: Store, key: str) -> dict[str, np.ndarray]:
+    """The named arrays of one safetensors object.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        ValueError: it is not a complete safetensors file.
+    """
+    data = store.read(key)
+    try:
+        return safetensors.numpy.load(data)
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{key} in {store.uri} is not a complete safetensors file. Remove it and make it again."
+        ) from error

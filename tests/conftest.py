@@ -1,0 +1,65 @@
+"""One Ray session for all tests that need one; nothing of it outside its own temporary folder."""
+
+import logging
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+
+@pytest.fixture(scope="session")
+def ray_session():
+    """A private local Ray with 2 CPUs whose workers can import the package and the tests."""
+    import ray
+
+    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & {*os.environ}:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(16)
+    # Short, since the path of a Unix socket has at most 107 characters.
+    folder = tempfile.mkdtemp(prefix="t2ipal-", dir="/tmp")
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    ray.init(
+        address="local",
+        num_cpus=2,
+        object_store_memory=200 * 2**20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": {"PYTHONPATH": paths}},
+        _temp_dir=folder,
+    )
+    yield
+    ray.shutdown()  # ends the processes that it started, by their ids
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def s3_server():
+    """An S3 of moto's in this process, and credentials that it takes."""
+    from moto.server import ThreadedMotoServer
+
+    variables = {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "very-secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        patch.delenv("AWS_PROFILE", raising=False)
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        host, port = server.get_host_and_port()
+        url = f"http://{host}:{port}"
+        import boto3
+
+        boto3.client("s3", endpoint_url=url).create_bucket(Bucket="runs")
+        yield url
+        server.stop()

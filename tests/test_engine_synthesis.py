@@ -1,0 +1,278 @@
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from t2ipal.captions import FilterResult, LabelledCaption, RejectedCaption, Vocabulary
+from t2ipal.engine.plans import ShardPlan, plan_shards
+from t2ipal.engine.synthesis import (
+    RunConfig,
+    SynthesisRequest,
+    _pool_size,
+    synthesize,
+    synthesize_locally,
+)
+from t2ipal.store import (
+    Store,
+    read_images,
+    read_manifest,
+    read_rows,
+    read_stored_captions,
+)
+
+
+@dataclass(frozen=True)
+class FakeConfig:
+    pipeline: str = "fake"
+    guidance_scale: float = 2.0
+    images_per_caption: int = 2
+    seed: int = 0
+    batch_size: int = 3
+    jpeg_quality: int = 90
+
+
+PETS = Vocabulary("pets", ("dog", "cat"), ("dog", "cat"), (("puppy",), ("kitten",)))
+
+
+def caption(caption_id, text, labels=(0,)):
+    return LabelledCaption(caption_id, text, labels)
+
+
+class FakeSynthesizer:
+    """Noise from the sample's seed, tinted by the batch size; some captions fail or raise."""
+
+    def __init__(self, config):
+        self.config = config
+
+    def __call__(self, batch):
+        images, seeds, status, reasons = [], [], [], []
+        if any("raise" in text for text in batch["caption"]):
+            raise RuntimeError("out of paint")
+        for caption_id, text, k in zip(batch["caption_id"], batch["caption"], batch["k"]):
+            name = f"{self.config.seed}/{caption_id}/{k}"
+            seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+            image = np.random.default_rng(seed).integers(0, 200, (16, 24, 3))
+            images.append((image + len(batch["k"])).astype(np.uint8))
+            seeds.append(seed)
+            status.append("failed" if "fail" in text else "ok")
+            reasons.append("black image" if "fail" in text else "")
+        return {
+            **batch,
+            "image": np.stack(images),
+            "seed": np.array(seeds, dtype=np.uint64),
+            "status": np.array(status),
+            "reason": np.array(reasons),
+        }
+
+
+class BrokenSynthesizer:
+    def __init__(self, config):
+        raise FileNotFoundError(f"No weights at {config.pipeline}.")
+
+
+class CountingSynthesizer(FakeSynthesizer):
+    num_samples = 0
+
+    def __call__(self, batch):
+        CountingSynthesizer.num_samples += len(batch["k"])
+        return super().__call__(batch)
+
+
+def a_request(texts=None, config=None, **changes):
+    texts = texts or [f"a dog and cat number {i}" for i in range(11)]
+    return SynthesisRequest(
+        config=config or FakeConfig(),
+        vocabulary=PETS,
+        captions=FilterResult(
+            [caption(f"id {i}", text, (0, 1)[: 1 + i % 2]) for i, text in enumerate(texts)],
+            [RejectedCaption("r", "a house", "no class")],
+        ),
+        **{"images_per_shard": 8, **changes},
+    )
+
+
+def contents(store):
+    return {key: store.read(key) for key in store.list()}
+
+
+def test_plans_cover_every_sample_once_in_order():
+    captions = [caption(str(i), f"caption {i}") for i in range(5)]
+    plans = plan_shards(captions, {"images_per_caption": 3, "seed": 1}, images_per_shard=4)
+    assert [len(plan.samples) for plan in plans] == [4, 4, 4, 3]
+    assert [plan.shard for plan in plans] == ["00000", "00001", "00002", "00003"]
+    samples = [(sample.caption_id, sample.k) for plan in plans for sample in plan.samples]
+    assert samples == [(str(i), k) for i in range(5) for k in range(3)]
+
+
+def test_a_plan_survives_its_text_form():
+    plan = plan_shards(
+        [caption("é", "a “dog”", (0, 2))], {"images_per_caption": 2}, images_per_shard=4
+    )[0]
+    assert ShardPlan.from_json(plan.to_json()) == plan
+
+
+def test_plan_identity_follows_content_and_settings():
+    captions = [caption("1", "one"), caption("2", "two")]
+    values = {"images_per_caption": 2, "seed": 1}
+
+    def identity(captions, values):
+        return plan_shards(captions, values, 2)[0].identity()
+
+    same = identity(captions, values)
+    assert identity(captions[:1], values) == same  # a larger set leaves old shards alone
+    assert identity(captions, {**values, "seed": 2}) != same
+    assert identity([caption("1", "ONE"), captions[1]], values) != same
+
+
+def test_local_run_stores_rows_images_captions_and_manifest(tmp_path):
+    store = Store(tmp_path / "run")
+    summary = synthesize_locally(store, a_request(), factory=FakeSynthesizer)
+    assert (summary.num_captions, summary.num_images, summary.num_failed) == (11, 22, 0)
+    assert (summary.num_shards, summary.num_shards_skipped) == (3, 0)
+    assert summary.images_per_second > 0
+    rows = read_rows(store).to_pylist()
+    assert [(row["caption_id"], row["k"]) for row in rows[:3]] == [
+        ("id 0", 0),
+        ("id 0", 1),
+        ("id 1", 0),
+    ]
+    assert rows[2]["labels"] == [0, 1]
+    assert (rows[0]["width"], rows[0]["height"], rows[0]["status"]) == (24, 16, "ok")
+    row, image = next(read_images(store, "00000"))
+    assert row == rows[0]
+    assert image.shape == (16, 24, 3)
+    manifest = read_manifest(store)
+    assert manifest["class_names"] == ["dog", "cat"]
+    assert manifest["num_images"] == 22
+    assert manifest["settings"]["synthesis"]["guidance_scale"] == 2.0
+    assert read_stored_captions(store).num_rows == 11
+    assert read_stored_captions(store, "rejected").to_pylist()[0]["reason"] == "no class"
+
+
+def test_a_bucket_holds_the_same_bytes_as_a_folder(tmp_path, s3_server):
+    folder, bucket = Store(tmp_path), Store("s3://runs/bytes", s3_server)
+    for store in (folder, bucket):
+        synthesize_locally(store, a_request(), factory=FakeSynthesizer)
+    assert contents(bucket) == contents(folder)
+    assert synthesize_locally(bucket, a_request()).num_shards_skipped == 3
+
+
+def test_rerun_skips_finished_shards_and_remakes_missing_ones(tmp_path):
+    store = Store(tmp_path)
+    synthesize_locally(store, a_request(), factory=FakeSynthesizer)
+    before = contents(store)
+    (tmp_path / "images/00001.json").unlink()  # as if killed before the marker
+    (tmp_path / "images/00001.tar").write_bytes(b"half a tar")
+    (tmp_path / "manifest.json").unlink()
+    CountingSynthesizer.num_samples = 0
+    summary = synthesize_locally(store, a_request(), factory=CountingSynthesizer)
+    assert (summary.num_shards_skipped, CountingSynthesizer.num_samples) == (2, 8)
+    assert contents(store) == before
+    summary = synthesize_locally(store, a_request(), factory=BrokenSynthesizer)
+    assert summary.num_shards_skipped == 3  # nothing is loaded where nothing is left to do
+
+
+def test_failed_samples_are_rows_without_images(tmp_path):
+    store = Store(tmp_path)
+    texts = ["a dog", "a fail dog", "a cat", "a raise cat", "a dog"]
+    config = FakeConfig(images_per_caption=1)
+    run = RunConfig(max_failed_fraction=0.4)
+    summary = synthesize_locally(store, a_request(texts, config), run, factory=FakeSynthesizer)
+    assert (summary.num_images, summary.num_failed) == (3, 2)
+    rows = read_rows(store).to_pylist()
+    assert [row["status"] for row in rows] == ["ok", "failed", "ok", "failed", "ok"]
+    assert [row["reason"] for row in rows if row["reason"]] == [
+        "black image",
+        "RuntimeError: out of paint",
+    ]
+    assert rows[3]["seed"] is None
+    stored = [row["caption_id"] for row, _ in read_images(store, "00000")]
+    assert stored == ["id 0", "id 2", "id 4"]
+
+
+def test_too_many_failures_stop_the_run_and_name_the_reason(tmp_path):
+    texts = ["a fail dog", "a dog", "a dog"]
+    with pytest.raises(RuntimeError, match=r"2 of 6 samples failed.*2 times\): black image"):
+        synthesize_locally(Store(tmp_path), a_request(texts), factory=FakeSynthesizer)
+    assert not Store(tmp_path).exists("manifest.json")
+
+
+def test_another_runs_folder_is_refused_and_left_alone(tmp_path):
+    store = Store(tmp_path)
+    synthesize_locally(store, a_request(), factory=FakeSynthesizer)
+    before = contents(store)
+    other = a_request(config=FakeConfig(guidance_scale=3.0))
+    message = r"holds another run.*synthesis.guidance_scale: 2.0 there, 3.0 here"
+    with pytest.raises(ValueError, match=message):
+        synthesize_locally(store, other, factory=FakeSynthesizer)
+    assert contents(store) == before
+
+
+def test_a_shard_of_another_plan_is_refused(tmp_path):
+    store = Store(tmp_path)
+    synthesize_locally(store, a_request(), factory=FakeSynthesizer)
+    path = tmp_path / "images/00001.json"
+    marker = json.loads(path.read_text())
+    marker["plan"]["num_samples"], marker["plan_hash"] = 9, "0" * 16
+    path.write_text(json.dumps(marker))
+    with pytest.raises(ValueError, match=r"Shard 00001 .*num_samples: 9 there, 8 here"):
+        synthesize_locally(store, a_request(), factory=FakeSynthesizer)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"min_workers": 0}, "min_workers must be > 0, got 0"),
+        ({"max_workers": -1}, "max_workers must be > 0, got -1"),
+        ({"min_workers": 3, "max_workers": 2}, "min_workers must be <= max_workers, got 3 > 2"),
+        ({"cpus_per_worker": 0}, "cpus_per_worker must be > 0, got 0"),
+        ({"gpus_per_worker": -0.5}, "gpus_per_worker must be >= 0, got -0.5"),
+        ({"max_failed_fraction": 1.5}, r"max_failed_fraction must be in 0..1, got 1.5"),
+    ],
+)
+def test_run_config_checks(changes, message):
+    with pytest.raises(ValueError, match=message):
+        RunConfig(**changes)
+
+
+def test_request_checks(tmp_path):
+    with pytest.raises(ValueError, match=r"nothing to draw"):
+        dataclasses.replace(a_request(), captions=FilterResult([], []))
+    with pytest.raises(ValueError, match=r"must be unique, got \['a'\]"):
+        twice = FilterResult([caption("a", "x"), caption("a", "y")], [])
+        dataclasses.replace(a_request(), captions=twice)
+    with pytest.raises(ValueError, match=r"images_per_shard must be > 0, got 0"):
+        synthesize_locally(Store(tmp_path), a_request(images_per_shard=0), factory=FakeSynthesizer)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_on_ray_the_same_bytes_as_in_one_process(tmp_path, ray_session, num_workers):
+    texts = [f"a dog number {i}" for i in range(11)]
+    texts[4] = "a raise dog"
+    run = RunConfig(min_workers=num_workers, max_workers=num_workers, max_failed_fraction=0.2)
+    here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
+    alone = synthesize_locally(here, a_request(texts), run, factory=FakeSynthesizer)
+    pooled = synthesize(there, a_request(texts), run, factory=FakeSynthesizer, progress=True)
+    assert contents(there) == contents(here)
+    names = ("num_captions", "num_images", "num_failed", "num_shards", "num_shards_skipped")
+    for name in names:
+        assert getattr(pooled, name) == getattr(alone, name)
+
+
+def test_on_ray_a_broken_pipeline_is_one_clear_error(tmp_path, ray_session):
+    message = "A worker stopped: FileNotFoundError: No weights at fake."
+    with pytest.raises(RuntimeError, match=message):
+        synthesize(Store(tmp_path), a_request(), factory=BrokenSynthesizer)
+
+
+def test_pool_is_no_larger_than_the_work_or_the_machine(ray_session):
+    assert _pool_size(RunConfig(), 0, num_plans=9) == (2, 2)
+    assert _pool_size(RunConfig(), 0, num_plans=1) == (1, 1)
+    assert _pool_size(RunConfig(cpus_per_worker=2), 0, num_plans=9) == (1, 1)
+    assert _pool_size(RunConfig(max_workers=6), 0, num_plans=9) == (2, 6)
+    assert _pool_size(RunConfig(min_workers=4), 0, num_plans=9) == (4, 4)
+    assert _pool_size(RunConfig(), 1.0, num_plans=9) == (1, 1)

@@ -1,0 +1,130 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_stable_diffusion import write_tiny_stable_diffusion
+
+from jobs._job import run_job
+from jobs.synthesize import main
+from t2ipal.store import Store, read_manifest, read_rows, read_stored_captions
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder with captions and a tiny pipeline."""
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "captions.txt").write_text(
+        "a dog on a boat\na red house\ntwo cats\na bus\na man on a horse\n"
+    )
+    (folder / "no_class.txt").write_text("a red house\n")
+    write_tiny_stable_diffusion(folder / "pipeline")
+    return folder
+
+
+def arguments(files, output, **options):
+    given = {
+        "captions": files / "captions.txt",
+        "output": output,
+        "pipeline": files / "pipeline",
+        "num_inference_steps": 1,
+        "images_per_shard": 3,
+        **options,
+    }
+    flags = [[f"--{name.replace('_', '-')}", str(value)] for name, value in given.items()]
+    return [word for flag in flags for word in flag]
+
+
+def contents(folder):
+    store = Store(folder)
+    return {key: store.read(key) for key in store.list()}
+
+
+def test_the_job_alone_in_one_process_and_on_its_own_ray(files, tmp_path, capsys):
+    given = arguments(files, tmp_path / "here", num_captions=3, images_per_caption=2)
+    summary = main([*given, "--in-process"])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == summary
+    assert (summary["num_captions"], summary["num_images"], summary["num_shards"]) == (3, 6, 2)
+    assert summary["num_rejected"] == 2
+    store = Store(tmp_path / "here")
+    assert read_rows(store)["k"].to_pylist() == [0, 1] * 3
+    reasons = read_stored_captions(store, "rejected")["reason"].to_pylist()
+    assert "not chosen" in reasons
+    assert len(read_manifest(store)["class_names"]) == 20
+
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    given = arguments(files, "there", num_captions=3, images_per_caption=2, min_workers=1)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "jobs/synthesize.py"), *given],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**kept, "HOME": str(home), "OMP_NUM_THREADS": "1"},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["num_images"] == 6
+    assert "6/6" in done.stderr
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+    assert not (home / ".ray").exists()  # its token lives as long as it
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"captions": "none.json"}, r"No file .*none.json"),
+        ({"captions": "{files}/no_class.txt"}, r"No caption names a class.*voc2007"),
+        ({"vocabulary": "voc2077"}, r"Unknown vocabulary 'voc2077'. Did you mean 'voc2007'"),
+        ({"num_captions": 0}, r"num_captions must be > 0, got 0"),
+        ({"images_per_shard": -1}, r"images_per_shard must be > 0, got -1"),
+        ({"num_inference_steps": 0}, r"num_inference_steps must be .*got 0"),
+        ({"images_per_caption": 0}, r"images_per_caption must be .*got 0"),
+        ({"batch_size": -2}, r"batch_size must be .*got -2"),
+        ({"min_workers": 0}, r"min_workers must be > 0, got 0"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_written(files, tmp_path, options, message):
+    options = {name: str(value).format(files=files) for name, value in options.items()}
+    given = arguments(files, tmp_path / "run", **options)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        main([*given, "--in-process"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_weights_are_named(files, tmp_path):
+    given = arguments(files, tmp_path / "run", pipeline=tmp_path / "nothing")
+    with pytest.raises((ValueError, OSError), match=r"nothing"):
+        main([*given, "--in-process"])
+
+
+def test_another_runs_output_is_refused(files, tmp_path):
+    given = arguments(files, tmp_path, num_captions=1)
+    main([*given, "--in-process"])
+    before = contents(tmp_path)
+    given = arguments(files, tmp_path, num_captions=1, guidance_scale=3.5)
+    with pytest.raises(ValueError, match=r"synthesis.guidance_scale: .* there, 3.5 here"):
+        main([*given, "--in-process"])
+    assert contents(tmp_path) == before
+
+
+def test_an_unknown_option_names_the_nearest(files, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments(files, tmp_path), "--guidence-scale", "2"])
+    assert stopped.value.code == 2
+    assert "--guidance-scale" in capsys.readouterr().err
+
+
+def test_an_error_ends_a_job_with_one_line_and_code_2(capsys):
+    def broken():
+        raise ValueError("size must be > 0,\n got 0.")
+
+    with pytest.raises(SystemExit) as stopped:
+        run_job(broken)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "error: size must be > 0, got 0.\n"
