@@ -28,8 +28,9 @@ import tyro
 from jobs._job import run_job
 from t2ipal.captions import filter_captions, load_vocabulary, read_captions
 from t2ipal.config import require
+from t2ipal.engine.pool import RunConfig
 from t2ipal.engine.session import connect, runs_as_submitted_job
-from t2ipal.engine.synthesis import RunConfig, SynthesisRequest, synthesize, synthesize_locally
+from t2ipal.engine.synthesis import SynthesisRequest, synthesize, synthesize_locally
 from t2ipal.store import Store
 from t2ipal.synthesis import SynthesisConfig
 

@@ -4,7 +4,8 @@ Owns loading the backbone and what its global and local features are. Knows noth
 prototypes or training.
 """
 
-import math
+import functools
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from t2ipal.config import one_of, require
+from t2ipal.config import one_of
+from t2ipal.pictovoc import WEIGHTS_DIR
 from t2ipal.torchvision_repair import repair_torchvision
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -26,9 +28,9 @@ WEIGHTS_FILE = "open_clip_model.safetensors"
 class BackboneConfig:
     """Which frozen CLIP gives the features."""
 
-    model: str = "RN101"
-    """open_clip's name of the architecture (`RN101`, `ViT-B-16`), or a folder with
-    `open_clip_config.json` and `open_clip_model.safetensors`. The paper's default is RN101."""
+    model: str = "pictovoc"
+    """`pictovoc` (the embedded small CLIP), open_clip's name of an architecture (`RN101`, the paper's;
+    `RN50`, `ViT-B-16`), or a folder with `open_clip_config.json` and `open_clip_model.safetensors`."""
     pretrained: str = "openai"
     """open_clip's tag of the weights, or a path to a weights file; unused where `model` is a folder."""
     dense_features: str = "last"
@@ -121,6 +123,15 @@ class Backbone:
         self.context_length = int(self.model.context_length)
         self.logit_scale = float(self.model.logit_scale.exp())
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that differ wherever features would: weights, dense features, precision."""
+        digest = hashlib.sha256(f"{self.config.dense_features} {self.config.precision}".encode())
+        for name, value in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()[:16]
+
     @property
     def device(self) -> torch.device:
         """Where the model is."""
@@ -138,9 +149,15 @@ class Backbone:
         height, width = pixels.shape[2:]
         if min(height, width) != self.image_size_px:
             ratio = self.image_size_px / min(height, width)
-            size = (max(round(height * ratio), self.image_size_px), max(round(width * ratio), self.image_size_px))
+            size = (
+                max(round(height * ratio), self.image_size_px),
+                max(round(width * ratio), self.image_size_px),
+            )
             pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
-        top, left = (pixels.shape[2] - self.image_size_px) // 2, (pixels.shape[3] - self.image_size_px) // 2
+        top, left = (
+            (pixels.shape[2] - self.image_size_px) // 2,
+            (pixels.shape[3] - self.image_size_px) // 2,
+        )
         pixels = pixels[:, :, top : top + self.image_size_px, left : left + self.image_size_px]
         return (pixels - self._mean[:, None, None]) / self._std[:, None, None]
 
@@ -149,7 +166,9 @@ class Backbone:
         """Global and local features of uint8 RGB images of any one size."""
         pixels = self.preprocess(images)
         with torch.autocast(
-            self.device.type, PRECISIONS[self.config.precision], enabled=self.config.precision != "fp32"
+            self.device.type,
+            PRECISIONS[self.config.precision],
+            enabled=self.config.precision != "fp32",
         ):
             read = _resnet_features if hasattr(self.model.visual, "attnpool") else _vit_features
             features = read(self.model.visual, pixels, self.config.dense_features)
@@ -161,12 +180,16 @@ class Backbone:
         tokens = self.tokenize(texts)
         end = tokens.argmax(dim=-1)
         length = int(end.max()) + 1
-        positions = self._project(text_positions(self.model, self.model.token_embedding(tokens[:, :length])))
+        positions = self._project(
+            text_positions(self.model, self.model.token_embedding(tokens[:, :length]))
+        )
         mask = torch.arange(length, device=self.device) <= end[:, None]
         rows = torch.arange(len(tokens), device=self.device)
         return TextFeatures(positions[rows, end], positions, mask)
 
-    def embed_tokens(self, tokens: Int[Tensor, "batch positions"]) -> Float[Tensor, "batch positions text"]:
+    def embed_tokens(
+        self, tokens: Int[Tensor, "batch positions"]
+    ) -> Float[Tensor, "batch positions text"]:
         """Token embeddings, without positions."""
         return self.model.token_embedding(tokens)
 
@@ -197,14 +220,20 @@ def text_positions(
     return model.ln_final(hidden)
 
 
-def _resnet_features(visual: Any, pixels: Tensor, dense_features: str) -> tuple[Tensor, Tensor, Tensor]:
+def _resnet_features(
+    visual: Any, pixels: Tensor, dense_features: str
+) -> tuple[Tensor, Tensor, Tensor]:
     """Attention pooling without and with positions, and its value path at every location."""
     grid = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(pixels)))))
     pool = visual.attnpool
     locations = grid.flatten(2).transpose(1, 2)
     tokens = torch.cat([locations.mean(dim=1, keepdim=True), locations], dim=1)
     local = pool.c_proj(pool.v_proj(locations))
-    return _attention_pool(pool, tokens), local, _attention_pool(pool, tokens + pool.positional_embedding)
+    return (
+        _attention_pool(pool, tokens),
+        local,
+        _attention_pool(pool, tokens + pool.positional_embedding),
+    )
 
 
 def _attention_pool(pool: Any, tokens: Float[Tensor, "batch tokens channels"]) -> Tensor:
@@ -218,7 +247,9 @@ def _attention_pool(pool: Any, tokens: Float[Tensor, "batch tokens channels"]) -
     return pool.c_proj(mixed.transpose(1, 2).reshape(batch, channels))
 
 
-def _vit_features(visual: Any, pixels: Tensor, dense_features: str) -> tuple[Tensor, Tensor, Tensor]:
+def _vit_features(
+    visual: Any, pixels: Tensor, dense_features: str
+) -> tuple[Tensor, Tensor, Tensor]:
     """Class token and patch tokens through ln_post and proj; optionally the last block's value path."""
     hidden = visual._embeds(pixels)
     blocks = visual.transformer.resblocks
@@ -248,8 +279,8 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     repair_torchvision()
     import open_clip
 
-    folder = Path(config.model)
-    local = folder.is_dir() or "/" in config.model
+    folder = WEIGHTS_DIR / "clip" if config.model == "pictovoc" else Path(config.model)
+    local = folder.is_dir() or "/" in str(folder)
     if local:
         for name in ("open_clip_config.json", WEIGHTS_FILE):
             if not (folder / name).is_file():
@@ -261,10 +292,16 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     else:
         one_of("backbone", config.model, open_clip.list_models())
         if not Path(config.pretrained).exists():
-            one_of("pretrained tag", config.pretrained, open_clip.list_pretrained_tags_by_model(config.model))
+            one_of(
+                "pretrained tag",
+                config.pretrained,
+                open_clip.list_pretrained_tags_by_model(config.model),
+            )
         name, pretrained = config.model, config.pretrained
     try:
-        model = open_clip.create_model(name, pretrained=pretrained, load_weights=True, weights_only=True)
+        model = open_clip.create_model(
+            name, pretrained=pretrained, load_weights=True, weights_only=True
+        )
     except RuntimeError as error:
         if "size mismatch" in str(error) or "Missing key" in str(error):
             raise ValueError(
@@ -272,27 +309,3 @@ def load_backbone(config: BackboneConfig) -> Backbone:
             ) from error
         raise
     return Backbone(model, open_clip.get_tokenizer(name), config)
-
-
-def grid_side(num_locations: int) -> int:
-    """Side of the square grid that `num_locations` local features form."""
-    side = math.isqrt(num_locations)
-    require(side * side == num_locations, f"Locations must form a square, got {num_locations}.")
-    return side
-
-
-def concatenate_texts(parts: list[TextFeatures], labels: Float[Tensor, "rows classes"]) -> FeatureSet:
-    """One feature set from text batches of different lengths, padded to the longest."""
-    length = max(part.mask.shape[1] for part in parts)
-    local = [F.pad(p.local_features, (0, 0, 0, length - p.mask.shape[1])) for p in parts]
-    mask = [F.pad(p.mask, (0, length - p.mask.shape[1])) for p in parts]
-    return FeatureSet(torch.cat([p.global_features for p in parts]), torch.cat(local), torch.cat(mask), labels)
-
-
-def extract_texts(
-    backbone: Backbone, texts: list[str], labels: Float[Tensor, "rows classes"], batch_size: int = 256
-) -> FeatureSet:
-    """Features of every caption, on the CPU."""
-    require(len(texts) > 0, "There must be at least one caption to take features of, got none.")
-    parts = [backbone.encode_texts(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)]
-    return concatenate_texts(parts, labels).to("cpu")

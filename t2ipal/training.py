@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from t2ipal.config import differences, require, to_dict
 from t2ipal.features import FeatureSet, TrainingFeatures
@@ -293,16 +294,21 @@ def template_captions(
 
 def with_extra_texts(data: TrainingFeatures, extra: FeatureSet) -> TrainingFeatures:
     """`data` and more captions that have no image, such as those of `template_captions`."""
-    texts = data.texts
-    require(
-        texts.mask is not None and extra.mask is not None,
-        "Captions need a mask of their tokens, got None.",
-    )
+    length = max(data.texts.local_features.shape[1], extra.local_features.shape[1])
+    parts = [_padded(texts, length) for texts in (data.texts, extra)]
     joined = FeatureSet(
-        torch.cat([texts.global_features, extra.global_features]),
-        torch.cat([texts.local_features, extra.local_features]),
-        torch.cat([texts.mask, extra.mask]),  # type: ignore
-        torch.cat([texts.labels, extra.labels]),
+        torch.cat([part.global_features for part in parts]),
+        torch.cat([part.local_features for part in parts]),
+        torch.cat([part.mask for part in parts]),  # type: ignore
+        torch.cat([part.labels for part in parts]),
     )
     none = data.image_of_caption.new_full((len(extra), data.image_of_caption.shape[1]), -1)
     return TrainingFeatures(joined, data.images, torch.cat([data.image_of_caption, none]))
+
+
+def _padded(texts: FeatureSet, length: int) -> FeatureSet:
+    require(texts.mask is not None, "Captions need a mask of their tokens, got None.")
+    missing = length - texts.local_features.shape[1]
+    local = functional.pad(texts.local_features, (0, 0, 0, missing))
+    mask = functional.pad(texts.mask, (0, missing), value=False)  # type: ignore
+    return dataclasses.replace(texts, local_features=local, mask=mask)

@@ -8,13 +8,8 @@ import pytest
 
 from t2ipal.captions import FilterResult, LabelledCaption, RejectedCaption, Vocabulary
 from t2ipal.engine.plans import ShardPlan, plan_shards
-from t2ipal.engine.synthesis import (
-    RunConfig,
-    SynthesisRequest,
-    _pool_size,
-    synthesize,
-    synthesize_locally,
-)
+from t2ipal.engine.pool import RunConfig, _pool_size
+from t2ipal.engine.synthesis import SynthesisRequest, synthesize, synthesize_locally
 from t2ipal.store import (
     Store,
     read_images,

@@ -214,6 +214,10 @@ def test_extra_texts_have_no_images():
     assert torch.equal(joined.image_of_caption[:40], data.image_of_caption)
     assert torch.equal(joined.texts.labels[40:], texts.labels)
     assert len(train(joined).history) == 4
+    longer = with_extra_texts(data, fake_clip.texts(5, locations=9))
+    assert longer.texts.local_features.shape[:2] == (45, 9)
+    assert not longer.texts.mask[:40, 7:].any()
+    assert longer.texts.mask[40:, 7:].any()
     bare = FeatureSet(texts.global_features, texts.local_features, None, texts.labels)
     with pytest.raises(ValueError, match="need a mask"):
         with_extra_texts(data, bare)

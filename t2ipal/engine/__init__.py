@@ -1,0 +1,1 @@
+"""Ray around the stages: the only package that imports ray."""

@@ -17,7 +17,7 @@ from t2ipal.store import Store, commit_shard, encode_jpeg
 
 Batch = dict[str, np.ndarray]
 SynthesizerFactory = Callable[..., Callable[[Batch], Batch]]
-"""Called once per worker as `factory(config, **where)`, then with one micro-batch after another."""
+"""Called once per worker with the config; what it gives, with one micro-batch after another."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,6 @@ class ShardWorker:
         store: Store,
         config: Any,
         factory: SynthesizerFactory | None = None,
-        where: Mapping[str, Any] | None = None,
         num_threads: int | None = None,
     ):
         """Loads the pipeline.
@@ -115,19 +114,18 @@ class ShardWorker:
             store: of the run.
             config: the SynthesisConfig.
             factory: makes the synthesizer; None is `t2ipal.synthesis.Synthesizer`.
-            where: further arguments of the factory that change no image, e.g. the device.
             num_threads: of torch; None leaves what is set.
         """
         if factory is None:
             from t2ipal.synthesis import Synthesizer
 
             factory = Synthesizer
+        self.store = store
+        self.config = config
+        self.synthesizer = factory(config)
         torch = sys.modules.get("torch")  # a synthesizer without torch needs no threads of it
         if torch is not None and num_threads is not None:
             torch.set_num_threads(num_threads)
-        self.store = store
-        self.config = config
-        self.synthesizer = factory(config, **(where or {}))
 
     def __call__(self, plan: ShardPlan) -> dict[str, Any]:
         """Makes and commits one shard; returns its marker."""

@@ -55,7 +55,9 @@ def to_images(pixels: Float[Tensor, "batch 3 side side"]) -> UInt8[np.ndarray, "
 
 
 def reconstruction_loss(
-    output: Float[Tensor, "batch 3 side side"], target: Float[Tensor, "batch 3 side side"], edge_weight: float
+    output: Float[Tensor, "batch 3 side side"],
+    target: Float[Tensor, "batch 3 side side"],
+    edge_weight: float,
 ) -> Float[Tensor, ""]:
     """Mean absolute error of the pixels and, weighted, of the differences between neighbors."""
     error = output - target
@@ -91,7 +93,10 @@ def train_autoencoder(
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
         absolute = F.l1_loss(output.detach(), pixels).item() * 127.5
-        return loss + config.kl_weight * divergence, {"absolute_error": absolute, "kl": divergence.item()}
+        return loss + config.kl_weight * divergence, {
+            "absolute_error": absolute,
+            "kl": divergence.item(),
+        }
 
     result = train_steps("autoencoder", model, loss_of_step, config.optim, work_dir)
     with torch.no_grad():

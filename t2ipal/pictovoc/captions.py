@@ -36,7 +36,18 @@ WORDS: dict[str, tuple[tuple[str, str, float], ...]] = {
 }  # fmt: skip
 """Class -> (singular, plural, how often it is said)."""
 
-ADJECTIVES = ("small", "large", "big", "old", "little", "young", "nice", "cute", "modern", "beautiful")
+ADJECTIVES = (
+    "small",
+    "large",
+    "big",
+    "old",
+    "little",
+    "young",
+    "nice",
+    "cute",
+    "modern",
+    "beautiful",
+)
 VERBS = {
     "person": ("standing", "walking", "posing", "waiting", "playing", "looking around"),
     "animal": ("standing", "walking", "sitting", "resting", "looking at the camera", "playing"),
@@ -54,8 +65,19 @@ NEVER_DRAWN = (
     "snowboard", "suitcase", "backpack", "truck", "bench", "traffic light", "fire hydrant", "bed", "door",
     "mirror", "hat", "bowl", "food", "picture", "wall", "building", "sign", "grass", "trees", "clouds",
 )  # fmt: skip
-TIMES = ("on a sunny day", "during the day", "at night", "in the afternoon", "in the background", "together", "next to each other")
-_NUMBERS = {2: ("two", "two", "a pair of", "a couple of"), 3: ("three", "three", "several", "a group of")}
+TIMES = (
+    "on a sunny day",
+    "during the day",
+    "at night",
+    "in the afternoon",
+    "in the background",
+    "together",
+    "next to each other",
+)
+_NUMBERS = {
+    2: ("two", "two", "a pair of", "a couple of"),
+    3: ("three", "three", "several", "a group of"),
+}
 _MANY = ("several", "a group of", "many", "a bunch of", "some")
 
 
@@ -127,7 +149,9 @@ def caption_scene(scene: Scene, rng: Random) -> str:
     return f"{words[0].upper()}{words[1:]}{'.' if rng.random() < 0.75 else ''}"
 
 
-def world_captions(split: str, num_scenes: int, captions_per_scene: int = 1) -> list[tuple[str, str]]:
+def world_captions(
+    split: str, num_scenes: int, captions_per_scene: int = 1
+) -> list[tuple[str, str]]:
     """(caption id, caption) of the first scenes of a split; ids read `split-scene-number`."""
     rows = []
     for index in range(num_scenes):

@@ -62,7 +62,9 @@ def _add_stray_words(
 ) -> Int[Tensor, "batch context"]:
     ends = tokens.argmax(dim=-1)
     tokens = tokens.clone()
-    for row in torch.nonzero(torch.rand(len(tokens), generator=generator) < share).flatten().tolist():
+    for row in (
+        torch.nonzero(torch.rand(len(tokens), generator=generator) < share).flatten().tolist()
+    ):
         place = int(torch.randint(1, int(ends[row]) + 1, (), generator=generator))
         word = torch.randint(FIRST_WORD_TOKEN, END_TOKEN - 1, (1,), generator=generator)
         tokens[row] = torch.cat([tokens[row, :place], word, tokens[row, place:-1]])
@@ -70,7 +72,9 @@ def _add_stray_words(
 
 
 def contrastive_loss(
-    images: Float[Tensor, "batch width"], texts: Float[Tensor, "batch width"], logit_scale: Float[Tensor, ""]
+    images: Float[Tensor, "batch width"],
+    texts: Float[Tensor, "batch width"],
+    logit_scale: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
     """CLIP's symmetric cross-entropy over the batch."""
     logits = logit_scale * F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
@@ -78,7 +82,9 @@ def contrastive_loss(
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def train_clip(config: ClipConfig, work_dir: Path, output_dir: Path, device: str = "cpu") -> dict[str, float]:
+def train_clip(
+    config: ClipConfig, work_dir: Path, output_dir: Path, device: str = "cpu"
+) -> dict[str, float]:
     """Trains the small CLIP (resuming from `work_dir`) and writes its folder."""
     repair_torchvision()
     from open_clip import SimpleTokenizer
@@ -98,9 +104,13 @@ def train_clip(config: ClipConfig, work_dir: Path, output_dir: Path, device: str
         pixels = preprocess(torch.from_numpy(images))
         blurred = torch.rand(size, generator=generator) < config.blur_share
         if blurred.any():
-            soft = F.interpolate(pixels[blurred], scale_factor=0.25, mode="bilinear", antialias=True)
+            soft = F.interpolate(
+                pixels[blurred], scale_factor=0.25, mode="bilinear", antialias=True
+            )
             pixels[blurred] = F.interpolate(soft, size=pixels.shape[2:], mode="bicubic")
-        tokens = _add_stray_words(tokenizer(captions), config.stray_word_share, generator).to(device)
+        tokens = _add_stray_words(tokenizer(captions), config.stray_word_share, generator).to(
+            device
+        )
         end = tokens.argmax(dim=-1)
         with torch.autocast(device, torch.bfloat16):
             embeddings = model.token_embedding(tokens[:, : int(end.max()) + 1])
@@ -121,5 +131,8 @@ def save_clip(model: torch.nn.Module, output_dir: Path) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     config = {"model_cfg": ARCHITECTURE, "preprocess_cfg": PREPROCESSING}
     (output_dir / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    state = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    state = {
+        k: v.half().contiguous() if v.is_floating_point() else v
+        for k, v in model.state_dict().items()
+    }
     save_file(state, output_dir / WEIGHTS_FILE)

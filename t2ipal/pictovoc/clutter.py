@@ -18,7 +18,10 @@ def _tree() -> list[Part]:
 def _fir() -> list[Part]:
     return [
         rect("wood-", -0.08, 0.6, 0.08, 0.98),
-        *[poly("leaf-", -w, y, 0.0, y - 0.7, w, y) for w, y in ((0.6, 0.7), (0.48, 0.3), (0.34, -0.1))],
+        *[
+            poly("leaf-", -w, y, 0.0, y - 0.7, w, y)
+            for w, y in ((0.6, 0.7), (0.48, 0.3), (0.34, -0.1))
+        ],
     ]
 
 
@@ -102,7 +105,11 @@ def _rock() -> list[Part]:
 
 
 def _sign() -> list[Part]:
-    octagon = [v for k in range(8) for v in (0.5 * cos(pi * (k + 0.5) / 4), -0.4 + 0.5 * sin(pi * (k + 0.5) / 4))]
+    octagon = [
+        v
+        for k in range(8)
+        for v in (0.5 * cos(pi * (k + 0.5) / 4), -0.4 + 0.5 * sin(pi * (k + 0.5) / 4))
+    ]
     return [
         rect("metal", -0.06, 0.0, 0.06, 0.98),
         poly("red", *octagon),

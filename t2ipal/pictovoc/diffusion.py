@@ -90,7 +90,12 @@ def text_encoder_from(backbone: Backbone) -> Any:
         "final_layer_norm.weight": state["ln_final.weight"],
         "final_layer_norm.bias": state["ln_final.bias"],
     }
-    layers = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
+    layers = {
+        "ln_1": "layer_norm1",
+        "ln_2": "layer_norm2",
+        "mlp.c_fc": "mlp.fc1",
+        "mlp.c_proj": "mlp.fc2",
+    }
     layers["attn.out_proj"] = "self_attn.out_proj"
     for index in range(len(blocks)):
         source, target = f"transformer.resblocks.{index}.", f"encoder.layers.{index}."
@@ -116,7 +121,11 @@ def clip_tokenizer() -> Any:
     with gzip.open(source.default_bpe()) as file:
         merges = file.read().decode().split("\n")[1 : 49152 - 256 - 2 + 1]
     letters = list(source.bytes_to_unicode().values())
-    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(m.split()) for m in merges)]
+    words = [
+        *letters,
+        *(f"{letter}</w>" for letter in letters),
+        *("".join(m.split()) for m in merges),
+    ]
     words += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {word: index for index, word in enumerate(words)}
     pairs = [tuple(merge.split()) for merge in merges]
@@ -137,7 +146,9 @@ def cache_latents(vae: Any, config: DiffusionConfig, work_dir: Path) -> list[Pat
             scenes = [draw_scene("train", first + k) for k in range(50)]
             for k, scene in enumerate(scenes):
                 rng = Random(first + k)
-                captions.append([caption_scene(scene, rng) for _ in range(config.captions_per_scene)])
+                captions.append(
+                    [caption_scene(scene, rng) for _ in range(config.captions_per_scene)]
+                )
             pixels = to_pixels(np.stack([scene.image for scene in scenes]))
             with torch.no_grad(), torch.autocast(vae.device.type, torch.bfloat16):
                 latents.append(vae.encode(pixels.to(vae.device)).latent_dist.mean.cpu().half())
@@ -148,14 +159,14 @@ def cache_latents(vae: Any, config: DiffusionConfig, work_dir: Path) -> list[Pat
     return paths
 
 
-def rows_of_step(
-    num_rows: int, batch_size: int, step: int, seed: int
-) -> Int[Tensor, "batch"]:
+def rows_of_step(num_rows: int, batch_size: int, step: int, seed: int) -> Int[Tensor, "batch"]:
     """Rows of one step: pass after pass over all rows, each in an order of its own."""
     per_epoch = num_rows // batch_size
     epoch, place = divmod(step, per_epoch)
     generator = torch.Generator().manual_seed(seed * 7919 + epoch)
-    return torch.randperm(num_rows, generator=generator)[place * batch_size : (place + 1) * batch_size]
+    return torch.randperm(num_rows, generator=generator)[
+        place * batch_size : (place + 1) * batch_size
+    ]
 
 
 def velocity_loss(
@@ -170,7 +181,9 @@ def velocity_loss(
     sigma = (1 - alphas_cumprod).sqrt()[:, None, None, None]
     snr = alphas_cumprod / (1 - alphas_cumprod)
     weight = snr.clamp(max=gamma) / (snr + 1)
-    error = F.mse_loss(predicted, alpha * noise - sigma * clean, reduction="none").mean(dim=(1, 2, 3))
+    error = F.mse_loss(predicted, alpha * noise - sigma * clean, reduction="none").mean(
+        dim=(1, 2, 3)
+    )
     return (weight * error).mean()
 
 
@@ -180,7 +193,12 @@ def train_diffusion(
 ) -> dict[str, float]:  # fmt: skip
     """Trains the UNet (resuming from `work_dir`) and writes the whole pipeline's folder."""
     repair_torchvision()
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
 
     vae: Any = AutoencoderKL.from_pretrained(vae_dir, torch_dtype=torch.float32).to(device).eval()
     paths = cache_latents(vae, config, work_dir)
@@ -192,7 +210,9 @@ def train_diffusion(
     tokenizer, text_encoder = clip_tokenizer(), text_encoder_from(backbone).to(device)
     torch.manual_seed(config.optim.seed)
     # Contiguous memory on purpose: on a CPU the backward of GroupNorm is slow in channels_last.
-    unet: Any = UNet2DConditionModel(**ARCHITECTURE, cross_attention_dim=backbone.text_width).to(device)
+    unet: Any = UNet2DConditionModel(**ARCHITECTURE, cross_attention_dim=backbone.text_width).to(
+        device
+    )
     noise_scheduler = DDIMScheduler(**NOISE_SCHEDULE)
     alphas_cumprod = noise_scheduler.alphas_cumprod.to(device)
     scale, batch = float(vae.config.scaling_factor), config.optim.batch_size
@@ -202,11 +222,18 @@ def train_diffusion(
         rows = rows_of_step(len(latents), batch, step, config.optim.seed)
         choice = torch.randint(config.captions_per_scene, (batch,), generator=generator)
         dropped = torch.rand(batch, generator=generator) < config.dropped_captions
-        time = torch.randint(0, NOISE_SCHEDULE["num_train_timesteps"], (batch,), generator=generator)
+        time = torch.randint(
+            0, NOISE_SCHEDULE["num_train_timesteps"], (batch,), generator=generator
+        )
         noise = torch.randn((batch, *latents.shape[1:]), generator=generator)
         mine = slice(rank, None, world)
-        texts = ["" if d else captions[r][c] for r, c, d in zip(rows.tolist(), choice.tolist(), dropped.tolist())]
-        tokens = tokenizer(texts[mine], padding="max_length", truncation=True, return_tensors="pt").input_ids
+        texts = [
+            "" if d else captions[r][c]
+            for r, c, d in zip(rows.tolist(), choice.tolist(), dropped.tolist())
+        ]
+        tokens = tokenizer(
+            texts[mine], padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
         clean = (latents[rows[mine]].float() * scale).to(device)
         noise, time = noise[mine].to(device), time[mine].to(device)
         with torch.autocast(device, torch.bfloat16):

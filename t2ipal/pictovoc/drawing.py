@@ -93,7 +93,9 @@ def stroke(role: str, width: float, *xy: float) -> list[Part]:
         along = (end - start) / max(float(np.hypot(*(end - start))), 1e-6) * width / 2
         across = np.array([-along[1], along[0]])
         start, end = start - along * 0.6, end + along * 0.6
-        parts.append(Part(role, (np.stack([start + across, end + across, end - across, start - across]),)))
+        parts.append(
+            Part(role, (np.stack([start + across, end + across, end - across, start - across]),))
+        )
     return parts
 
 

@@ -40,8 +40,14 @@ class _Block(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.conv1, self.norm1 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
-        self.conv2, self.norm2 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        self.conv1, self.norm1 = (
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+        self.conv2, self.norm2 = (
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         inner = F.relu(self.norm1(self.conv1(x)))
@@ -56,7 +62,10 @@ class Judge(nn.Module):
         layers: list[nn.Module] = []
         before = 3
         for width, blocks in zip(WIDTHS, (1, 2, 2)):
-            layers += [nn.Conv2d(before, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width)]
+            layers += [
+                nn.Conv2d(before, width, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+            ]
             layers += [nn.ReLU(), *(_Block(width) for _ in range(blocks))]
             before = width
         self.body = nn.Sequential(*layers)
@@ -69,7 +78,9 @@ class Judge(nn.Module):
         return torch.logsumexp(evidence.flatten(2), dim=2)
 
     @torch.no_grad()
-    def probs(self, images: UInt8[np.ndarray, "batch side side 3"]) -> Float[np.ndarray, "batch classes"]:
+    def probs(
+        self, images: UInt8[np.ndarray, "batch side side 3"]
+    ) -> Float[np.ndarray, "batch classes"]:
         """Probability of each class in uint8 RGB images; other sizes are brought to 64 px."""
         parts = []
         for first in range(0, len(images), 256):
@@ -80,7 +91,9 @@ class Judge(nn.Module):
         return torch.cat(parts).numpy()
 
 
-def train_judge(config: JudgeConfig, work_dir: Path, output_dir: Path, device: str = "cpu") -> dict[str, float]:
+def train_judge(
+    config: JudgeConfig, work_dir: Path, output_dir: Path, device: str = "cpu"
+) -> dict[str, float]:
     """Trains the judge (resuming from `work_dir`) and writes its folder."""
     torch.manual_seed(config.optim.seed)
     model = Judge().to(device, memory_format=torch.channels_last)
@@ -103,7 +116,10 @@ def train_judge(config: JudgeConfig, work_dir: Path, output_dir: Path, device: s
 
     result = train_steps("judge", model, loss_of_step, config.optim, work_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    state = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    state = {
+        k: v.half().contiguous() if v.is_floating_point() else v
+        for k, v in model.state_dict().items()
+    }
     save_file(state, output_dir / "judge.safetensors")
     (output_dir / "config.json").write_text(json.dumps({"class_names": CLASS_NAMES}) + "\n")
     return result
@@ -117,7 +133,11 @@ def load_judge(folder: Path) -> Judge:
     """
     path = folder / "judge.safetensors"
     if not path.is_file():
-        raise FileNotFoundError(f"No judge in {folder}. Run jobs/pretrain_pictovoc.py --stage judge first.")
+        raise FileNotFoundError(
+            f"No judge in {folder}. Run jobs/pretrain_pictovoc.py --stage judge first."
+        )
     model = Judge()
-    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()})
+    model.load_state_dict(
+        {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+    )
     return model.eval()

@@ -119,7 +119,9 @@ def _buildings(canvas: Canvas, rng: Random, horizon: float) -> None:
     x = -0.05
     while x < 1.0:
         width, top = rng.uniform(0.12, 0.3), horizon - rng.uniform(0.1, 0.42)
-        color = _vary(rng, rng.choice(((170, 120, 100), (150, 150, 156), (196, 180, 150), (120, 110, 120))))
+        color = _vary(
+            rng, rng.choice(((170, 120, 100), (150, 150, 156), (196, 180, 150), (120, 110, 120)))
+        )
         _box(canvas, color, x, max(top, 0.0), x + width, horizon)
         pane = _vary(rng, (92, 110, 130), 30)
         for row in range(int((horizon - top) / 0.11)):
@@ -156,7 +158,14 @@ def _railway(canvas: Canvas, rng: Random, horizon: float) -> None:
 
 
 def _wall(canvas: Canvas, rng: Random, horizon: float) -> None:
-    colors = ((222, 208, 184), (176, 196, 206), (206, 176, 172), (186, 200, 172), (228, 228, 224), (150, 126, 150))
+    colors = (
+        (222, 208, 184),
+        (176, 196, 206),
+        (206, 176, 172),
+        (186, 200, 172),
+        (228, 228, 224),
+        (150, 126, 150),
+    )
     color = _vary(rng, rng.choice(colors), 14)
     _gradient(canvas, color, _vary(rng, color, 12), 0, int(horizon * len(canvas)))
     darker = (int(color[0] * 0.9), int(color[1] * 0.9), int(color[2] * 0.9))
@@ -175,18 +184,39 @@ def _wall(canvas: Canvas, rng: Random, horizon: float) -> None:
     elif pattern < 0.55:
         for row in range(int(horizon / 0.12)):
             for k in range(8):
-                _blob(canvas, darker, 0.06 + k * 0.125 + (row % 2) * 0.06, 0.06 + row * 0.12, 0.018, 0.018)
+                _blob(
+                    canvas,
+                    darker,
+                    0.06 + k * 0.125 + (row % 2) * 0.06,
+                    0.06 + row * 0.12,
+                    0.018,
+                    0.018,
+                )
     if rng.random() < 0.4:
         x, y = rng.uniform(0.05, 0.7), rng.uniform(0.05, 0.16)
         width, height = rng.uniform(0.16, 0.28), rng.uniform(0.16, 0.26)
-        _box(canvas, _vary(rng, (236, 232, 224), 12), x - 0.02, y - 0.02, x + width + 0.02, y + height + 0.02)
+        _box(
+            canvas,
+            _vary(rng, (236, 232, 224), 12),
+            x - 0.02,
+            y - 0.02,
+            x + width + 0.02,
+            y + height + 0.02,
+        )
         _box(canvas, _vary(rng, (160, 200, 228), 30), x, y, x + width, y + height)
         _box(canvas, (236, 232, 224), x + width / 2 - 0.01, y, x + width / 2 + 0.01, y + height)
 
 
 def _room(canvas: Canvas, rng: Random, horizon: float) -> None:
     _wall(canvas, rng, horizon)
-    floors = ((160, 112, 70), (120, 84, 60), (176, 168, 160), (150, 60, 60), (90, 110, 100), (200, 190, 170))
+    floors = (
+        (160, 112, 70),
+        (120, 84, 60),
+        (176, 168, 160),
+        (150, 60, 60),
+        (90, 110, 100),
+        (200, 190, 170),
+    )
     color = rng.choice(floors)
     _ground(canvas, rng, horizon, color, 0)
     darker = (int(color[0] * 0.84), int(color[1] * 0.84), int(color[2] * 0.84))
@@ -203,76 +233,216 @@ def _room(canvas: Canvas, rng: Random, horizon: float) -> None:
 
 
 def _studio(canvas: Canvas, rng: Random, horizon: float) -> None:
-    color = _vary(rng, rng.choice(((225, 225, 225), (120, 130, 150), (190, 150, 120), (90, 140, 130))), 25)
+    color = _vary(
+        rng, rng.choice(((225, 225, 225), (120, 130, 150), (190, 150, 120), (90, 140, 130))), 25
+    )
     _gradient(canvas, color, _vary(rng, color, 30), 0, len(canvas))
 
 
 PLACES: dict[str, Place] = {
     "field": Place(
-        _field, (0.34, 0.55), False,
-        ("in a field", "in a grassy field", "in a pasture", "on the grass", "in the countryside", "on a farm"),
-        {"cow": 6, "horse": 6, "sheep": 6, "dog": 2, "person": 4, "bird": 2, "aeroplane": 0.4, "bicycle": 0.7},
+        _field,
+        (0.34, 0.55),
+        False,
+        (
+            "in a field",
+            "in a grassy field",
+            "in a pasture",
+            "on the grass",
+            "in the countryside",
+            "on a farm",
+        ),
+        {
+            "cow": 6,
+            "horse": 6,
+            "sheep": 6,
+            "dog": 2,
+            "person": 4,
+            "bird": 2,
+            "aeroplane": 0.4,
+            "bicycle": 0.7,
+        },
     ),
     "park": Place(
-        _field, (0.34, 0.52), False,
+        _field,
+        (0.34, 0.52),
+        False,
         ("in a park", "in the park", "in a garden", "on a lawn", "outside", "in a yard"),
-        {"dog": 4, "person": 6, "bicycle": 4, "bird": 3, "cat": 2, "chair": 1.5, "pottedplant": 2, "horse": 1, "bottle": 0.6},
+        {
+            "dog": 4,
+            "person": 6,
+            "bicycle": 4,
+            "bird": 3,
+            "cat": 2,
+            "chair": 1.5,
+            "pottedplant": 2,
+            "horse": 1,
+            "bottle": 0.6,
+        },
     ),
     "street": Place(
-        _street, (0.38, 0.52), False,
-        ("on a street", "on a city street", "on the road", "in the city", "in traffic", "in a parking lot"),
-        {"car": 7, "bus": 5, "motorbike": 4, "bicycle": 4, "person": 6, "dog": 1, "train": 0.4, "bird": 0.5, "chair": 0.4, "pottedplant": 0.5},
+        _street,
+        (0.38, 0.52),
+        False,
+        (
+            "on a street",
+            "on a city street",
+            "on the road",
+            "in the city",
+            "in traffic",
+            "in a parking lot",
+        ),
+        {
+            "car": 7,
+            "bus": 5,
+            "motorbike": 4,
+            "bicycle": 4,
+            "person": 6,
+            "dog": 1,
+            "train": 0.4,
+            "bird": 0.5,
+            "chair": 0.4,
+            "pottedplant": 0.5,
+        },
     ),
     "water": Place(
-        _water, (0.3, 0.5), False,
+        _water,
+        (0.3, 0.5),
+        False,
         ("on the water", "on a lake", "in the ocean", "on a river", "in a harbor", "at sea"),
         {"boat": 9, "bird": 3, "person": 3, "aeroplane": 0.6, "dog": 0.5},
     ),
     "beach": Place(
-        _beach, (0.28, 0.42), False,
+        _beach,
+        (0.28, 0.42),
+        False,
         ("on the beach", "at the beach", "by the sea", "on the sand"),
-        {"person": 6, "dog": 3, "bird": 3, "boat": 3, "horse": 1.5, "chair": 1.5, "bicycle": 1, "bottle": 1, "car": 0.5},
+        {
+            "person": 6,
+            "dog": 3,
+            "bird": 3,
+            "boat": 3,
+            "horse": 1.5,
+            "chair": 1.5,
+            "bicycle": 1,
+            "bottle": 1,
+            "car": 0.5,
+        },
     ),
     "snow": Place(
-        _snow, (0.34, 0.54), False,
+        _snow,
+        (0.34, 0.54),
+        False,
         ("in the snow", "on a snowy day", "on a snowy hill", "in winter"),
-        {"person": 6, "dog": 3, "horse": 2, "bird": 2, "car": 2, "train": 1.5, "sheep": 1, "bus": 1},
+        {
+            "person": 6,
+            "dog": 3,
+            "horse": 2,
+            "bird": 2,
+            "car": 2,
+            "train": 1.5,
+            "sheep": 1,
+            "bus": 1,
+        },
     ),
     "sky": Place(
-        _sky_only, (0.9, 1.0), False,
-        ("in the sky", "flying in the air", "against a blue sky", "high up in the air", "in a cloudy sky"),
+        _sky_only,
+        (0.9, 1.0),
+        False,
+        (
+            "in the sky",
+            "flying in the air",
+            "against a blue sky",
+            "high up in the air",
+            "in a cloudy sky",
+        ),
         {"aeroplane": 8, "bird": 6},
     ),
     "runway": Place(
-        _street, (0.42, 0.56), False,
+        _street,
+        (0.42, 0.56),
+        False,
         ("on a runway", "at an airport", "on the tarmac"),
         {"aeroplane": 8, "person": 3, "car": 2, "bus": 2, "bird": 0.6},
     ),
     "railway": Place(
-        _railway, (0.34, 0.5), False,
+        _railway,
+        (0.34, 0.5),
+        False,
         ("on the tracks", "at a station", "on a railway", "on train tracks"),
         {"train": 9, "person": 4, "car": 1, "bicycle": 0.7, "bird": 0.5, "cow": 0.6},
     ),
     "living room": Place(
-        _room, (0.5, 0.66), True,
+        _room,
+        (0.5, 0.66),
+        True,
         ("in a living room", "in a room", "in the house", "at home", "on the floor"),
-        {"sofa": 6, "tvmonitor": 5, "person": 5, "cat": 4, "dog": 3, "pottedplant": 4, "chair": 4, "bottle": 1.5},
+        {
+            "sofa": 6,
+            "tvmonitor": 5,
+            "person": 5,
+            "cat": 4,
+            "dog": 3,
+            "pottedplant": 4,
+            "chair": 4,
+            "bottle": 1.5,
+        },
     ),
     "dining room": Place(
-        _room, (0.48, 0.62), True,
+        _room,
+        (0.48, 0.62),
+        True,
         ("in a kitchen", "in a dining room", "in a restaurant", "for dinner"),
-        {"diningtable": 8, "chair": 6, "bottle": 5, "person": 5, "pottedplant": 2, "cat": 1.5, "dog": 0.7, "tvmonitor": 0.7},
+        {
+            "diningtable": 8,
+            "chair": 6,
+            "bottle": 5,
+            "person": 5,
+            "pottedplant": 2,
+            "cat": 1.5,
+            "dog": 0.7,
+            "tvmonitor": 0.7,
+        },
     ),
     "office": Place(
-        _room, (0.5, 0.66), True,
+        _room,
+        (0.5, 0.66),
+        True,
         ("in an office", "on a desk", "in a bedroom", "in a classroom"),
-        {"tvmonitor": 7, "chair": 6, "person": 5, "bottle": 3, "pottedplant": 3, "cat": 1.5, "sofa": 1, "bicycle": 0.5},
+        {
+            "tvmonitor": 7,
+            "chair": 6,
+            "person": 5,
+            "bottle": 3,
+            "pottedplant": 3,
+            "cat": 1.5,
+            "sofa": 1,
+            "bicycle": 0.5,
+        },
     ),
     "studio": Place(
-        _studio, (0.4, 0.6), True,
+        _studio,
+        (0.4, 0.6),
+        True,
         ("", "in front of a plain background", "up close", "on display"),
         dict.fromkeys(
-            ("bottle", "pottedplant", "cat", "dog", "bird", "motorbike", "bicycle", "car", "tvmonitor", "chair", "person", "sofa", "bus", "boat"), 1.0
+            (
+                "bottle",
+                "pottedplant",
+                "cat",
+                "dog",
+                "bird",
+                "motorbike",
+                "bicycle",
+                "car",
+                "tvmonitor",
+                "chair",
+                "person",
+                "sofa",
+                "bus",
+                "boat",
+            ),
+            1.0,
         ),
     ),
 }

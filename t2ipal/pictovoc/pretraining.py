@@ -121,13 +121,22 @@ def train_steps(
     rank, world = rank_and_world()
     started = time.monotonic() - seconds
     model.train()
-    bar = tqdm(range(first, config.num_steps), initial=first, total=config.num_steps, desc=name, mininterval=10, disable=rank > 0)
+    bar = tqdm(
+        range(first, config.num_steps),
+        initial=first,
+        total=config.num_steps,
+        desc=name,
+        mininterval=10,
+        disable=rank > 0,
+    )
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(config, step)
         loss, terms = loss_of_step(step)
         if not torch.isfinite(loss):
-            raise RuntimeError(f"The loss of {name} must be finite, got {loss.item()} at step {step}.")
+            raise RuntimeError(
+                f"The loss of {name} must be finite, got {loss.item()} at step {step}."
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if world > 1:
@@ -142,8 +151,14 @@ def train_steps(
             if rank > 0:
                 continue
             with log_path.open("a") as log:
-                log.write(json.dumps({"step": step + 1, "seconds": round(seconds, 1), **terms}) + "\n")
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "averages": averages}
+                log.write(
+                    json.dumps({"step": step + 1, "seconds": round(seconds, 1), **terms}) + "\n"
+                )
+            state = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "averages": averages,
+            }
             state |= {"step": step + 1, "seconds": seconds, "settings": settings}
             torch.save(state, path.with_suffix(".tmp"))
             os.replace(path.with_suffix(".tmp"), path)

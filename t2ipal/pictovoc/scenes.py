@@ -3,6 +3,7 @@
 Knows drawings and places; knows nothing of captions or models.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from t2ipal.config import one_of
+from t2ipal.config import one_of, require
 from t2ipal.pictovoc.clutter import CLUTTER_SHAPES, clutter_drawing
 from t2ipal.pictovoc.drawing import Drawing, paint
 from t2ipal.pictovoc.places import PLACES, Place
@@ -31,7 +32,19 @@ COLORS = {
 _VEHICLE = ("red", "blue", "yellow", "green", "white", "black", "silver", "orange")
 _FURNITURE = ("brown", "red", "blue", "green", "gray", "black", "white", "tan", "purple")
 _FUR = ("brown", "black", "white", "gray", "tan", "orange")
-_ANY = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "gray")
+_ANY = (
+    "red",
+    "orange",
+    "yellow",
+    "green",
+    "blue",
+    "purple",
+    "pink",
+    "brown",
+    "black",
+    "white",
+    "gray",
+)
 
 SIZES: dict[str, tuple[float, tuple[str, ...], float]] = {
     "aeroplane": (1.15, ("white", "silver", "red", "blue", "gray"), 14), "bicycle": (1.0, _ANY, 6),
@@ -104,7 +117,11 @@ def random_of(split: str, index: int, stream: int = 0) -> Random:
 
 @cache
 def _places_of(class_name: str) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    here = {name: place.weights[class_name] for name, place in PLACES.items() if class_name in place.weights}
+    here = {
+        name: place.weights[class_name]
+        for name, place in PLACES.items()
+        if class_name in place.weights
+    }
     totals = {name: weight / sum(PLACES[name].weights.values()) for name, weight in here.items()}
     return tuple(totals), tuple(totals.values())
 
@@ -150,7 +167,13 @@ def _overlap(box: tuple, other: tuple) -> float:
 
 
 def _place_one(
-    rng: Random, picture: Drawing, size: float, tilt: float, zone: str, horizon: float, placed: list[_Placed]
+    rng: Random,
+    picture: Drawing,
+    size: float,
+    tilt: float,
+    zone: str,
+    horizon: float,
+    placed: list[_Placed],
 ) -> _Placed | None:
     """Finds room for a drawing of half-extent `size`; None where there is none."""
     for attempt in range(14):
@@ -211,8 +234,14 @@ def _place_objects(rng: Random, place: Place, horizon: float, classes: list[str]
     return placed
 
 
-def _place_clutter(rng: Random, place: Place, horizon: float, placed: list[_Placed]) -> list[_Placed]:
-    kinds = [n for n, shape in CLUTTER_SHAPES.items() if shape[2] in ("any", "indoor" if place.indoor else "outdoor")]
+def _place_clutter(
+    rng: Random, place: Place, horizon: float, placed: list[_Placed]
+) -> list[_Placed]:
+    kinds = [
+        n
+        for n, shape in CLUTTER_SHAPES.items()
+        if shape[2] in ("any", "indoor" if place.indoor else "outdoor")
+    ]
     added = []
     for _ in range(rng.choices((0, 1, 2, 3), (0.35, 0.35, 0.2, 0.1))[0]):
         name = rng.choice(kinds)
@@ -232,7 +261,9 @@ def _finish(rng: Random, canvas: np.ndarray, size_px: int) -> UInt8[np.ndarray, 
     coarse = noise.standard_normal((size_px // 4, size_px // 4, 1), dtype=np.float32)
     image += rng.uniform(1.0, 6.0) * cv2.resize(coarse, (size_px, size_px))[:, :, None]
     image += rng.uniform(1.0, 5.0) * noise.standard_normal((size_px, size_px, 1), dtype=np.float32)
-    gain = np.array([rng.uniform(0.92, 1.08) for _ in range(3)], dtype=np.float32) * rng.uniform(0.85, 1.12)
+    gain = np.array([rng.uniform(0.92, 1.08) for _ in range(3)], dtype=np.float32) * rng.uniform(
+        0.85, 1.12
+    )
     return np.clip((image - 128.0) * rng.uniform(0.85, 1.1) + 128.0 * gain, 0, 255).astype(np.uint8)
 
 
@@ -244,10 +275,26 @@ def draw_scene(split: str, index: int, size_px: int = IMAGE_SIZE_PX) -> Scene:
     rng = random_of(split, index)
     first = rng.choice(CLASS_NAMES)
     place_name = rng.choices(*_places_of(first))[0]
-    place = PLACES[place_name]
-    horizon = rng.uniform(*place.horizon)
+    horizon = rng.uniform(*PLACES[place_name].horizon)
     count = rng.choices((1, 2, 3, 4, 5), CLASSES_PER_SCENE)[0]
-    placed = _place_objects(rng, place, horizon, _choose_classes(rng, place, first, count))
+    classes = _choose_classes(rng, PLACES[place_name], first, count)
+    return _draw(rng, place_name, horizon, classes, size_px)
+
+
+def draw_classes(class_names: Sequence[str], seed: int, size_px: int = IMAGE_SIZE_PX) -> Scene:
+    """A scene of just these classes, in a place where the first of them is found."""
+    require(len(class_names) > 0, "A scene needs at least one class, got none.")
+    for name in class_names:
+        one_of("class", name, CLASS_NAMES)
+    rng = Random(seed)
+    place_name = rng.choices(*_places_of(class_names[0]))[0]
+    horizon = rng.uniform(*PLACES[place_name].horizon)
+    return _draw(rng, place_name, horizon, list(class_names), size_px)
+
+
+def _draw(rng: Random, place_name: str, horizon: float, classes: list[str], size_px: int) -> Scene:
+    place = PLACES[place_name]
+    placed = _place_objects(rng, place, horizon, classes)
     clutter = _place_clutter(rng, place, horizon, placed)
     side = 2 * size_px
     canvas = np.empty((side, side, 3), dtype=np.uint8)

@@ -44,7 +44,10 @@ def _airliner() -> list[Part]:
         oval("a", 0.0, 0.02, 0.98, 0.19),
         poly("a", -0.98, -0.14, -0.4, -0.16, -0.4, 0.15),
         poly("glass", 0.74, -0.1, 0.9, -0.02, 0.72, -0.01),
-        *[oval("glass", x, -0.04, 0.045, 0.05) for x in (-0.45, -0.3, -0.15, 0.0, 0.15, 0.3, 0.45, 0.6)],
+        *[
+            oval("glass", x, -0.04, 0.045, 0.05)
+            for x in (-0.45, -0.3, -0.15, 0.0, 0.15, 0.3, 0.45, 0.6)
+        ],
         poly("a-", -0.12, 0.04, 0.28, 0.04, -0.3, 0.62, -0.52, 0.62),
         oval("black", -0.08, 0.36, 0.16, 0.08),
     ]
@@ -52,7 +55,9 @@ def _airliner() -> list[Part]:
 
 def _plane_from_above() -> list[Part]:
     return [
-        poly("b", -0.08, -0.2, 0.08, -0.2, 0.98, 0.3, 0.98, 0.46, 0.0, 0.2, -0.98, 0.46, -0.98, 0.3),
+        poly(
+            "b", -0.08, -0.2, 0.08, -0.2, 0.98, 0.3, 0.98, 0.46, 0.0, 0.2, -0.98, 0.46, -0.98, 0.3
+        ),
         poly("b", 0.0, 0.62, 0.4, 0.86, 0.4, 0.98, 0.0, 0.88, -0.4, 0.98, -0.4, 0.86),
         oval("a", 0.0, 0.0, 0.14, 0.96),
         oval("glass", 0.0, -0.74, 0.08, 0.1),
@@ -429,7 +434,27 @@ def _round_table() -> list[Part]:
 def _laid_table() -> list[Part]:
     return [
         *_legs("wood-", 0.12, 0.2, 0.95, -0.76, 0.76),
-        poly("b", -0.98, 0.06, 0.98, 0.06, 0.9, 0.5, 0.6, 0.36, 0.3, 0.5, 0.0, 0.36, -0.3, 0.5, -0.6, 0.36, -0.9, 0.5),
+        poly(
+            "b",
+            -0.98,
+            0.06,
+            0.98,
+            0.06,
+            0.9,
+            0.5,
+            0.6,
+            0.36,
+            0.3,
+            0.5,
+            0.0,
+            0.36,
+            -0.3,
+            0.5,
+            -0.6,
+            0.36,
+            -0.9,
+            0.5,
+        ),
         poly("b", -0.7, -0.36, 0.7, -0.36, 0.98, 0.08, -0.98, 0.08),
         oval("white", -0.46, -0.14, 0.22, 0.09),
         oval("white", 0.46, -0.14, 0.22, 0.09),
@@ -539,7 +564,29 @@ def _scooter() -> list[Part]:
     return [
         *_wheel(-0.56, 0.6, 0.28),
         *_wheel(0.6, 0.6, 0.28),
-        poly("a", -0.94, 0.4, -0.84, 0.02, -0.14, 0.02, -0.06, 0.5, 0.3, 0.5, 0.46, -0.46, 0.62, -0.46, 0.5, 0.66, -0.2, 0.66, -0.3, 0.44),
+        poly(
+            "a",
+            -0.94,
+            0.4,
+            -0.84,
+            0.02,
+            -0.14,
+            0.02,
+            -0.06,
+            0.5,
+            0.3,
+            0.5,
+            0.46,
+            -0.46,
+            0.62,
+            -0.46,
+            0.5,
+            0.66,
+            -0.2,
+            0.66,
+            -0.3,
+            0.44,
+        ),
         poly("b", 0.42, 0.5, 0.62, 0.22, 0.86, 0.4, 0.8, 0.5),
         rect("black", -0.84, -0.12, -0.1, 0.06, 0.07),
         *stroke("black", 0.1, 0.24, -0.6, 0.54, -0.52),
@@ -611,7 +658,14 @@ def _waving_person() -> list[Part]:
 
 def _leaf(x0: float, y0: float, degrees: float, length: float, role: str) -> Part:
     turn = degrees * pi / 180
-    return oval(role, x0 + cos(turn) * length / 2, y0 - sin(turn) * length / 2, length / 2, length / 6, degrees)
+    return oval(
+        role,
+        x0 + cos(turn) * length / 2,
+        y0 - sin(turn) * length / 2,
+        length / 2,
+        length / 6,
+        degrees,
+    )
 
 
 def _pot() -> list[Part]:
@@ -624,7 +678,10 @@ def _pot() -> list[Part]:
 def _leafy_plant() -> list[Part]:
     leaves = [(20, 0.9), (50, 1.1), (80, 1.2), (105, 1.2), (135, 1.1), (160, 0.9)]
     return [
-        *[_leaf(0.0, 0.34, angle, size, ("leaf", "leaf-")[i % 2]) for i, (angle, size) in enumerate(leaves)],
+        *[
+            _leaf(0.0, 0.34, angle, size, ("leaf", "leaf-")[i % 2])
+            for i, (angle, size) in enumerate(leaves)
+        ],
         *_pot(),
     ]
 
@@ -636,7 +693,10 @@ def _flower() -> list[Part]:
         parts += stroke("leaf-", 0.06, x * 0.2, 0.36, x, y)
     parts += [_leaf(0.0, 0.3, 30, 0.5, "leaf"), _leaf(0.0, 0.3, 150, 0.5, "leaf")]
     for x, y in petals:
-        parts += [oval("b", x + 0.15 * cos(k), y + 0.15 * sin(k), 0.13, 0.13) for k in (0, 1.26, 2.5, 3.8, 5.0)]
+        parts += [
+            oval("b", x + 0.15 * cos(k), y + 0.15 * sin(k), 0.13, 0.13)
+            for k in (0, 1.26, 2.5, 3.8, 5.0)
+        ]
         parts += [oval("yellow", x, y, 0.1, 0.1)]
     return parts + _pot()
 

@@ -29,7 +29,7 @@ def encode_jpeg(image: RGBImage, quality: int) -> bytes:
     """One image as JPEG bytes, the same ones for the same pixels and the same Pillow version.
 
     Args:
-        quality: 1 to 95; color is subsampled 4:2:0, as photographs on the web are.
+        quality: 1 to 100; color is subsampled 4:2:0, as photographs on the web are.
     """
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")

@@ -1,0 +1,139 @@
+"""The whole chain on the embedded world: captions, synthesis, features, training, evaluation, report.
+
+    python jobs/demo.py --output runs/demo
+
+With `--images rendered` the world draws what the captions name, in place of Stable Diffusion: the upper
+bound. Writes summary.json and report.html into the output folder; the same command again goes on where
+it was left. The last line of the output is a JSON summary.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import tyro
+
+from jobs import evaluate, report, train
+from jobs._job import run_job
+from t2ipal.captions import filter_captions, load_vocabulary, read_captions
+from t2ipal.engine.session import connect
+from t2ipal.engine.synthesis import RunConfig, SynthesisRequest, synthesize
+from t2ipal.features import BackboneConfig, load_backbone
+from t2ipal.pictovoc.captions import world_captions
+from t2ipal.pictovoc.rendering import RenderingSynthesizer
+from t2ipal.store import Store
+from t2ipal.synthesis import SynthesisConfig
+from t2ipal.test_sets import test_set_features
+
+FLAT = tyro.conf.arg(name="")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Runs the main job from captions to report."""
+
+    output: str = "runs/demo"
+    """Folder of the run."""
+    num_captions: int = 1000
+    """Captions used, drawn from those of the world's that name a class."""
+    images: Literal["synthetic", "rendered"] = "synthetic"
+    """Images by the embedded Stable Diffusion, or drawn by the world itself (the upper bound)."""
+    methods: tuple[str, ...] = ("zsclip", "tai_dpt", "t2ipal")
+    """Recipes to train and compare."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Training seeds."""
+    num_workers: int = 1
+    """Ray Train workers."""
+    set: tuple[str, ...] = ()
+    """Changes to every recipe, as name=value with dotted names, e.g. method.sharpness=3.5."""
+    synthesis: Annotated[SynthesisConfig, FLAT] = field(
+        default_factory=lambda: SynthesisConfig(images_per_caption=4)
+    )
+    backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
+
+
+def write_world_captions(path: Path, num_captions: int) -> None:
+    """Writes about 1.2 captions of validation scenes for each one wanted; some name no class."""
+    rows = world_captions("validation", num_captions + num_captions // 5 + 20)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"caption_id": caption_id, "caption": text}) for caption_id, text in rows]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Runs every stage and returns the summary that is also written."""
+    output, seconds = Path(options.output), {}
+
+    @contextmanager
+    def timed(stage: str) -> Iterator[None]:
+        print(f"== {stage}", file=sys.stderr, flush=True)
+        started = time.monotonic()
+        yield
+        seconds[stage] = round(time.monotonic() - started, 1)
+
+    with timed("captions"):
+        write_world_captions(output / "captions.jsonl", options.num_captions)
+        vocabulary = load_vocabulary("voc2007")
+        captions = read_captions(str(output / "captions.jsonl"))
+        filtered = filter_captions(captions, vocabulary, options.num_captions)
+    config, factory = options.synthesis, None
+    if options.images == "rendered":
+        config, factory = dataclasses.replace(config, pipeline="rendered"), RenderingSynthesizer
+    store = Store(options.output)
+    with connect(least_cpus=2):
+        with timed("synthesis"):
+            request = SynthesisRequest(config, vocabulary, filtered)
+            made = synthesize(store, request, RunConfig(), factory=factory, progress=True)
+        with timed("features_and_training"):
+            train.run(
+                train.Options(
+                    run=options.output,
+                    methods=options.methods,
+                    seeds=options.seeds,
+                    num_workers=options.num_workers,
+                    set=options.set,
+                    backbone=options.backbone,
+                )
+            )
+    with timed("evaluation"):
+        test = test_set_features("pictovoc", None, load_backbone(options.backbone))
+        evaluated = evaluate.run(
+            evaluate.Options(run=options.output, backbone=options.backbone), test
+        )
+    with timed("report"):
+        stored = report.read_stored_images(store)
+        command = f"python jobs/demo.py --output {options.output} --images {options.images}"
+        drawn = report.run(
+            report.Options(run=options.output, backbone=options.backbone),
+            test=test, stored=stored, seconds=seconds, commands=[command],
+        )  # fmt: skip
+    keys = ("mean", "std", "seeds")
+    summary = {
+        "mAP": {name: {k: m[k] for k in keys} for name, m in evaluated["methods"].items()},
+        "num_captions": made.num_captions,
+        "num_images": made.num_images,
+        "num_failed": made.num_failed,
+        "judge_share": stored.share,
+        "seconds": seconds,
+        "report": drawn["report"],
+    }
+    (output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    summary = run(tyro.cli(Options, args=arguments, description=__doc__))
+    print(json.dumps(summary))
+    return summary
+
+
+if __name__ == "__main__":
+    run_job(main)

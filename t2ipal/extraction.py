@@ -1,0 +1,221 @@
+"""A run's features: computed once by the frozen backbone, stored in shards, read back for training.
+
+Owns where features lie in a store and which row belongs to which caption. Decodes images so that
+training never has to; knows nothing of prompts or losses.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from t2ipal.config import require
+from t2ipal.features import Backbone, FeatureSet, TrainingFeatures
+from t2ipal.store import (
+    Store,
+    committed_shards,
+    read_arrays,
+    read_images,
+    read_manifest,
+    read_rows,
+    read_stored_captions,
+    write_arrays,
+)
+
+CAPTIONS_PER_SHARD = 4096
+BATCH_SIZE = 128
+
+
+@dataclass(frozen=True)
+class FeatureTask:
+    """One shard of features to compute."""
+
+    kind: str
+    """`images` or `texts`."""
+    name: str
+    """Name of the image shard, or number of the caption shard."""
+
+    def key(self, folder: str) -> str:
+        """Where its features are stored."""
+        return f"{folder}/{self.kind}-{self.name}.safetensors"
+
+
+def feature_folder(backbone: Backbone) -> str:
+    """Folder of a backbone's features inside a run; other weights have another one."""
+    return f"features/{backbone.fingerprint}"
+
+
+def feature_tasks(store: Store, folder: str) -> list[FeatureTask]:
+    """What is still to be computed for a finished synthesis.
+
+    Raises:
+        FileNotFoundError: the store has no manifest.
+    """
+    read_manifest(store)
+    captions = len(read_stored_captions(store))
+    tasks = [FeatureTask("texts", f"{k:05d}") for k in range(-(-captions // CAPTIONS_PER_SHARD))]
+    tasks += [FeatureTask("images", marker["shard"]) for marker in committed_shards(store)]
+    done = set(store.list(f"{folder}/"))
+    return [task for task in tasks if task.key(folder) not in done]
+
+
+class FeatureExtractor:
+    """Turns feature tasks into stored feature shards with one backbone."""
+
+    def __init__(self, store: Store, backbone: Backbone):
+        self.store, self.backbone = store, backbone
+        self.folder = feature_folder(backbone)
+
+    def __call__(self, task: FeatureTask) -> int:
+        """Computes and stores one shard; returns its number of rows."""
+        arrays = self._texts(int(task.name)) if task.kind == "texts" else self._images(task.name)
+        write_arrays(self.store, task.key(self.folder), arrays)
+        return len(next(iter(arrays.values())))
+
+    def _texts(self, number: int) -> dict[str, np.ndarray]:
+        rows = read_stored_captions(self.store)["caption"].to_pylist()
+        rows = rows[number * CAPTIONS_PER_SHARD : (number + 1) * CAPTIONS_PER_SHARD]
+        features = text_set(self.backbone, rows, torch.zeros(len(rows), 1))
+        return _halves(features, ("global_features", "local_features", "mask"))
+
+    def _images(self, shard: str) -> dict[str, np.ndarray]:
+        images = [image for _, image in read_images(self.store, shard)]
+        if not images:
+            return {"global_features": np.zeros((0, self.backbone.embed_dim), np.float16)}
+        features = image_set(self.backbone, images, torch.zeros(len(images), 1))
+        return _halves(features, ("global_features", "local_features", "pooled_features"))
+
+
+def _halves(features: FeatureSet, names: Sequence[str]) -> dict[str, np.ndarray]:
+    columns = {name: getattr(features, name) for name in names}
+    return {n: (c if c.dtype == torch.bool else c.half()).numpy() for n, c in columns.items()}
+
+
+def text_set(
+    backbone: Backbone, texts: Sequence[str], labels: Float[Tensor, "rows classes"]
+) -> FeatureSet:
+    """Features of captions, padded to the longest, on the CPU."""
+    require(len(texts) > 0, "There must be at least one caption to take features of, got none.")
+    starts = range(0, len(texts), BATCH_SIZE)
+    parts = [backbone.encode_texts(list(texts[start : start + BATCH_SIZE])) for start in starts]
+    length = max(part.mask.shape[1] for part in parts)
+    local = [F.pad(p.local_features, (0, 0, 0, length - p.mask.shape[1])) for p in parts]
+    mask = [F.pad(p.mask, (0, length - p.mask.shape[1])) for p in parts]
+    joined = torch.cat([part.global_features for part in parts])
+    return FeatureSet(joined.cpu(), torch.cat(local).cpu(), torch.cat(mask).cpu(), labels)
+
+
+def image_set(
+    backbone: Backbone,
+    images: Iterable[UInt8[np.ndarray, "height width 3"]],
+    labels: Float[Tensor, "rows classes"],
+) -> FeatureSet:
+    """Features of images of one size, on the CPU."""
+    parts = [
+        backbone.encode_images(torch.from_numpy(np.stack(batch)))
+        for batch in batched(images, BATCH_SIZE)
+    ]
+    require(bool(parts), "There must be at least one image to take features of, got none.")
+    columns = ("global_features", "local_features", "pooled_features")
+    joined = [torch.cat([getattr(part, name) for part in parts]).cpu() for name in columns]
+    return FeatureSet(joined[0], joined[1], None, labels, joined[2])
+
+
+def batched(items: Iterable, size: int) -> Iterator[list]:
+    """Lists of up to `size` consecutive items."""
+    batch: list = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def multi_hot(rows: Sequence[Sequence[int]], num_classes: int) -> Float[Tensor, "rows classes"]:
+    """Class indices of each row as ones in a matrix of zeros."""
+    labels = torch.zeros(len(rows), num_classes)
+    for row, indices in enumerate(rows):
+        labels[row, list(indices)] = 1.0
+    return labels
+
+
+def read_training_features(store: Store, folder: str) -> TrainingFeatures:
+    """A run's captions and images as training wants them.
+
+    Raises:
+        FileNotFoundError: the synthesis is not finished, or features are missing.
+    """
+    tasks = feature_tasks(store, folder)
+    if tasks:
+        raise FileNotFoundError(
+            f"{len(tasks)} feature shards are missing in {store.uri}/{folder}. Run jobs/train.py, "
+            "which computes them."
+        )
+    num_classes = len(read_manifest(store)["class_names"])
+    captions = read_stored_captions(store)
+    caption_ids = captions["caption_id"].to_pylist()
+    keys = [key for key in store.list(f"{folder}/texts-") if key.endswith(".safetensors")]
+    texts = [read_arrays(store, key) for key in keys]
+    length = max(part["mask"].shape[1] for part in texts)
+    local = [_padded(torch.from_numpy(part["local_features"]), length) for part in texts]
+    mask = [_padded(torch.from_numpy(part["mask"]), length) for part in texts]
+    text_features = FeatureSet(
+        torch.cat([torch.from_numpy(part["global_features"]) for part in texts]).float(),
+        torch.cat(local).float(),
+        torch.cat(mask),
+        multi_hot(captions["labels"].to_pylist(), num_classes),
+    )
+    images, image_of_caption = _read_images(store, folder, caption_ids, num_classes)
+    return TrainingFeatures(text_features, images, image_of_caption)
+
+
+def _padded(rows: Tensor, length: int) -> Tensor:
+    padding = torch.zeros(len(rows), length - rows.shape[1], *rows.shape[2:], dtype=rows.dtype)
+    return torch.cat([rows, padding], dim=1)
+
+
+def _read_images(
+    store: Store, folder: str, caption_ids: list[str], num_classes: int
+) -> tuple[FeatureSet | None, Tensor]:
+    rows = [row for row in read_rows(store).to_pylist() if row["status"] == "ok"]
+    place = {caption_id: index for index, caption_id in enumerate(caption_ids)}
+    per_caption = 1 + max((row["k"] for row in rows), default=0)
+    image_of_caption = torch.full((len(caption_ids), per_caption), -1)
+    for index, row in enumerate(rows):
+        image_of_caption[place[row["caption_id"]], row["k"]] = index
+    if not rows:
+        return None, image_of_caption
+    keys = [key for key in store.list(f"{folder}/images-") if key.endswith(".safetensors")]
+    parts = [part for key in keys if len((part := read_arrays(store, key))["global_features"])]
+
+    def column(name: str) -> Tensor:
+        return torch.cat([torch.from_numpy(part[name]) for part in parts]).float()
+
+    labels = multi_hot([row["labels"] for row in rows], num_classes)
+    local, pooled = column("local_features"), column("pooled_features")
+    images = FeatureSet(column("global_features"), local, None, labels, pooled)
+    require(
+        len(images) == len(rows),
+        f"The features in {store.uri}/{folder} have {len(images)} images, the run has {len(rows)}. "
+        "Remove that folder and run jobs/train.py again.",
+    )
+    return images, image_of_caption
+
+
+def load_photograph(path: Path | str, size_px: int) -> UInt8[np.ndarray, "size size 3"]:
+    """A photograph as CLIP sees it: shorter side to `size_px` (bicubic), center cropped."""
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    ratio = size_px / min(image.size)
+    width, height = (max(round(side * ratio), size_px) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - size_px) // 2, (height - size_px) // 2
+    return np.array(image.crop((left, top, left + size_px, top + size_px)))

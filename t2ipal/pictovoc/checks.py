@@ -1,0 +1,151 @@
+"""What the world's models reach: the numbers of their model cards, measured on the test scenes."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+
+from t2ipal.extraction import image_set
+from t2ipal.features import Backbone, BackboneConfig, FeatureSet, load_backbone
+from t2ipal.metrics import average_precision, mean_average_precision
+from t2ipal.pictovoc.autoencoder import scene_pixels, to_images
+from t2ipal.pictovoc.captions import world_captions
+from t2ipal.pictovoc.judge import load_judge
+from t2ipal.pictovoc.scenes import CLASS_NAMES, TEST_SCENES, draw_scene
+from t2ipal.synthesis import SynthesisConfig, Synthesizer
+
+NAMED_THRESHOLD = 0.5
+"""The judge finds a class in an image where its probability is above this."""
+PROMPT_NAMES = tuple(
+    {"diningtable": "dining table", "pottedplant": "potted plant", "tvmonitor": "tv monitor"}.get(
+        n, n
+    )
+    for n in CLASS_NAMES
+)
+
+
+@cache
+def test_scenes(
+    count: int = TEST_SCENES,
+) -> tuple[UInt8[np.ndarray, "n side side 3"], UInt8[np.ndarray, "n classes"]]:
+    """Images and labels of the fixed test split."""
+    scenes = [draw_scene("test", index) for index in range(count)]
+    return np.stack([s.image for s in scenes]), np.stack([s.labels for s in scenes])
+
+
+def test_features(backbone: Backbone, count: int = TEST_SCENES) -> FeatureSet:
+    """Features and labels of the fixed test split."""
+    images, labels = test_scenes(count)
+    return image_set(backbone, list(images), torch.from_numpy(labels).float())
+
+
+def zero_shot_scores(backbone: Backbone, images: FeatureSet) -> Float[np.ndarray, "n classes"]:
+    """Cosine of CLIP's own image feature and "a photo of a {}."."""
+    prompts = backbone.encode_texts([f"a photo of a {name}." for name in PROMPT_NAMES])
+    assert images.pooled_features is not None
+    return (images.pooled_features @ prompts.global_features.cpu().T).numpy()
+
+
+def check_clip(models_dir: Path, model: str | None = None) -> dict[str, float]:
+    """Zero-shot mAP on the test scenes, and the cosines that make the modality gap."""
+    backbone = load_backbone(BackboneConfig(model=model or str((models_dir / "clip").resolve())))
+    images = test_features(backbone)
+    scores = zero_shot_scores(backbone, images)
+    texts = backbone.encode_texts([text for _, text in world_captions("test", len(images))])
+    assert images.pooled_features is not None
+    pairs = F.cosine_similarity(images.pooled_features, texts.global_features.cpu())
+    labels = images.labels.numpy()
+    per_class = average_precision(scores, labels, class_names=CLASS_NAMES)
+    return {
+        "zero_shot_mAP": mean_average_precision(scores, labels),
+        "worst_class_AP": float(per_class.min()),
+        "cosine_of_pairs": float(pairs.mean()),
+        "cosine_of_prompts": float(scores[labels > 0].mean()),
+    }
+
+
+def check_judge(models_dir: Path) -> dict[str, float]:
+    """mAP on the test scenes and how often a present, or an absent, class is called present."""
+    images, labels = test_scenes()
+    probs = load_judge(models_dir / "judge").probs(images)
+    found = probs > NAMED_THRESHOLD
+    return {
+        "mAP": mean_average_precision(probs, labels),
+        "found_when_present": float(found[labels > 0].mean()),
+        "found_when_absent": float(found[labels == 0].mean()),
+    }
+
+
+def check_autoencoder(models_dir: Path, count: int = 500) -> dict[str, float]:
+    """Mean absolute error in gray levels, and what the judge still finds after a round trip."""
+    from t2ipal.torchvision_repair import repair_torchvision
+
+    repair_torchvision()
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(
+        models_dir / "stable-diffusion" / "vae", torch_dtype=torch.float32
+    )
+    pixels = scene_pixels("test", 0, count)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        parts = [vae.decode(vae.encode(part).latent_dist.mean).sample for part in pixels.split(50)]  # type: ignore
+    output = torch.cat(parts)
+    result = {"absolute_error": float((output.float() - pixels).abs().mean()) * 127.5}
+    if (models_dir / "judge").is_dir():
+        labels = test_scenes(count)[1]
+        probs = load_judge(models_dir / "judge").probs(to_images(output))
+        result["judge_mAP_of_reconstructions"] = mean_average_precision(probs, labels)
+        result["found_when_present"] = float((probs > NAMED_THRESHOLD)[labels > 0].mean())
+    return result
+
+
+def judged_share(
+    judge_dir: Path, images: UInt8[np.ndarray, "n side side 3"], labels: Sequence[Sequence[int]]
+) -> tuple[float, dict[str, float], UInt8[np.ndarray, "n classes"]]:
+    """Share of named classes that the judge finds in their images: overall, by class, and per image."""
+    found = load_judge(judge_dir).probs(images) > NAMED_THRESHOLD
+    named = np.zeros_like(found)
+    for row, indices in enumerate(labels):
+        named[row, list(indices)] = True
+    by_class = {
+        name: float(found[named[:, i], i].mean())
+        for i, name in enumerate(CLASS_NAMES)
+        if named[:, i].any()
+    }
+    return float(found[named].mean()), by_class, found.astype(np.uint8)
+
+
+def check_diffusion(
+    models_dir: Path, config: SynthesisConfig | None = None, count: int = 256
+) -> dict[str, float]:
+    """Share of drawn classes found in images made from captions of test scenes; chance beside it."""
+    from t2ipal.captions import NounFilter, load_vocabulary
+
+    config = config or SynthesisConfig(pipeline=str(models_dir / "stable-diffusion"), batch_size=32)
+    verdicts = NounFilter(load_vocabulary("voc2007"))
+    rows = [(i, text, verdicts(text).labels) for i, text in world_captions("test", 2 * count)]
+    rows = [row for row in rows if row[2]][:count]
+    synthesizer = Synthesizer(config)
+    images = []
+    for start in range(0, len(rows), config.batch_size):
+        part = rows[start : start + config.batch_size]
+        batch = {
+            "caption_id": np.array([r[0] for r in part]),
+            "caption": np.array([r[1] for r in part]),
+        }
+        images.append(synthesizer({**batch, "k": np.zeros(len(part), dtype=np.int64)})["image"])
+    stacked = np.concatenate(images)
+    labels = [row[2] for row in rows]
+    share, _, found = judged_share(models_dir / "judge", stacked, labels)
+    shuffled = labels[1:] + labels[:1]
+    chance = np.mean([found[row, list(named)].mean() for row, named in enumerate(shuffled)])
+    single = [found[row, list(named)].mean() for row, named in enumerate(labels) if len(named) == 1]
+    return {
+        "named_found": share,
+        "named_found_single": float(np.mean(single)),
+        "chance": float(chance),
+    }

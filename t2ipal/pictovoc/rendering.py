@@ -1,0 +1,36 @@
+"""A synthesizer that draws what a caption names: the perfect image, and so the upper bound."""
+
+from typing import Any
+
+import numpy as np
+
+from t2ipal.captions import NounFilter, load_vocabulary
+from t2ipal.pictovoc.scenes import CLASS_NAMES, draw_classes
+from t2ipal.synthesis import SynthesisConfig, sample_seed
+
+
+class RenderingSynthesizer:
+    """Stands in for `Synthesizer`: same batches in and out, rendered scenes in place of samples."""
+
+    def __init__(self, config: SynthesisConfig, **where: Any):
+        self.config = config
+        self.verdict = NounFilter(load_vocabulary("voc2007"))
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Adds `image`, `seed`, `status` and `reason`; a caption that names no class fails."""
+        images, seeds, reasons = [], [], []
+        for caption_id, caption, k in zip(batch["caption_id"], batch["caption"], batch["k"]):
+            labels = self.verdict(str(caption)).labels
+            seeds.append(sample_seed(self.config.seed, str(caption_id), int(k)))
+            reasons.append("" if labels else "names no class of the world")
+            named = [CLASS_NAMES[index] for index in labels]
+            rotated = named[int(k) % len(named) :] + named[: int(k) % len(named)] if named else []
+            scene = draw_classes(rotated, seeds[-1]) if named else None
+            images.append(np.zeros((64, 64, 3), np.uint8) if scene is None else scene.image)
+        return {
+            **batch,
+            "image": np.stack(images),
+            "seed": np.array(seeds, dtype=np.uint64),
+            "status": np.array(["failed" if reason else "ok" for reason in reasons]),
+            "reason": np.array(reasons),
+        }

@@ -1,0 +1,189 @@
+"""Images from captions by Stable Diffusion; the only file of the core that imports diffusers.
+
+Owns loading a pipeline and the randomness of a sample. Knows nothing of stores, shards or Ray.
+"""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from t2ipal.config import one_of, require
+from t2ipal.pictovoc import WEIGHTS_DIR
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+SCHEDULERS = {
+    "default": "",
+    "ddim": "DDIMScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+"""Option -> diffusers' class; `default` is what the pipeline's folder names."""
+
+
+@dataclass(frozen=True)
+class SynthesisConfig:
+    """How images are made from captions."""
+
+    pipeline: str = "pictovoc"
+    """`pictovoc` (the embedded small Stable Diffusion), a folder in diffusers' format, or a hub name
+    such as stabilityai/stable-diffusion-2-1 or stabilityai/stable-diffusion-xl-base-1.0."""
+    revision: str | None = None
+    """Git revision of a hub model; None: its main branch."""
+    images_per_caption: int = 1
+    """Images made for each caption; the paper settles on 6 (Table IX)."""
+    guidance_scale: float = 2.0
+    """Classifier-free guidance; 1 is none. Published sweeps for training recognizers are best near 2."""
+    num_inference_steps: int = 20
+    """Diffusion steps per image."""
+    scheduler: str = "dpm++"
+    """Sampler: default (the pipeline's own), ddim, euler, dpm++ or unipc."""
+    image_size_px: int | None = None
+    """Side of the square images in pixels; None: the pipeline's own."""
+    negative_prompt: str = ""
+    """What the images should not show."""
+    seed: int = 0
+    """Seed of the run; a sample's own is sha256(seed, caption id, k)."""
+    batch_size: int = 16
+    """Images generated at once; in half precision it shows in an image's last bits."""
+    precision: str = "bf16"
+    """fp32, bf16 or fp16."""
+    jpeg_quality: int = 95
+    """Quality of the stored JPEG, 1 to 100."""
+
+    def __post_init__(self) -> None:
+        for name in ("images_per_caption", "num_inference_steps", "batch_size"):
+            require(getattr(self, name) > 0, f"{name} must be > 0, got {getattr(self, name)}.")
+        require(
+            self.guidance_scale >= 0, f"guidance_scale must be >= 0, got {self.guidance_scale}."
+        )
+        require(
+            1 <= self.jpeg_quality <= 100,
+            f"jpeg_quality must be in 1..100, got {self.jpeg_quality}.",
+        )
+        size = self.image_size_px
+        require(
+            size is None or (size > 0 and size % 8 == 0),
+            f"image_size_px must be a positive multiple of 8, got {size}.",
+        )
+        one_of("scheduler", self.scheduler, SCHEDULERS)
+        one_of("precision", self.precision, PRECISIONS)
+        require(bool(self.pipeline), "pipeline must name a model or a folder, got ''.")
+
+
+def sample_seed(run_seed: int, caption_id: str, k: int) -> int:
+    """Seed of one sample: it depends on nothing but the run, the caption and k."""
+    digest = hashlib.sha256(f"{run_seed}\n{caption_id}\n{k}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class Synthesizer:
+    """Loads a pipeline once; then turns batches of captions into images."""
+
+    def __init__(self, config: SynthesisConfig, device: str | None = None):
+        """Loads the pipeline that `config` names.
+
+        Raises:
+            FileNotFoundError: the folder, or a file in it, is missing.
+            ValueError: the weights do not fit the configuration.
+        """
+        import torch
+
+        self.config = config
+        self._torch = torch
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        # On a CPU half precision means autocast: latents and sampler stay in float32.
+        self._autocast = self.device == "cpu" and config.precision != "fp32"
+        dtype = "fp32" if self._autocast else config.precision
+        names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        self._half = names[config.precision]
+        self.pipeline: Any = load_pipeline(config, names[dtype]).to(self.device)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Adds `image`, `seed`, `status` and `reason` to a batch of `caption_id`, `caption`, `k`.
+
+        An image that is black or not finite gets status "failed" with its reason; the rest "ok".
+        """
+        torch, config = self._torch, self.config
+        seeds = [
+            sample_seed(config.seed, str(i), int(k))
+            for i, k in zip(batch["caption_id"], batch["k"])
+        ]
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        prompts = [str(caption) for caption in batch["caption"]]
+        negative = [config.negative_prompt] * len(prompts) if config.negative_prompt else None
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device, self._half, enabled=self._autocast),
+        ):
+            output = self.pipeline(
+                prompts, negative_prompt=negative, guidance_scale=config.guidance_scale,
+                num_inference_steps=config.num_inference_steps, generator=generators,
+                height=config.image_size_px, width=config.image_size_px, output_type="np",
+            )  # fmt: skip
+        images = np.asarray(output.images, dtype=np.float32)
+        flagged = getattr(output, "nsfw_content_detected", None) or [False] * len(images)
+        reasons = [_fault(image, bool(flag)) for image, flag in zip(images, flagged)]
+        finite = np.nan_to_num(images, nan=0.0, posinf=1.0, neginf=0.0)
+        uint8: UInt8[np.ndarray, "batch height width 3"] = (
+            (finite.clip(0, 1) * 255).round().astype(np.uint8)
+        )
+        return {
+            **batch,
+            "image": uint8,
+            "seed": np.array(seeds, dtype=np.uint64),
+            "status": np.array(["failed" if reason else "ok" for reason in reasons]),
+            "reason": np.array(reasons),
+        }
+
+
+def _fault(image: np.ndarray, flagged: bool) -> str:
+    if flagged:
+        return "flagged by the safety checker"
+    if not np.isfinite(image).all():
+        return "not finite"
+    if image.max() < 2 / 255:
+        return "black"
+    return ""
+
+
+def load_pipeline(config: SynthesisConfig, dtype: Any) -> Any:
+    """The diffusers pipeline that `config` names, with its scheduler, from safetensors only."""
+    from t2ipal.torchvision_repair import repair_torchvision
+
+    repair_torchvision()
+    import diffusers
+
+    name = (
+        str(WEIGHTS_DIR / "stable-diffusion") if config.pipeline == "pictovoc" else config.pipeline
+    )
+    local = name.startswith((".", "/", "~")) or Path(name).expanduser().exists()
+    source = Path(name).expanduser() if local else name
+    if local and not (Path(source) / "model_index.json").is_file():
+        raise FileNotFoundError(
+            f"A pipeline folder must hold model_index.json; {source} does not. Give a folder written by "
+            "diffusers' save_pretrained, a hub name, or pictovoc."
+        )
+    logging.getLogger("diffusers").setLevel(logging.ERROR)
+    diffusers.utils.logging.disable_progress_bar()
+    try:
+        pipeline = diffusers.DiffusionPipeline.from_pretrained(
+            str(source), revision=config.revision, torch_dtype=dtype, use_safetensors=True,
+        )  # fmt: skip
+    except (OSError, RuntimeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        if any(sign in text for sign in ("size mismatch", "mismatched", "shape")):
+            raise ValueError(
+                f"The weights in {source} do not fit their configuration: {text}"
+            ) from error
+        raise FileNotFoundError(f"The pipeline {source} could not be loaded: {text}") from error
+    if config.scheduler != "default":
+        kind = getattr(diffusers, SCHEDULERS[config.scheduler])
+        pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
