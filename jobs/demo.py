@@ -1,10 +1,11 @@
-"""The whole chain on the embedded world: captions, synthesis, features, training, evaluation, report.
+"""The whole chain on the embedded world, from captions to the report.
 
     python jobs/demo.py --output runs/demo
 
-With `--images rendered` the world draws what the captions name, in place of Stable Diffusion: the upper
-bound. Writes summary.json and report.html into the output folder; the same command again goes on where
-it was left. The last line of the output is a JSON summary.
+Captions, synthesis, features, training, evaluation, report. With `--images rendered` the world
+draws what the captions name, in place of Stable Diffusion: the upper bound. Writes summary.json and
+report.html into the output folder; the same command again goes on where it was left. The last line
+of the output is a JSON summary.
 """
 
 import dataclasses

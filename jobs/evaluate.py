@@ -85,7 +85,7 @@ def run(options: Options, test: TestFeatures | None = None) -> dict[str, Any]:
                     difficult=test.difficult,
                     skip_difficult=options.skip_difficult,
                     eleven_point=options.eleven_point,
-                )  # fmt: skip
+                )
             )
         summary = summarize([e.mAP for e in evaluations], list(by_seed))
         per_class = np.mean([e.average_precision for e in evaluations], axis=0)

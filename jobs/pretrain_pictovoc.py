@@ -9,8 +9,8 @@ One stage, or the UNet on both cores together:
     python jobs/pretrain_pictovoc.py --stage clip --output runs/pictovoc
     torchrun --nproc-per-node 2 jobs/pretrain_pictovoc.py --stage diffusion --output runs/pictovoc
 
-The same command again goes on from the last checkpoint. `--output t2ipal/pictovoc/weights` replaces the
-models that ship. The last line of the output is a JSON summary.
+The same command again goes on from the last checkpoint. `--output t2ipal/pictovoc/weights` replaces
+the models that ship. The last line of the output is a JSON summary.
 """
 
 import json
@@ -35,7 +35,12 @@ from t2ipal.pictovoc.clip import ClipConfig, train_clip
 from t2ipal.pictovoc.diffusion import DiffusionConfig, train_diffusion
 from t2ipal.pictovoc.judge import JudgeConfig, train_judge
 
-STAGES = ("clip", "judge", "autoencoder", "diffusion")
+CHECKS = {
+    "clip": check_clip,
+    "judge": check_judge,
+    "autoencoder": check_autoencoder,
+    "diffusion": check_diffusion,
+}
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,9 @@ def _train(stage: str, options: Options, output: Path, device: str) -> dict[str,
         return train_clip(options.clip, work, output / "clip", device)
     if stage == "judge":
         return train_judge(options.judge, work, output / "judge", device)
+    backbone = load_backbone(BackboneConfig(model=str((output / "clip").resolve()), device=device))
     if stage == "autoencoder":
-        return train_autoencoder(options.autoencoder, work, pipeline, device)
-    backbone = load_backbone(BackboneConfig(model=str((output / "clip").resolve())))
+        return train_autoencoder(options.autoencoder, backbone, work, pipeline, device)
     return train_diffusion(options.diffusion, backbone, pipeline / "vae", work, pipeline, device)
 
 
@@ -81,18 +86,16 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     joined = "WORLD_SIZE" in os.environ
     if joined:
         require(
-            options.stage == "diffusion",
-            f"Only the UNet trains in several processes, got {options.stage}.",
+            options.stage in ("autoencoder", "diffusion"),
+            f"Only autoencoder and UNet train in several processes, got {options.stage}.",
         )
         torch.distributed.init_process_group("gloo" if device == "cpu" else "nccl")
     summary: dict[str, Any] = {}
-    for stage in STAGES if options.stage == "all" else (options.stage,):
+    for stage in CHECKS if options.stage == "all" else (options.stage,):
         if not options.check_only:
             trained = _train(stage, options, output, device)
             summary[stage] = {"trained": trained, "settings": to_dict(getattr(options, stage))}
-        check = {
-            "clip": check_clip, "judge": check_judge, "autoencoder": check_autoencoder, "diffusion": check_diffusion,
-        }[stage]  # fmt: skip
+        check = CHECKS[stage]
         if not joined or torch.distributed.get_rank() == 0:
             summary.setdefault(stage, {})["measured"] = check(output)
     if joined:

@@ -75,7 +75,7 @@ class Options:
 
 @dataclass(frozen=True)
 class StoredImages:
-    """All images of a run with what was asked of them and, on the embedded world, what is in them."""
+    """All images of a run, what was asked of them and, on the embedded world, what is in them."""
 
     captions: list[str]
     labels: list[list[int]]
@@ -137,6 +137,7 @@ def _heatmaps(recognizer: Recognizer, test: TestFeatures, count: int) -> list[He
 
 
 def _results(evaluation: dict[str, Any]) -> list[MethodResult]:
+    methods: dict[str, dict[str, Any]] = evaluation["methods"]
     return [
         MethodResult(
             TITLES.get(name, name),
@@ -147,7 +148,7 @@ def _results(evaluation: dict[str, Any]) -> list[MethodResult]:
             numbers["mAPs"],
             numbers["per_class"],
         )
-        for name, numbers in sorted(evaluation["methods"].items(), key=lambda item: item[1]["mean"])
+        for name, numbers in sorted(methods.items(), key=lambda item: item[1]["mean"])
     ]
 
 

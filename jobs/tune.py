@@ -2,8 +2,8 @@
 
     python jobs/tune.py --run runs/demo --space tune_spaces/paper.yaml
 
-Trials are scored on synthetic images of held-out captions, never on a test set. Tables and Tune's logs
-(TensorBoard, CSV, JSON) lie under `run`/tune. The last line of the output is a JSON summary.
+Trials are scored on synthetic images of held-out captions, never on a test set. Tables and Tune's
+logs (TensorBoard, CSV, JSON) lie under `run`/tune. The last line of the output is a JSON summary.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What every stage's frozen configuration shares: checks, overrides by dotted name, JSON, fingerprint.
+"""What the stages' frozen configs share: checks, overrides by dotted name, JSON, fingerprint.
 
 Owns nothing about any particular stage; knows dataclasses and plain values only.
 """
@@ -42,18 +42,15 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
     Raises:
         ValueError: a name that is no field (the nearest one is named), or a value of another type.
     """
+    values = to_dict(config)
     for path, value in changes.items():
         one_of("option", path, field_paths(config))
-        config = _replace(config, path.split("."), value, path)
-    return config
-
-
-def _replace(config: Any, names: list[str], value: Any, path: str) -> Any:
-    if len(names) > 1:
-        value = _replace(getattr(config, names[0]), names[1:], value, path)
-    else:
-        value = _coerce(value, typing.get_type_hints(type(config))[names[0]], path)
-    return dataclasses.replace(config, **{names[0]: value})
+        *parents, name = path.split(".")
+        place = values
+        for parent in parents:
+            place = place[parent]
+        place[name] = value
+    return from_dict(type(config), values)
 
 
 def field_paths(config: Any, prefix: str = "") -> list[str]:
@@ -77,7 +74,7 @@ def _coerce(value: Any, hint: Any, path: str) -> Any:
         hint = next(argument for argument in arguments if argument is not type(None))
         return _coerce(value, hint, path)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return from_dict(typing.cast(type, hint), value)
+        return from_dict(typing.cast(type, hint), value, f"{path}.")
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_coerce(item, arguments[0], path) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -94,12 +91,18 @@ def to_dict(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def from_dict(kind: type[Config], values: Mapping[str, Any]) -> Config:
-    """The dataclass `kind` from what `to_dict` gave; unknown names raise with the nearest match."""
+def from_dict(kind: type[Config], values: Mapping[str, Any], prefix: str = "") -> Config:
+    """The dataclass `kind` from what `to_dict` gave; unknown names raise with the nearest match.
+
+    Args:
+        kind: the dataclass.
+        values: its fields; those left out take their defaults.
+        prefix: dotted name of where it sits in a larger config, for error messages.
+    """
     hints = typing.get_type_hints(kind)
     for name in values:
         one_of(f"field of {kind.__name__}", name, hints)
-    return kind(**{name: _coerce(value, hints[name], name) for name, value in values.items()})
+    return kind(**{n: _coerce(value, hints[n], prefix + n) for n, value in values.items()})
 
 
 def fingerprint(values: Any) -> str:

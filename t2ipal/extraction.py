@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from t2ipal.config import require
-from t2ipal.features import Backbone, FeatureSet, TrainingFeatures
+from t2ipal.features import Backbone, FeatureSet, TrainingFeatures, resize_and_crop
 from t2ipal.store import (
     Store,
     committed_shards,
@@ -214,8 +214,6 @@ def load_photograph(path: Path | str, size_px: int) -> UInt8[np.ndarray, "size s
     """A photograph as CLIP sees it: shorter side to `size_px` (bicubic), center cropped."""
     with Image.open(path) as opened:
         image = opened.convert("RGB")
-    ratio = size_px / min(image.size)
-    width, height = (max(round(side * ratio), size_px) for side in image.size)
+    (height, width), (top, left) = resize_and_crop(image.height, image.width, size_px)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (width - size_px) // 2, (height - size_px) // 2
     return np.array(image.crop((left, top, left + size_px, top + size_px)))

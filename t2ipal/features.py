@@ -1,4 +1,4 @@
-"""Features of images and captions from a frozen open_clip model; the only file that imports open_clip.
+"""Features of images and captions from a frozen CLIP; only this file of the core imports open_clip.
 
 Owns loading the backbone and what its global and local features are. Knows nothing of prompts,
 prototypes or training.
@@ -9,19 +9,23 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from t2ipal.config import one_of
+from t2ipal.config import one_of, require
 from t2ipal.pictovoc import WEIGHTS_DIR
 from t2ipal.torchvision_repair import repair_torchvision
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 WEIGHTS_FILE = "open_clip_model.safetensors"
+UNREADABLE = (EOFError, KeyError, TypeError, UnpicklingError, SafetensorError)
+"""What open_clip lets through where a file of weights, or a configuration, is damaged."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,12 @@ class BackboneConfig:
     """Which frozen CLIP gives the features."""
 
     model: str = "pictovoc"
-    """`pictovoc` (the embedded small CLIP), open_clip's name of an architecture (`RN101`, the paper's;
-    `RN50`, `ViT-B-16`), or a folder with `open_clip_config.json` and `open_clip_model.safetensors`."""
+    """`pictovoc` (the embedded small CLIP), open_clip's name of an architecture (`RN101`, the
+    paper's; `RN50`, `ViT-B-16`), or a folder with `open_clip_config.json` and
+    `open_clip_model.safetensors`."""
     pretrained: str = "openai"
-    """open_clip's tag of the weights, or a path to a weights file; unused where `model` is a folder."""
+    """open_clip's tag of the weights, or a path to a file of them (then OpenAI's own need a `model`
+    such as `RN101-quickgelu`); unused where `model` is a folder."""
     dense_features: str = "last"
     """How a ViT gives local features: `last` layer's tokens, or the `value` path of the last block
     (no query-key attention). A ResNet always uses the value path of its attention pool."""
@@ -85,7 +91,10 @@ class FeatureSet:
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "FeatureSet":
         columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return FeatureSet(**{k: None if v is None else change(v) for k, v in columns.items()})
+        changed: dict[str, Any] = {
+            name: None if column is None else change(column) for name, column in columns.items()
+        }
+        return FeatureSet(**changed)
 
     def rows(self, index: Tensor | slice) -> "FeatureSet":
         """The rows at `index`, in its order."""
@@ -125,8 +134,11 @@ class Backbone:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that differ wherever features would: weights, dense features, precision."""
-        digest = hashlib.sha256(f"{self.config.dense_features} {self.config.precision}".encode())
+        """16 hex digits that differ wherever features would."""
+        activation = type(self.model.transformer.resblocks[0].mlp.gelu).__name__
+        reading = self.config.dense_features, self.config.precision, self.image_size_px
+        facts = (*reading, activation, self._mean.tolist(), self._std.tolist())
+        digest = hashlib.sha256(repr(facts).encode())
         for name, value in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
@@ -146,19 +158,11 @@ class Backbone:
     ) -> Float[Tensor, "batch 3 size size"]:
         """CLIP's input: shorter side resized (bicubic), center cropped, mean and std removed."""
         pixels = images.to(self.device).permute(0, 3, 1, 2).float() / 255
-        height, width = pixels.shape[2:]
-        if min(height, width) != self.image_size_px:
-            ratio = self.image_size_px / min(height, width)
-            size = (
-                max(round(height * ratio), self.image_size_px),
-                max(round(width * ratio), self.image_size_px),
-            )
+        side = self.image_size_px
+        size, (top, left) = resize_and_crop(pixels.shape[2], pixels.shape[3], side)
+        if size != pixels.shape[2:]:
             pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
-        top, left = (
-            (pixels.shape[2] - self.image_size_px) // 2,
-            (pixels.shape[3] - self.image_size_px) // 2,
-        )
-        pixels = pixels[:, :, top : top + self.image_size_px, left : left + self.image_size_px]
+        pixels = pixels[:, :, top : top + side, left : left + side]
         return (pixels - self._mean[:, None, None]) / self._std[:, None, None]
 
     @torch.no_grad()
@@ -198,8 +202,8 @@ class Backbone:
     ) -> Float[Tensor, "classes width"]:
         """Class embeddings of prompts given as token embeddings, read at their end token.
 
-        Differentiable in `embeddings`. Positions after the longest end change nothing (the encoder is
-        causal), so callers cut them away.
+        Differentiable in `embeddings`. Positions after the longest end change nothing (the encoder
+        is causal), so callers cut them away.
         """
         positions = text_positions(self.model, embeddings)
         return self._project(positions[torch.arange(len(end), device=end.device), end])
@@ -210,10 +214,20 @@ class Backbone:
         return F.normalize(projected.float(), dim=-1)
 
 
+def resize_and_crop(height: int, width: int, side: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Size of an image whose shorter side is `side`, and top and left of its center crop.
+
+    Rounded as torchvision does it for CLIP, so that no crop is off by a pixel.
+    """
+    shorter = min(height, width)
+    size = height * side // shorter, width * side // shorter
+    return size, (round((size[0] - side) / 2), round((size[1] - side) / 2))
+
+
 def text_positions(
     model: Any, embeddings: Float[Tensor, "batch positions text"]
 ) -> Float[Tensor, "batch positions text"]:
-    """The text tower's output at every position, after its last norm; any length up to the context's."""
+    """The text tower's output at every position, after its last norm; any length up to 77."""
     length = embeddings.shape[1]
     hidden = embeddings + model.positional_embedding[:length]
     hidden = model.transformer(hidden, attn_mask=model.attn_mask[:length, :length])
@@ -250,7 +264,7 @@ def _attention_pool(pool: Any, tokens: Float[Tensor, "batch tokens channels"]) -
 def _vit_features(
     visual: Any, pixels: Tensor, dense_features: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Class token and patch tokens through ln_post and proj; optionally the last block's value path."""
+    """Class and patch tokens through ln_post and proj; optionally the last block's value path."""
     hidden = visual._embeds(pixels)
     blocks = visual.transformer.resblocks
     for block in blocks[:-1]:
@@ -274,38 +288,56 @@ def load_backbone(config: BackboneConfig) -> Backbone:
 
     Raises:
         FileNotFoundError: a folder without its weights or configuration.
-        ValueError: an unknown architecture or tag, or weights of another shape.
+        ValueError: an unknown architecture or tag, one that is no plain CLIP, or weights that are
+            damaged or of another shape.
+        RuntimeError: the weights could not be downloaded.
     """
     repair_torchvision()
     import open_clip
 
     folder = WEIGHTS_DIR / "clip" if config.model == "pictovoc" else Path(config.model)
-    local = folder.is_dir() or "/" in str(folder)
-    if local:
+    quick_gelu = False
+    if folder.is_dir() or "/" in str(folder):
         for name in ("open_clip_config.json", WEIGHTS_FILE):
             if not (folder / name).is_file():
                 raise FileNotFoundError(
-                    f"A backbone folder must hold {name}; {folder} does not. Give a folder written by "
-                    "open_clip, or an open_clip model name such as RN101."
+                    f"A backbone folder must hold {name}; {folder} does not. "
+                    "Give a folder written by open_clip, or an open_clip model name such as RN101."
                 )
         name, pretrained = f"local-dir:{folder.resolve()}", None
     else:
         one_of("backbone", config.model, open_clip.list_models())
-        if not Path(config.pretrained).exists():
+        if not Path(config.pretrained).is_file():
             one_of(
                 "pretrained tag",
                 config.pretrained,
                 open_clip.list_pretrained_tags_by_model(config.model),
             )
         name, pretrained = config.model, config.pretrained
+        # OpenAI's weights want QuickGELU; under these names open_clip builds the exact GELU.
+        quick_gelu = open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)
     try:
-        model = open_clip.create_model(
-            name, pretrained=pretrained, load_weights=True, weights_only=True
-        )
-    except RuntimeError as error:
-        if "size mismatch" in str(error) or "Missing key" in str(error):
-            raise ValueError(
-                f"The weights of backbone {config.model} do not fit its configuration: {error}"
-            ) from error
-        raise
+        model = open_clip.create_model(name, pretrained, force_quick_gelu=quick_gelu)
+    except (RuntimeError, *UNREADABLE) as error:
+        if isinstance(error, RuntimeError) and "loading state_dict" not in str(error):
+            raise  # no network, for one
+        raise ValueError(
+            f"The weights of backbone {config.model} must be whole and fit its configuration, "
+            f"got {type(error).__name__}: {error}"
+        ) from error
+    require(
+        _is_plain_clip(model),
+        "A backbone must be a CLIP with a causal text encoder and a ResNet, or a ViT with a class "
+        f"token, got {config.model}. Take RN50, RN101, ViT-B-32 or ViT-B-16, for example.",
+    )
     return Backbone(model, open_clip.get_tokenizer(name), config)
+
+
+def _is_plain_clip(model: Any) -> bool:
+    """Whether the model has its towers' parts where `Backbone` reads them."""
+    visual = model.visual
+    plain_vit = getattr(visual, "pool_type", "") == "tok" and visual.attn_pool is None
+    text = getattr(model, "text_pool_type", ""), getattr(model, "attn_mask", None)
+    return (
+        (hasattr(visual, "attnpool") or plain_vit) and text[0] == "argmax" and text[1] is not None
+    )

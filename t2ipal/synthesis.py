@@ -31,14 +31,15 @@ class SynthesisConfig:
     """How images are made from captions."""
 
     pipeline: str = "pictovoc"
-    """`pictovoc` (the embedded small Stable Diffusion), a folder in diffusers' format, or a hub name
-    such as stabilityai/stable-diffusion-2-1 or stabilityai/stable-diffusion-xl-base-1.0."""
+    """`pictovoc` (the embedded small Stable Diffusion), a folder in diffusers' format, or a hub
+    name such as stabilityai/stable-diffusion-2-1 or stabilityai/stable-diffusion-xl-base-1.0."""
     revision: str | None = None
     """Git revision of a hub model; None: its main branch."""
     images_per_caption: int = 1
     """Images made for each caption; the paper settles on 6 (Table IX)."""
     guidance_scale: float = 2.0
-    """Classifier-free guidance; 1 is none. Published sweeps for training recognizers are best near 2."""
+    """Classifier-free guidance; 1 is none. For training recognizers, published sweeps are best near
+    2."""
     num_inference_steps: int = 20
     """Diffusion steps per image."""
     scheduler: str = "dpm++"
@@ -166,14 +167,14 @@ def load_pipeline(config: SynthesisConfig, dtype: Any) -> Any:
     source = Path(name).expanduser() if local else name
     if local and not (Path(source) / "model_index.json").is_file():
         raise FileNotFoundError(
-            f"A pipeline folder must hold model_index.json; {source} does not. Give a folder written by "
-            "diffusers' save_pretrained, a hub name, or pictovoc."
+            f"A pipeline folder must hold model_index.json; {source} does not. "
+            "Give a folder written by diffusers' save_pretrained, a hub name, or pictovoc."
         )
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     diffusers.utils.logging.disable_progress_bar()
     try:
         pipeline = diffusers.DiffusionPipeline.from_pretrained(
-            str(source), revision=config.revision, torch_dtype=dtype, use_safetensors=True,
+            str(source), revision=config.revision, dtype=dtype, use_safetensors=True,
         )  # fmt: skip
     except (OSError, RuntimeError, ValueError) as error:
         text = " ".join(str(error).split())

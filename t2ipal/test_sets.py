@@ -1,4 +1,4 @@
-"""Features of a test set: the embedded world's scenes, or photographs from a folder of the user's."""
+"""Features of a test set: the embedded world's scenes, or photographs in a folder of the user's."""
 
 from dataclasses import dataclass
 from pathlib import Path

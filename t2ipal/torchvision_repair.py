@@ -1,6 +1,7 @@
-"""Lets open_clip and diffusers import beside a torch for which torchvision's compiled library does not load.
+"""Lets open_clip and diffusers import where torchvision's compiled library does not fit torch.
 
-A CPU torch next to the registry's (CUDA) torchvision is the usual case. Does nothing beside a matching pair.
+A CPU torch next to the registry's (CUDA) torchvision is the usual case. Does nothing where the two
+fit.
 """
 
 import ctypes

@@ -24,19 +24,21 @@ def ray_session():
     # Short, since the path of a Unix socket has at most 107 characters.
     folder = tempfile.mkdtemp(prefix="t2ipal-", dir="/tmp")
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    ray.init(
-        address="local",
-        num_cpus=2,
-        object_store_memory=200 * 2**20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": {"PYTHONPATH": paths}},
-        _temp_dir=folder,
-    )
-    yield
-    ray.shutdown()  # ends the processes that it started, by their ids
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        ray.init(
+            address="local",
+            num_cpus=2,
+            object_store_memory=200 * 2**20,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": {"PYTHONPATH": paths}},
+            _temp_dir=folder,
+        )
+        yield
+    finally:
+        ray.shutdown()  # ends the processes that it started, by their ids
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

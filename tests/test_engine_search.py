@@ -19,8 +19,6 @@ def test_grid_equals_trials_run_alone(ray_session, tmp_path):
     dimensions = (
         Dimension("method.residual_ratio", "grid", (0.0, 1.0)),
         Dimension("training.images_per_caption", "grid", (2,)),
-        # The mixed form takes no ratio above 1; with "add" it would be fine.
-        Dimension("method.residual", "grid", ("add",)),
     )
     search = SearchConfig(dimensions, searcher="grid", validation_fraction=0.3)
     data = training_features(60)
@@ -52,8 +50,8 @@ def test_optuna_with_asha_and_a_failing_setting(ray_session, tmp_path):
         Dimension("method.adapter", "choice", ("local", "none")),
     )
     search = SearchConfig(dimensions, searcher="optuna", scheduler="asha", num_samples=4, seed=1)
-    recipe = override(RECIPE, {"method.adapter": "none", "method.local_scores": False})
-    result = run_search(search, recipe, training_features(60), FakeClip, tmp_path)
+    settings = override(RECIPE, {"method.adapter": "none", "method.local_scores": False})
+    result = run_search(search, settings, training_features(60), FakeClip, tmp_path)
     assert len(result.trials) == 4
     for trial in result.trials:
         failed = trial.values["method.adapter"] == "local"

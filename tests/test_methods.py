@@ -206,7 +206,8 @@ def test_untrained_with_words_is_zero_shot_clip():
 
     local = T2IPAL(config(**zero_shot, aggregation="max"), clip).export()
     assert torch.allclose(local.global_embeddings, embeddings, atol=1e-6)
-    assert torch.equal(local.global_embeddings, local.local_embeddings)
+    # One batch holds both halves; a matrix product may round its rows differently.
+    assert torch.allclose(local.global_embeddings, local.local_embeddings, atol=1e-6)
     best = (test.local_features @ embeddings.T).amax(dim=1)
     expected = (test.pooled_features @ embeddings.T + best) / 2
     assert torch.allclose(local.predict(test), expected, atol=1e-6)

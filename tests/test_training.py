@@ -1,14 +1,12 @@
 import dataclasses
 import math
 
-import fake_clip
 import pytest
 import torch
 from fake_clip import FakeClip, config, images, training_features
 
 from t2ipal.config import from_dict, to_dict
 from t2ipal.evaluation import evaluate
-from t2ipal.features import FeatureSet
 from t2ipal.methods import T2IPAL
 from t2ipal.training import (
     TrainingConfig,
@@ -16,9 +14,7 @@ from t2ipal.training import (
     epoch_generator,
     fit,
     lr_at,
-    template_captions,
     usable_images,
-    with_extra_texts,
 )
 
 SHORT = TrainingConfig(num_epochs=4, batch_size=16, lr=0.01)
@@ -196,29 +192,3 @@ def test_bad_input():
 
 def test_config_survives_json():
     assert from_dict(TrainingConfig, to_dict(SHORT)) == SHORT
-
-
-def test_template_captions():
-    names, templates = ("bird", "tv monitor"), ("a photo of a {}.", "{}")
-    texts, labels = template_captions(names, templates)
-    assert texts == ["a photo of a bird.", "a photo of a tv monitor.", "bird", "tv monitor"]
-    assert labels.tolist() == [[1, 0], [0, 1], [1, 0], [0, 1]]
-
-
-def test_extra_texts_have_no_images():
-    data = training_features()
-    texts = data.texts.rows(slice(0, 5))
-    joined = with_extra_texts(data, texts)
-    assert len(joined.texts) == 45
-    assert (joined.image_of_caption[40:] == -1).all()
-    assert torch.equal(joined.image_of_caption[:40], data.image_of_caption)
-    assert torch.equal(joined.texts.labels[40:], texts.labels)
-    assert len(train(joined).history) == 4
-    longer = with_extra_texts(data, fake_clip.texts(5, locations=9))
-    assert longer.texts.local_features.shape[:2] == (45, 9)
-    assert not longer.texts.mask[:40, 7:].any()
-    assert longer.texts.mask[40:, 7:].any()
-    bare = FeatureSet(texts.global_features, texts.local_features, None, texts.labels)
-    with pytest.raises(ValueError, match="need a mask"):
-        with_extra_texts(data, bare)
-    assert train(joined).recognizer.config.class_names == fake_clip.NAMES

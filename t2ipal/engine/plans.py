@@ -174,7 +174,7 @@ class ShardWorker:
             "k": sample.k,
             "seed": None if seed is None else int(seed),
             "status": "ok" if ok else "failed",
-            "reason": str(batch["reason"][position]),
+            "reason": "" if ok else str(batch["reason"][position]) or "no reason given",
             "settings": plan.settings,
             "width": image.shape[1] if ok else 0,
             "height": image.shape[0] if ok else 0,

@@ -1,6 +1,6 @@
 """The actor pool: shard workers as Ray Data runs them."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -47,7 +47,7 @@ def work_on_pool(
     config: Any,
     run: RunConfig,
     factory: SynthesizerFactory | None,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Makes every plan's shard on Ray; yields each one's counts as the pool commits it.
 
     Raises:

@@ -5,9 +5,10 @@ stored by `t2ipal.engine.plans` and `t2ipal.store`, where it runs by `t2ipal.eng
 """
 
 import collections
+import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,9 @@ from t2ipal.store import (
     write_captions,
     write_manifest,
 )
+
+Counts = Generator[dict[str, Any], None, None]
+"""`num_rows` and `num_failed` of one finished shard after another."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def synthesize(
     """
     run = run or RunConfig()
 
-    def on_ray(plans: list[ShardPlan]) -> Iterator[dict[str, Any]]:
+    def on_ray(plans: list[ShardPlan]) -> Counts:
         return work_on_pool(plans, store, request.config, run, factory)
 
     return _synthesize(store, request, run, on_ray, progress)
@@ -121,7 +125,7 @@ def synthesize_locally(
 ) -> SynthesisSummary:
     """As `synthesize`, in this process and without Ray; stores the same bytes."""
 
-    def here(plans: list[ShardPlan]) -> Iterator[dict[str, Any]]:
+    def here(plans: list[ShardPlan]) -> Counts:
         worker = ShardWorker(store, request.config, factory)
         for plan in plans:
             yield worker(plan)
@@ -133,7 +137,7 @@ def _synthesize(
     store: Store,
     request: SynthesisRequest,
     run: RunConfig,
-    work: Callable[[list[ShardPlan]], Iterator[dict[str, Any]]],
+    work: Callable[[list[ShardPlan]], Counts],
     progress: bool,
 ) -> SynthesisSummary:
     start = time.monotonic()
@@ -152,17 +156,20 @@ def _synthesize(
     tally = _Tally(store, sum(len(plan.samples) for plan in plans), run.max_failed_fraction)
     tally.add(finished.values())
     num_before = tally.num_images
-    with tqdm(
-        total=tally.num_samples,
-        initial=tally.num_done,
-        unit="image",
-        mininterval=0.5 if sys.stderr.isatty() else 10,  # a log file wants few lines
-        disable=not progress,
-    ) as bar:
-        for marker in work(pending) if pending else ():
-            tally.add([marker])
-            bar.set_postfix(failed=tally.num_failed, refresh=False)
-            bar.update(marker["num_rows"])
+    if pending:
+        bar = tqdm(
+            total=tally.num_samples,
+            initial=tally.num_done,
+            unit="image",
+            mininterval=0.5 if sys.stderr.isatty() else 10,  # a log file wants few lines
+            disable=not progress,
+        )
+        # Closed also when the tally stops the run, so that the workers stop with it.
+        with bar, contextlib.closing(work(pending)) as markers:
+            for marker in markers:
+                tally.add([marker])
+                bar.set_postfix(failed=tally.num_failed, refresh=False)
+                bar.update(marker["num_rows"])
     write_manifest(store, request.vocabulary.class_names, settings)
     seconds = time.monotonic() - start
     return SynthesisSummary(
@@ -189,7 +196,7 @@ class _Tally:
     def num_images(self) -> int:
         return self.num_done - self.num_failed
 
-    def add(self, markers: Any) -> None:
+    def add(self, markers: Iterable[Mapping[str, Any]]) -> None:
         for marker in markers:
             self.num_done += marker["num_rows"]
             self.num_failed += marker["num_failed"]

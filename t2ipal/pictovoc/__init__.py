@@ -1,4 +1,4 @@
-"""PictoVOC: a drawn world with the 20 VOC2007 classes, its captions, and the small models trained on it."""
+"""PictoVOC: a drawn world of the 20 VOC2007 classes, its captions, and small models of its own."""
 
 from pathlib import Path
 

@@ -106,7 +106,7 @@ def check_autoencoder(models_dir: Path, count: int = 500) -> dict[str, float]:
 def judged_share(
     judge_dir: Path, images: UInt8[np.ndarray, "n side side 3"], labels: Sequence[Sequence[int]]
 ) -> tuple[float, dict[str, float], UInt8[np.ndarray, "n classes"]]:
-    """Share of named classes that the judge finds in their images: overall, by class, and per image."""
+    """Share of named classes that the judge finds, overall and by class; and all that it finds."""
     found = load_judge(judge_dir).probs(images) > NAMED_THRESHOLD
     named = np.zeros_like(found)
     for row, indices in enumerate(labels):
@@ -122,7 +122,7 @@ def judged_share(
 def check_diffusion(
     models_dir: Path, config: SynthesisConfig | None = None, count: int = 256
 ) -> dict[str, float]:
-    """Share of drawn classes found in images made from captions of test scenes; chance beside it."""
+    """Share of named classes found in images made from captions of test scenes, beside chance."""
     from t2ipal.captions import NounFilter, load_vocabulary
 
     config = config or SynthesisConfig(pipeline=str(models_dir / "stable-diffusion"), batch_size=32)

@@ -42,9 +42,9 @@ class ClipConfig:
     optim: PretrainConfig = field(default_factory=lambda: PretrainConfig(2400, 128))
     """Steps, batch and learning rate; scenes are never repeated."""
     blur_share: float = 0.2
-    """Share of images seen at half resolution, so that soft images (a decoder's) are not foreign."""
+    """Share of images seen at half resolution, so that a decoder's soft ones are not foreign."""
     stray_word_share: float = 0.25
-    """Share of captions with a random vocabulary word put in: real captions have words the world lacks."""
+    """Share of captions with a random word put in: real ones have words that the world lacks."""
 
 
 def draw_batch(

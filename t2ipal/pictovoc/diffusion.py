@@ -1,6 +1,7 @@
-"""The world's small Stable Diffusion: latents cached once, a UNet conditioned on the small CLIP's text tower.
+"""The world's small Stable Diffusion: a UNet conditioned on the small CLIP's text tower.
 
-Written in diffusers' own folder format, so that `Synthesizer` loads it as it loads any other.
+Latents are encoded once and cached. Written in diffusers' own folder format, so that `Synthesizer`
+loads it as it loads any other.
 """
 
 import gzip
@@ -26,7 +27,7 @@ from t2ipal.pictovoc.scenes import draw_scene
 from t2ipal.torchvision_repair import repair_torchvision
 
 PROMPT_TOKENS = 32
-"""Tokens of a prompt: COCO captions have 13 words on average, and the UNet attends to every position."""
+"""Tokens of a prompt: COCO's captions average 13 words, and the UNet attends to every position."""
 CHUNK_SCENES = 2000
 ARCHITECTURE: dict[str, Any] = {
     "sample_size": LATENT_SIDE,
@@ -72,7 +73,7 @@ class DiffusionConfig:
 
 
 def text_encoder_from(backbone: Backbone) -> Any:
-    """The backbone's text tower as a transformers CLIPTextModel: same weights, same hidden states."""
+    """The backbone's text tower as transformers' CLIPTextModel: same weights and hidden states."""
     repair_torchvision()
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -81,8 +82,8 @@ def text_encoder_from(backbone: Backbone) -> Any:
     config = CLIPTextConfig(
         vocab_size=len(state["token_embedding.weight"]), hidden_size=backbone.text_width,
         intermediate_size=blocks[0].mlp.c_fc.out_features, num_hidden_layers=len(blocks),
-        num_attention_heads=blocks[0].attn.num_heads, max_position_embeddings=backbone.context_length,
-        hidden_act="gelu", projection_dim=backbone.embed_dim,
+        num_attention_heads=blocks[0].attn.num_heads, hidden_act="gelu",
+        max_position_embeddings=backbone.context_length, projection_dim=backbone.embed_dim,
     )  # fmt: skip
     named = {
         "embeddings.token_embedding.weight": state["token_embedding.weight"],
@@ -128,12 +129,12 @@ def clip_tokenizer() -> Any:
     ]
     words += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {word: index for index, word in enumerate(words)}
-    pairs = [tuple(merge.split()) for merge in merges]
+    pairs: Any = [tuple(merge.split()) for merge in merges]
     return CLIPTokenizer(vocab=vocabulary, merges=pairs, model_max_length=PROMPT_TOKENS)
 
 
 def cache_latents(vae: Any, config: DiffusionConfig, work_dir: Path) -> list[Path]:
-    """Encodes the first train scenes chunk by chunk (each process its share; finished chunks stay)."""
+    """Encodes the first train scenes by chunks; each process its share, finished ones stay."""
     rank, world = rank_and_world()
     work_dir.mkdir(parents=True, exist_ok=True)
     chunks = -(-config.num_scenes // CHUNK_SCENES)
@@ -200,7 +201,8 @@ def train_diffusion(
         UNet2DConditionModel,
     )
 
-    vae: Any = AutoencoderKL.from_pretrained(vae_dir, torch_dtype=torch.float32).to(device).eval()
+    vae: Any = AutoencoderKL.from_pretrained(vae_dir, torch_dtype=torch.float32)
+    vae.to(device).eval()
     paths = cache_latents(vae, config, work_dir)
     rank, world = rank_and_world()
     if world > 1:
@@ -210,9 +212,8 @@ def train_diffusion(
     tokenizer, text_encoder = clip_tokenizer(), text_encoder_from(backbone).to(device)
     torch.manual_seed(config.optim.seed)
     # Contiguous memory on purpose: on a CPU the backward of GroupNorm is slow in channels_last.
-    unet: Any = UNet2DConditionModel(**ARCHITECTURE, cross_attention_dim=backbone.text_width).to(
-        device
-    )
+    unet: Any = UNet2DConditionModel(**ARCHITECTURE, cross_attention_dim=backbone.text_width)
+    unet.to(device)
     noise_scheduler = DDIMScheduler(**NOISE_SCHEDULE)
     alphas_cumprod = noise_scheduler.alphas_cumprod.to(device)
     scale, batch = float(vae.config.scaling_factor), config.optim.batch_size

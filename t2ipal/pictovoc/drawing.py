@@ -4,6 +4,7 @@ A drawing lives in [-1, 1] x [-1, 1], x to the right and y down. Knows nothing o
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ SUBPIXEL_BITS = 4
 
 @dataclass(frozen=True)
 class Part:
-    """A filled region: one or more closed contours (a second one cuts a hole) and its color role."""
+    """A filled region: its color role and closed contours, of which a second one cuts a hole."""
 
     role: str
     contours: tuple[Float[np.ndarray, "points 2"], ...]
@@ -89,7 +90,7 @@ def stroke(role: str, width: float, *xy: float) -> list[Part]:
     """A line of straight pieces through x, y, x, y, ...; one part a piece."""
     points = np.array(xy, dtype=np.float64).reshape(-1, 2)
     parts = []
-    for start, end in zip(points[:-1], points[1:]):
+    for start, end in pairwise(points):
         along = (end - start) / max(float(np.hypot(*(end - start))), 1e-6) * width / 2
         across = np.array([-along[1], along[0]])
         start, end = start - along * 0.6, end + along * 0.6
@@ -106,7 +107,7 @@ def paint(
     center: tuple[float, float],
     colors: dict[str, tuple[float, float, float]],
 ) -> None:
-    """Draws onto `canvas` in place, antialiased: unit point p lands at `matrix @ p + center` pixels."""
+    """Draws onto `canvas` in place, antialiased: point p lands at pixel `matrix @ p + center`."""
     placed = (picture.points @ matrix.T + np.array(center)) * (1 << SUBPIXEL_BITS)
     placed = np.round(placed).astype(np.int32)
     for role, contours in picture.parts:

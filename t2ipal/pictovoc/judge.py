@@ -1,4 +1,4 @@
-"""The judge: a classifier trained on rendered scenes with labels, used only to ask what an image shows.
+"""The judge: a classifier trained on labeled scenes, used only to ask what an image shows.
 
 It never teaches any other model; the share of named classes it finds says how faithful images are.
 """
@@ -73,6 +73,7 @@ class Judge(nn.Module):
         self.head = nn.Conv2d(before, len(CLASS_NAMES), 1)
 
     def forward(self, pixels: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch classes"]:
+        """Logit of each class."""
         features = self.body(pixels)
         evidence = self.head(features + F.relu(self.context(features)))
         return torch.logsumexp(evidence.flatten(2), dim=2)
@@ -96,7 +97,7 @@ def train_judge(
 ) -> dict[str, float]:
     """Trains the judge (resuming from `work_dir`) and writes its folder."""
     torch.manual_seed(config.optim.seed)
-    model = Judge().to(device, memory_format=torch.channels_last)
+    model = Judge().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     nn.init.constant_(model.head.bias, -6.0)
     size = config.optim.batch_size
 

@@ -1,6 +1,7 @@
-"""The loop that trains each of the world's models: AdamW, warm-up and cosine, checkpoints, resume, EMA.
+"""The loop that trains each of the world's models: AdamW, warm-up and cosine, averaged weights.
 
-Knows nothing of what the models are: a stage hands in its modules and the loss of a step.
+Writes checkpoints and resumes from them. Knows nothing of what the models are: a stage hands in its
+modules and the loss of a step.
 """
 
 import json
@@ -102,10 +103,11 @@ def train_steps(
     path, log_path = work_dir / f"{name}.ckpt", work_dir / f"{name}.jsonl"
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
     plain = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=config.learning_rate, betas=(0.9, 0.98),
-    )  # fmt: skip
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
     averages = {key: value.clone() for key, value in model.state_dict().items()}
     first, seconds, settings = 0, 0.0, fingerprint(to_dict(config))
     if path.exists():

@@ -191,9 +191,9 @@ def _place_one(
         else:
             low = min(max(horizon + 0.05, y1 - y0), 0.97)
             y = rng.uniform(low, 1.0) - y1
-        box = (x + x0, y + y0, x + x1, y + y1)
+        box = (float(x + x0), float(y + y0), float(x + x1), float(y + y1))
         if all(_overlap(box, other.box) <= MAX_COVERED for other in placed):
-            return _Placed(picture, matrix, (x, y), tuple(float(v) for v in box), {}, behind=box[3])
+            return _Placed(picture, matrix, (x, y), box, {}, behind=box[3])
     return None
 
 
