@@ -10,6 +10,7 @@ of the output is a JSON summary.
 
 import dataclasses
 import json
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,8 @@ import tyro
 
 from jobs import evaluate, report, train
 from jobs._job import run_job
-from t2ipal.captions import filter_captions, load_vocabulary, read_captions
+from t2ipal.captions import Caption, filter_captions, load_vocabulary
+from t2ipal.config import require
 from t2ipal.engine.session import connect
 from t2ipal.engine.synthesis import RunConfig, SynthesisRequest, synthesize
 from t2ipal.features import BackboneConfig, load_backbone
@@ -58,19 +60,13 @@ class Options:
     synthesis: Annotated[SynthesisConfig, FLAT] = field(
         default_factory=lambda: SynthesisConfig(images_per_caption=4)
     )
-    backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
 
 
-def write_world_captions(path: Path, num_captions: int) -> None:
-    """Writes about 1.2 captions of validation scenes for each one wanted; some name no class."""
-    rows = world_captions("validation", num_captions + num_captions // 5 + 20)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps({"caption_id": caption_id, "caption": text}) for caption_id, text in rows]
-    path.write_text("\n".join(lines) + "\n")
-
-
-def run(options: Options) -> dict[str, Any]:
-    """Runs every stage and returns the summary that is also written."""
+def run(options: Options, command: str = "python jobs/demo.py") -> dict[str, Any]:
+    """Runs every stage; writes the summary, and returns it with the judge's share."""
+    require(options.num_captions > 0, f"num_captions must be > 0, got {options.num_captions}.")
+    require(options.num_workers >= 0, f"num_workers must be >= 0, got {options.num_workers}.")
     output, seconds = Path(options.output), {}
 
     @contextmanager
@@ -81,37 +77,39 @@ def run(options: Options) -> dict[str, Any]:
         seconds[stage] = round(time.monotonic() - started, 1)
 
     with timed("captions"):
-        write_world_captions(output / "captions.jsonl", options.num_captions)
         vocabulary = load_vocabulary("voc2007")
-        captions = read_captions(str(output / "captions.jsonl"))
+        # About 1.2 for each one wanted, since some name no class.
+        rows = world_captions("validation", options.num_captions + options.num_captions // 5 + 20)
+        captions = [Caption(*row) for row in rows]
         filtered = filter_captions(captions, vocabulary, options.num_captions)
     config, factory = options.synthesis, None
     if options.images == "rendered":
         config, factory = dataclasses.replace(config, pipeline="rendered"), RenderingSynthesizer
+    request = SynthesisRequest(config, vocabulary, filtered)
+    training = train.Options(
+        run=options.output,
+        methods=options.methods,
+        seeds=options.seeds,
+        num_workers=options.num_workers,
+        set=options.set,
+        backbone=options.backbone,
+    )
+    # What later stages would refuse is refused before minutes of synthesis.
+    train.plan_runs(training, request.settings())
+    backbone = load_backbone(options.backbone)
     store = Store(options.output)
     with connect(least_cpus=2):
         with timed("synthesis"):
-            request = SynthesisRequest(config, vocabulary, filtered)
             made = synthesize(store, request, RunConfig(), factory=factory, progress=True)
         with timed("features_and_training"):
-            train.run(
-                train.Options(
-                    run=options.output,
-                    methods=options.methods,
-                    seeds=options.seeds,
-                    num_workers=options.num_workers,
-                    set=options.set,
-                    backbone=options.backbone,
-                )
-            )
+            train.run(training)
     with timed("evaluation"):
-        test = test_set_features("pictovoc", None, load_backbone(options.backbone))
+        test = test_set_features("pictovoc", None, backbone)
         evaluated = evaluate.run(
             evaluate.Options(run=options.output, backbone=options.backbone), test
         )
     with timed("report"):
         stored = report.read_stored_images(store)
-        command = f"python jobs/demo.py --output {options.output} --images {options.images}"
         drawn = report.run(
             report.Options(run=options.output, backbone=options.backbone),
             test=test, stored=stored, seconds=seconds, commands=[command],
@@ -122,16 +120,16 @@ def run(options: Options) -> dict[str, Any]:
         "num_captions": made.num_captions,
         "num_images": made.num_images,
         "num_failed": made.num_failed,
-        "judge_share": stored.share,
         "seconds": seconds,
-        "report": drawn["report"],
     }
     (output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    return summary
+    return {**summary, "judge_share": stored.share, "report": drawn["report"]}
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    summary = run(tyro.cli(Options, args=arguments, description=__doc__))
+    options = tyro.cli(Options, args=arguments, description=__doc__)
+    words = sys.argv[1:] if arguments is None else arguments
+    summary = run(options, shlex.join(["python", "jobs/demo.py", *words]))
     print(json.dumps(summary))
     return summary
 

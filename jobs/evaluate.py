@@ -20,9 +20,10 @@ import numpy as np
 import tyro
 
 from jobs._job import run_job
-from t2ipal.config import require
+from t2ipal.config import differences, require, to_dict
 from t2ipal.evaluation import evaluate, summarize
-from t2ipal.features import BackboneConfig, load_backbone
+from t2ipal.extraction import feature_folder
+from t2ipal.features import Backbone, BackboneConfig, load_backbone
 from t2ipal.recognizer import Recognizer
 from t2ipal.test_sets import TestFeatures, test_set_features
 
@@ -62,13 +63,32 @@ def find_recognizers(run_dir: Path) -> dict[str, dict[int, Recognizer]]:
     return found
 
 
+def load_same_backbone(run_dir: Path, config: BackboneConfig) -> Backbone:
+    """The backbone, which must be the one that the run's recognizers were trained on.
+
+    Raises:
+        ValueError: it is another one; features of another CLIP mean nothing to a recognizer.
+    """
+    backbone = load_backbone(config)
+    for path in sorted(run_dir.glob("train/*/settings.json")):
+        inputs = json.loads(path.read_text())["inputs"]
+        changed = differences(to_dict(config), inputs["backbone"])
+        require(
+            inputs["features"] == feature_folder(backbone),
+            f"{path.parent} was trained on features of another backbone "
+            f"({'; '.join(changed) or 'same name, other weights'}). Give the one it was trained "
+            "on: --model, --pretrained, --dense-features, --precision.",
+        )
+    return backbone
+
+
 def run(options: Options, test: TestFeatures | None = None) -> dict[str, Any]:
     """Evaluates and returns method -> mAP mean, std, seeds, per-seed and per-class numbers."""
-    recognizers = find_recognizers(Path(options.run))
+    run_dir = Path(options.run)
+    recognizers = find_recognizers(run_dir)
     if test is None:
-        test = test_set_features(
-            options.test_set, options.test_root, load_backbone(options.backbone)
-        )
+        backbone = load_same_backbone(run_dir, options.backbone)
+        test = test_set_features(options.test_set, options.test_root, backbone)
     methods: dict[str, Any] = {}
     definition = ""
     for method, by_seed in recognizers.items():
@@ -98,7 +118,7 @@ def run(options: Options, test: TestFeatures | None = None) -> dict[str, Any]:
         "class_names": list(test.class_names),
         "methods": methods,
     }
-    (Path(options.run) / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
+    (run_dir / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
     return result
 
 

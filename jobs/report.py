@@ -22,9 +22,9 @@ import torch
 import tyro
 
 from jobs._job import run_job
-from jobs.evaluate import find_recognizers
-from t2ipal.config import to_dict
-from t2ipal.features import BackboneConfig, load_backbone
+from jobs.evaluate import find_recognizers, load_same_backbone
+from t2ipal.config import require, to_dict
+from t2ipal.features import BackboneConfig
 from t2ipal.pictovoc import WEIGHTS_DIR
 from t2ipal.pictovoc.checks import judged_share
 from t2ipal.recognizer import Recognizer
@@ -62,8 +62,8 @@ class Options:
 
     run: str
     """Folder of the run."""
-    test_set: str = "pictovoc"
-    """Test set that the heatmaps are drawn on."""
+    test_set: str | None = None
+    """Test set that the heatmaps are drawn on; None: the one that was evaluated."""
     test_root: str | None = None
     """Folder of a real test set."""
     num_captions: int = 12
@@ -95,7 +95,7 @@ def read_stored_images(store: Store) -> StoredImages:
     images = [image for _, image in pairs]
     if (
         manifest["settings"]["vocabulary"] != "voc2007"
-        or not (WEIGHTS_DIR / "judge").is_dir()
+        or not (WEIGHTS_DIR / "judge" / "judge.safetensors").is_file()
         or not images
     ):
         return StoredImages(captions, labels, images, None, {}, None)
@@ -171,6 +171,9 @@ def run(
     commands: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Writes the page; returns where it is and what it says in short."""
+    for name in ("num_captions", "num_heatmaps"):
+        value = getattr(options, name)
+        require(value > 0, f"{name} must be > 0, got {value}.")
     run_dir, store = Path(options.run), Store(options.run)
     manifest = read_manifest(store)
     names = manifest["class_names"]
@@ -178,13 +181,18 @@ def run(
     if not evaluation_path.is_file():
         raise FileNotFoundError(f"No evaluation.json in {run_dir}. Run jobs/evaluate.py first.")
     evaluation = json.loads(evaluation_path.read_text())
-    stored = stored or read_stored_images(store)
     recognizers = find_recognizers(run_dir)
     best = max(evaluation["methods"], key=lambda name: evaluation["methods"][name]["mean"])
     first = next(iter(recognizers["t2ipal" if "t2ipal" in recognizers else best].values()))
-    test = test or test_set_features(
-        options.test_set, options.test_root, load_backbone(options.backbone)
+    if test is None:
+        backbone = load_same_backbone(run_dir, options.backbone)
+        test_set = options.test_set or evaluation["test_set"]
+        test = test_set_features(test_set, options.test_root, backbone)
+    require(
+        test.class_names == first.config.class_names,
+        f"The run knows other classes than test set {test.name}: draw on the evaluated one.",
     )
+    stored = stored or read_stored_images(store)
     captions = read_stored_captions(store, "all")
     reasons = Counter(r for r in captions["reason"].to_pylist() if r)
     kept = len(captions) - sum(n for reason, n in reasons.items() if reason != "not chosen")

@@ -12,7 +12,7 @@ The same command again goes on where it was left. The last line of the output is
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -63,10 +63,19 @@ class Options:
 
 
 def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
-    """`name=value` words as a mapping; values are read as YAML."""
+    """`name=value` words as a mapping; values are read as YAML, and 1e-3 as a number too."""
+    values: dict[str, Any] = {}
     for change in changes:
-        require("=" in change, f"A change must read name=value, got {change!r}.")
-    return {name: yaml.safe_load(value) for name, _, value in (c.partition("=") for c in changes)}
+        name, equals, text = change.partition("=")
+        require(bool(equals), f"A change must read name=value, got {change!r}.")
+        try:
+            values[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{change!r} has no value that YAML can read: {error}") from error
+        if isinstance(values[name], str):
+            with suppress(ValueError):  # YAML 1.1 takes 1e-3 for text
+                values[name] = float(text)
+    return values
 
 
 def load_inputs(
@@ -78,6 +87,8 @@ def load_inputs(
 
 def plan_runs(options: Options, settings: dict[str, Any]) -> list[TrainingRun]:
     """One training run for each method and seed; methods without training need one seed only."""
+    chosen_both = bool(options.seeds) and bool(options.methods)
+    require(chosen_both, "Give at least one method and one seed.")
     runs = []
     names = tuple(settings["class_names"]), tuple(settings["prompt_names"])
     for method in options.methods:
@@ -94,10 +105,7 @@ def plan_runs(options: Options, settings: dict[str, Any]) -> list[TrainingRun]:
 
 def run(options: Options) -> dict[str, Any]:
     """Extracts what features are missing, trains, and returns the summary."""
-    require(
-        len(options.seeds) > 0 and len(options.methods) > 0,
-        "Give at least one method and one seed.",
-    )
+    require(options.num_workers >= 0, f"num_workers must be >= 0, got {options.num_workers}.")
     store = Store(options.run, options.endpoint_url)
     runs = plan_runs(options, read_manifest(store)["settings"])
     require(
@@ -105,8 +113,10 @@ def run(options: Options) -> dict[str, Any]:
         "output must be a local folder where the run is in a bucket: give --output.",
     )
     output = Path(options.output or f"{options.run}/train")
-    with nullcontext() if options.num_workers == 0 else connect(least_cpus=options.num_workers):
-        workers = 0 if options.num_workers == 0 else None
+    workers = 0 if options.num_workers == 0 else None
+    least_gpus = options.num_workers if options.use_gpu else 0
+    session = connect(least_cpus=max(options.num_workers, 1), least_gpus=least_gpus)
+    with nullcontext() if workers == 0 else session:
         folder = extract_run(store, options.backbone, num_workers=workers, progress=True)
         inputs = partial(load_inputs, store.uri, options.endpoint_url, options.backbone, folder)
         results = train_runs(

@@ -7,9 +7,10 @@ logs (TensorBoard, CSV, JSON) lie under `run`/tune. The last line of the output 
 """
 
 import json
+import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ import tyro
 
 from jobs._job import run_job
 from jobs.train import parse_changes
-from t2ipal.config import override
+from t2ipal.config import differences, override, require, to_dict
 from t2ipal.engine.extraction import extract_run
 from t2ipal.engine.search import run_search
 from t2ipal.engine.session import connect
@@ -60,22 +61,49 @@ class Options:
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
 
 
+def keep_settings(output: Path, settings: dict[str, Any]) -> None:
+    """Writes what is searched beside the trials, unless those there are of another search.
+
+    Raises:
+        ValueError: they are; every difference is named.
+    """
+    path = output / "settings.json"
+    if path.is_file() and (output / "trials.json").is_file():
+        changed = differences(settings, json.loads(path.read_text()))
+        require(
+            not changed,
+            f"{output} holds another search ({'; '.join(changed)}). Use another output folder or "
+            "remove it.",
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings, indent=2) + "\n")
+
+
 def run(options: Options) -> dict[str, Any]:
     """Checks the space, extracts what features are missing, searches, and returns the summary."""
+    cpus, gpus = options.cpus_per_trial, options.gpus_per_trial
+    require(cpus > 0, f"cpus_per_trial must be > 0, got {cpus}.")
+    require(gpus >= 0, f"gpus_per_trial must be >= 0, got {gpus}.")
     store = Store(options.run, options.endpoint_url)
     settings = read_manifest(store)["settings"]
     names = tuple(settings["class_names"]), tuple(settings["prompt_names"])
     start = override(recipe(options.method, options.data_set, *names), parse_changes(options.set))
     space = load_space(options.space, start)
     if options.num_samples is not None:
-        space = override(space, {"num_samples": options.num_samples})
+        space = replace(space, num_samples=options.num_samples)
+    require(
+        options.output is not None or "://" not in options.run,
+        "output must be a local folder where the run is in a bucket: give --output.",
+    )
     output = Path(options.output or f"{options.run}/tune")
-    with connect():
+    with connect(least_cpus=math.ceil(cpus), least_gpus=gpus):
         folder = extract_run(store, options.backbone, progress=True)
+        searched = {"search": to_dict(space), "recipe": to_dict(start), "features": folder}
+        keep_settings(output, searched)
         data = read_training_features(store, folder)
         result = run_search(
             space, start, data, partial(load_backbone, options.backbone), output,
-            cpus_per_trial=options.cpus_per_trial, gpus_per_trial=options.gpus_per_trial, verbose=1,
+            cpus_per_trial=cpus, gpus_per_trial=gpus, verbose=1,
         )  # fmt: skip
     return {
         "output": str(output),

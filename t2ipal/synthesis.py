@@ -5,12 +5,15 @@ Owns loading a pipeline and the randomness of a sample. Knows nothing of stores,
 
 import hashlib
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from safetensors import SafetensorError
 
 from t2ipal.config import one_of, require
 from t2ipal.pictovoc import WEIGHTS_DIR
@@ -24,6 +27,8 @@ SCHEDULERS = {
     "unipc": "UniPCMultistepScheduler",
 }
 """Option -> diffusers' class; `default` is what the pipeline's folder names."""
+MISFITS = ("size mismatch", "mismatched", "expected shape", "Unable to load weights")
+"""Words of diffusers and transformers where a file of weights is damaged or of another shape."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class SynthesisConfig:
     seed: int = 0
     """Seed of the run; a sample's own is sha256(seed, caption id, k)."""
     batch_size: int = 16
-    """Images generated at once; in half precision it shows in an image's last bits."""
+    """Images generated at once; it shows in an image's last bits, most of all in half precision."""
     precision: str = "bf16"
     """fp32, bf16 or fp16."""
     jpeg_quality: int = 95
@@ -91,7 +96,7 @@ class Synthesizer:
 
         Raises:
             FileNotFoundError: the folder, or a file in it, is missing.
-            ValueError: the weights do not fit the configuration.
+            ValueError: the weights are damaged, incomplete or do not fit the configuration.
         """
         import torch
 
@@ -153,6 +158,25 @@ def _fault(image: np.ndarray, flagged: bool) -> str:
     return ""
 
 
+@contextmanager
+def _remarks() -> Iterator[list[str]]:
+    """Collects what diffusers and transformers have to say, in place of printing it."""
+    remarks: list[str] = []
+    listener = logging.Handler(logging.WARNING)
+    listener.emit = lambda record: remarks.append(record.getMessage())
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [listener], False
+        logger.setLevel(logging.WARNING)
+    try:
+        yield remarks
+    finally:
+        for logger, (handlers, level, propagate) in zip(loggers, before):
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
+
+
 def load_pipeline(config: SynthesisConfig, dtype: Any) -> Any:
     """The diffusers pipeline that `config` names, with its scheduler, from safetensors only."""
     from t2ipal.torchvision_repair import repair_torchvision
@@ -170,21 +194,37 @@ def load_pipeline(config: SynthesisConfig, dtype: Any) -> Any:
             f"A pipeline folder must hold model_index.json; {source} does not. "
             "Give a folder written by diffusers' save_pretrained, a hub name, or pictovoc."
         )
-    logging.getLogger("diffusers").setLevel(logging.ERROR)
     diffusers.utils.logging.disable_progress_bar()
-    try:
-        pipeline = diffusers.DiffusionPipeline.from_pretrained(
-            str(source), revision=config.revision, dtype=dtype, use_safetensors=True,
-        )  # fmt: skip
-    except (OSError, RuntimeError, ValueError) as error:
-        text = " ".join(str(error).split())
-        if any(sign in text for sign in ("size mismatch", "mismatched", "shape")):
-            raise ValueError(
-                f"The weights in {source} do not fit their configuration: {text}"
-            ) from error
-        raise FileNotFoundError(f"The pipeline {source} could not be loaded: {text}") from error
+    with _remarks() as remarks:
+        try:
+            pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(
+                str(source), revision=config.revision, dtype=dtype, use_safetensors=True,
+            )  # fmt: skip
+        except (OSError, RuntimeError, ValueError, AttributeError, SafetensorError) as error:
+            text = " ".join(" ".join([str(error), *remarks]).split())
+            if isinstance(error, SafetensorError) or any(sign in text for sign in MISFITS):
+                raise ValueError(f"The weights in {source} do not fit: {text}") from error
+            raise FileNotFoundError(f"The pipeline {source} could not be loaded: {text}") from error
+    _require_complete(pipeline, str(source), remarks)
     if config.scheduler != "default":
         kind = getattr(diffusers, SCHEDULERS[config.scheduler])
         pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
+    logging.getLogger("diffusers").setLevel(logging.ERROR)
     return pipeline
+
+
+def _require_complete(pipeline: Any, source: str, remarks: list[str]) -> None:
+    """Raises where a library filled in random weights, or a tokenizer that knows no words."""
+    for remark in remarks:
+        missing = "newly initialized" in remark
+        require(
+            not missing, f"The weights in {source} must be complete: {' '.join(remark.split())}"
+        )
+    for name, part in pipeline.components.items():
+        if name.startswith("tokenizer") and part is not None and not _knows_words(part):
+            raise FileNotFoundError(f"No vocabulary of the {name} in {source}. Add its files.")
+
+
+def _knows_words(tokenizer: Any) -> bool:
+    return len(tokenizer.get_vocab()) > len(tokenizer.all_special_tokens)

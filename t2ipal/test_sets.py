@@ -12,7 +12,7 @@ from t2ipal.config import require
 from t2ipal.extraction import batched, image_set, load_photograph
 from t2ipal.features import Backbone, FeatureSet
 from t2ipal.pictovoc import checks
-from t2ipal.pictovoc.scenes import CLASS_NAMES
+from t2ipal.pictovoc.scenes import CLASS_NAMES, TEST_SCENES
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def test_set_features(
         FileNotFoundError: `root` does not hold it.
     """
     if name == "pictovoc":
-        images, _ = checks.test_scenes()
+        images, _ = checks.test_scenes(TEST_SCENES)
         features = checks.test_features(backbone)
         return TestFeatures(name, CLASS_NAMES, features, None, list(images[:num_previews]))
     require(root is not None, f"Test set {name} needs its folder: give --test-root.")

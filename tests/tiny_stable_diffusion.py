@@ -1,8 +1,65 @@
-"""A Stable Diffusion of a few thousand random weights, in diffusers' own folder format."""
+"""Stable Diffusions of a few thousand random weights, in diffusers' own folder format."""
 
 import json
 import string
 from pathlib import Path
+from typing import Any
+
+LETTERS = string.ascii_lowercase + string.digits + ".,'-"
+TOKENS = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import CLIPTokenizer
+
+    words = folder / "words"
+    words.mkdir(parents=True, exist_ok=True)
+    (words / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(TOKENS)}))
+    (words / "merges.txt").write_text("#version: 0.2\n")
+    return CLIPTokenizer(str(words / "vocab.json"), str(words / "merges.txt"), model_max_length=77)
+
+
+def _text_config(**changes: Any) -> Any:
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig(
+        vocab_size=len(TOKENS),
+        hidden_size=8,
+        intermediate_size=8,
+        num_attention_heads=2,
+        num_hidden_layers=1,
+        bos_token_id=len(TOKENS) - 2,
+        eos_token_id=len(TOKENS) - 1,
+        pad_token_id=len(TOKENS) - 1,
+        **changes,
+    )
+
+
+def _vae() -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(4, 4),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=2,
+    )
+
+
+def _unet(**changes: Any) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(4, 8),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=2,
+        norm_num_groups=2,
+        **{"cross_attention_dim": 8, **changes},
+    )
 
 
 def write_tiny_stable_diffusion(folder: Path) -> Path:
@@ -11,63 +68,48 @@ def write_tiny_stable_diffusion(folder: Path) -> Path:
 
     repair_torchvision()
     import torch
-    from diffusers import (
-        AutoencoderKL,
-        DDIMScheduler,
-        StableDiffusionPipeline,
-        UNet2DConditionModel,
-    )
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+    from transformers import CLIPTextModel
 
-    letters = string.ascii_lowercase + string.digits + ".,'-"
-    tokens = [
-        *letters,
-        *(f"{letter}</w>" for letter in letters),
-        "<|startoftext|>",
-        "<|endoftext|>",
-    ]
-    words = folder / "words"
-    words.mkdir(parents=True)
-    (words / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
-    (words / "merges.txt").write_text("#version: 0.2\n")
     torch.manual_seed(0)
     pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL(
-            block_out_channels=(4, 4),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            latent_channels=4,
-            norm_num_groups=2,
-        ),
-        text_encoder=CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokens),
-                hidden_size=8,
-                intermediate_size=8,
-                num_attention_heads=2,
-                num_hidden_layers=1,
-                bos_token_id=len(tokens) - 2,
-                eos_token_id=len(tokens) - 1,
-                pad_token_id=len(tokens) - 1,
-            )
-        ),
-        tokenizer=CLIPTokenizer(
-            str(words / "vocab.json"), str(words / "merges.txt"), model_max_length=77
-        ),
-        unet=UNet2DConditionModel(
-            sample_size=16,
-            block_out_channels=(4, 8),
-            layers_per_block=1,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            cross_attention_dim=8,
-            attention_head_dim=2,
-            norm_num_groups=2,
-        ),
+        vae=_vae(),
+        text_encoder=CLIPTextModel(_text_config()),
+        tokenizer=_tokenizer(folder),
+        unet=_unet(),
         scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def write_tiny_stable_diffusion_xl(folder: Path) -> Path:
+    """The same of Stable Diffusion XL: two text encoders, and the image size as a condition."""
+    from t2ipal.torchvision_repair import repair_torchvision
+
+    repair_torchvision()
+    import torch
+    from diffusers import DDIMScheduler, StableDiffusionXLPipeline
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    torch.manual_seed(0)
+    pipeline = StableDiffusionXLPipeline(
+        vae=_vae(),
+        text_encoder=CLIPTextModel(_text_config()),
+        text_encoder_2=CLIPTextModelWithProjection(_text_config(projection_dim=8)),
+        tokenizer=_tokenizer(folder),
+        tokenizer_2=_tokenizer(folder),
+        unet=_unet(
+            cross_attention_dim=16,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=4,
+            projection_class_embeddings_input_dim=6 * 4 + 8,
+        ),
+        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
+        add_watermarker=False,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
     return folder

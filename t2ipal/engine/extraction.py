@@ -1,5 +1,6 @@
 """Ray Data around `t2ipal.extraction`: feature shards computed by a pool of actors."""
 
+import dataclasses
 import os
 from typing import Any, cast
 
@@ -42,10 +43,11 @@ def extract_run(
         num_workers: actors; None: as many as the cluster holds, at most one a shard; 0: none, all
             is computed in this process without Ray.
         cpus_per_worker: cores, and threads, of each.
-        gpus_per_worker: GPUs of each; None: 1 where there are GPUs, else 0.
+        gpus_per_worker: GPUs of each; None: 1 where the backbone's device is one, else 0.
         progress: show a bar of shards.
     """
-    backbone = load_backbone(config)
+    here = config if num_workers == 0 else dataclasses.replace(config, device="cpu")
+    backbone = load_backbone(here)
     folder = feature_folder(backbone)
     tasks = feature_tasks(store, folder)
     if not tasks:
@@ -58,10 +60,12 @@ def extract_run(
                 bar.update()
             return folder
         resources = ray.cluster_resources()
-        gpus = (
-            gpus_per_worker if gpus_per_worker is not None else float(resources.get("GPU", 0) > 0)
-        )
+        gpus, num_gpus = gpus_per_worker, resources.get("GPU", 0)
+        if gpus is None:
+            gpus = float(config.device != "cpu" and num_gpus > 0)
         room = int(resources.get("CPU", os.cpu_count() or 1) // cpus_per_worker)
+        room = min(room, int(num_gpus // gpus)) if gpus > 0 else room
+        ray.data.DataContext.get_current().enable_progress_bars = False
         size = min(num_workers or max(room, 1), len(tasks))
         rows = [{"kind": task.kind, "name": task.name} for task in tasks]
         dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(

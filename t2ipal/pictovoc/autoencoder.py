@@ -41,7 +41,7 @@ class AutoencoderConfig:
 
     optim: PretrainConfig = field(
         default_factory=lambda: PretrainConfig(
-            1500, 32, learning_rate=1.5e-3, warmup_steps=100, ema_decay=0.995
+            3300, 32, learning_rate=1.5e-3, warmup_steps=100, ema_decay=0.995
         )
     )
     """Steps, batch and learning rate."""

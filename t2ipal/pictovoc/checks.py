@@ -30,9 +30,9 @@ PROMPT_NAMES = tuple(
 
 @cache
 def test_scenes(
-    count: int = TEST_SCENES,
+    count: int,
 ) -> tuple[UInt8[np.ndarray, "n side side 3"], UInt8[np.ndarray, "n classes"]]:
-    """Images and labels of the fixed test split."""
+    """Images and labels of the first scenes of the fixed test split."""
     scenes = [draw_scene("test", index) for index in range(count)]
     return np.stack([s.image for s in scenes]), np.stack([s.labels for s in scenes])
 
@@ -70,7 +70,7 @@ def check_clip(models_dir: Path, model: str | None = None) -> dict[str, float]:
 
 def check_judge(models_dir: Path) -> dict[str, float]:
     """mAP on the test scenes and how often a present, or an absent, class is called present."""
-    images, labels = test_scenes()
+    images, labels = test_scenes(TEST_SCENES)
     probs = load_judge(models_dir / "judge").probs(images)
     found = probs > NAMED_THRESHOLD
     return {
@@ -88,7 +88,7 @@ def check_autoencoder(models_dir: Path, count: int = 500) -> dict[str, float]:
     from diffusers import AutoencoderKL
 
     vae = AutoencoderKL.from_pretrained(
-        models_dir / "stable-diffusion" / "vae", torch_dtype=torch.float32
+        models_dir / "stable-diffusion" / "vae", dtype=torch.float32
     )
     pixels = scene_pixels("test", 0, count)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

@@ -5,6 +5,7 @@ loads it as it loads any other.
 """
 
 import gzip
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from t2ipal.config import require
 from t2ipal.features import Backbone
 from t2ipal.pictovoc.autoencoder import LATENT_CHANNELS, LATENT_SIDE, to_pixels
 from t2ipal.pictovoc.captions import caption_scene
@@ -57,12 +59,10 @@ class DiffusionConfig:
     """How the small UNet is trained."""
 
     optim: PretrainConfig = field(
-        default_factory=lambda: PretrainConfig(
-            6000, 128, learning_rate=6e-4, ema_decay=0.999, checkpoint_steps=200
-        )
+        default_factory=lambda: PretrainConfig(2300, 128, ema_decay=0.998)
     )
     """Steps, batch (over all processes together) and learning rate."""
-    num_scenes: int = 120_000
+    num_scenes: int = 40_000
     """Scenes whose latents are cached; training passes over them again and again."""
     captions_per_scene: int = 4
     """Captions written for each scene; one of them is drawn each time."""
@@ -70,6 +70,10 @@ class DiffusionConfig:
     """Share of samples trained with the empty caption, for classifier-free guidance."""
     min_snr_gamma: float = 5.0
     """Caps the loss weight of nearly clean samples (min-SNR weighting)."""
+
+    def __post_init__(self) -> None:
+        scenes, batch = self.num_scenes, self.optim.batch_size
+        require(scenes >= batch, f"num_scenes must be >= {batch}, a batch, got {scenes}.")
 
 
 def text_encoder_from(backbone: Backbone) -> Any:
@@ -134,9 +138,27 @@ def clip_tokenizer() -> Any:
 
 
 def cache_latents(vae: Any, config: DiffusionConfig, work_dir: Path) -> list[Path]:
-    """Encodes the first train scenes by chunks; each process its share, finished ones stay."""
+    """Encodes the first train scenes by chunks; each process its share, finished ones stay.
+
+    Raises:
+        ValueError: `work_dir` holds latents of another autoencoder.
+    """
     rank, world = rank_and_world()
     work_dir.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    for value in vae.state_dict().values():
+        digest.update(value.cpu().numpy().tobytes())
+    made_with = {"autoencoder": digest.hexdigest(), "captions_per_scene": config.captions_per_scene}
+    note = work_dir / "latents.json"
+    if note.exists():
+        require(
+            json.loads(note.read_text()) == made_with,
+            f"{work_dir} must hold latents of this autoencoder and these captions_per_scene, but "
+            "they were made with others. Give another --work-dir or remove latents* from it.",
+        )
+    elif rank == 0:
+        note.with_suffix(".tmp").write_text(json.dumps(made_with) + "\n")
+        note.with_suffix(".tmp").rename(note)
     chunks = -(-config.num_scenes // CHUNK_SCENES)
     paths = [work_dir / f"latents-{chunk:05d}.safetensors" for chunk in range(chunks)]
     for chunk in tqdm(range(rank, chunks, world), desc="latents", mininterval=10, disable=rank > 0):
@@ -152,7 +174,8 @@ def cache_latents(vae: Any, config: DiffusionConfig, work_dir: Path) -> list[Pat
                 )
             pixels = to_pixels(np.stack([scene.image for scene in scenes]))
             with torch.no_grad(), torch.autocast(vae.device.type, torch.bfloat16):
-                latents.append(vae.encode(pixels.to(vae.device)).latent_dist.mean.cpu().half())
+                mean = vae.encode(pixels.to(vae.device)).latent_dist.mean
+                latents.append(mean.cpu().half().contiguous())
         paths[chunk].with_suffix(".json").write_text(json.dumps(captions))
         partial = paths[chunk].with_suffix(f".tmp{rank}")
         save_file({"latents": torch.cat(latents)}, partial)
@@ -201,7 +224,7 @@ def train_diffusion(
         UNet2DConditionModel,
     )
 
-    vae: Any = AutoencoderKL.from_pretrained(vae_dir, torch_dtype=torch.float32)
+    vae: Any = AutoencoderKL.from_pretrained(vae_dir, dtype=torch.float32)
     vae.to(device).eval()
     paths = cache_latents(vae, config, work_dir)
     rank, world = rank_and_world()

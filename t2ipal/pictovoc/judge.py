@@ -26,7 +26,7 @@ class JudgeConfig:
     """How the judge is trained."""
 
     optim: PretrainConfig = field(
-        default_factory=lambda: PretrainConfig(2400, 64, learning_rate=2e-3, ema_decay=0.998)
+        default_factory=lambda: PretrainConfig(1500, 64, learning_rate=2e-3, ema_decay=0.998)
     )
     """Steps, batch and learning rate."""
     blur_share: float = 0.3

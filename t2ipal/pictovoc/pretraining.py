@@ -109,6 +109,7 @@ def train_steps(
     ]
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
     averages = {key: value.clone() for key, value in model.state_dict().items()}
+    terms: dict[str, float] = {}
     first, seconds, settings = 0, 0.0, fingerprint(to_dict(config))
     if path.exists():
         saved = torch.load(path, weights_only=True, map_location="cpu")
@@ -118,8 +119,9 @@ def train_steps(
         )
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
-        averages, first, seconds = saved["averages"], saved["step"], saved["seconds"]
-    terms: dict[str, float] = {}
+        for key, value in averages.items():
+            value.copy_(saved["averages"][key])
+        first, seconds, terms = saved["step"], saved["seconds"], saved.get("terms", {})
     rank, world = rank_and_world()
     started = time.monotonic() - seconds
     model.train()
@@ -161,7 +163,7 @@ def train_steps(
                 "optimizer": optimizer.state_dict(),
                 "averages": averages,
             }
-            state |= {"step": step + 1, "seconds": seconds, "settings": settings}
+            state |= {"step": step + 1, "seconds": seconds, "settings": settings, "terms": terms}
             torch.save(state, path.with_suffix(".tmp"))
             os.replace(path.with_suffix(".tmp"), path)
     if config.ema_decay:

@@ -1,0 +1,91 @@
+import json
+import re
+
+import pytest
+from small_run import few_scenes, write_random_judge
+from tiny_clip import write_tiny_clip
+
+from jobs import demo, report
+from t2ipal.pictovoc import checks
+from t2ipal.store import Store, read_manifest, read_rows, read_stored_captions
+
+METHODS = ("zsclip", "tai_dpt", "t2ipal")
+STAGES = {"captions", "synthesis", "features_and_training", "evaluation", "report"}
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A CLIP that was never trained, a judge alike, and a short test set."""
+    write_random_judge(tmp_path)
+    monkeypatch.setattr(report, "WEIGHTS_DIR", tmp_path)
+    monkeypatch.setattr(checks, "test_scenes", lambda count: few_scenes())
+    return str(write_tiny_clip(tmp_path / "clip"))
+
+
+def stored(folder):
+    """When each file that synthesis and training leave was written."""
+    paths = [p for part in ("images", "features", "train") for p in (folder / part).rglob("*")]
+    return {path: path.stat().st_mtime_ns for path in paths if path.is_file()}
+
+
+def test_the_whole_chain_and_again(ray_session, world, tmp_path, capsys):
+    output = tmp_path / "demo"
+    arguments = ["--output", str(output), "--images", "rendered", "--num-captions", "30"]
+    arguments += ["--images-per-caption", "2", "--seeds", "0", "1", "--backbone.model", world]
+    arguments += ["--set", "training.num_epochs=1"]
+    result = demo.main(arguments)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == json.loads(json.dumps(result))
+    assert 0 <= result["judge_share"] <= 1
+
+    summary = json.loads((output / "summary.json").read_text())
+    assert {*summary} == {"mAP", "num_captions", "num_images", "num_failed", "seconds"}
+    assert {*summary["mAP"]} == {*METHODS}
+    for method, numbers in summary["mAP"].items():
+        assert {*numbers} == {"mean", "std", "seeds"}
+        assert numbers["seeds"] == ([0] if method == "zsclip" else [0, 1])
+        assert 0 < numbers["mean"] < 100 and numbers["std"] >= 0
+    counts = summary["num_captions"], summary["num_images"], summary["num_failed"]
+    assert counts == (30, 60, 0)
+    assert {*summary["seconds"]} == STAGES
+
+    store = Store(output)
+    settings = read_manifest(store)["settings"]
+    assert settings["synthesis"]["pipeline"] == "rendered"
+    assert read_rows(store)["k"].to_pylist() == [0, 1] * 30
+    assert "not chosen" in read_stored_captions(store, "rejected")["reason"].to_pylist()
+    page = (output / "report.html").read_text()
+    assert {*re.findall(r'<section id="(\w+)"', page)} >= {"results", "images", "heatmaps"}
+    assert "python jobs/demo.py --output" in page and "--num-captions 30" in page
+
+    before = stored(output)
+    again = demo.main(arguments)
+    assert stored(output) == before
+    assert again["mAP"] == result["mAP"] and again["num_images"] == 60
+
+    # Another run's settings are refused before anything there is touched.
+    content = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=r"num_captions: 30 there, 29 here"):
+        demo.main([*arguments, "--num-captions", "29"])
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == content
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num-captions", "0"], r"num_captions must be > 0, got 0\."),
+        (["--num-captions", "-5"], r"num_captions must be > 0, got -5\."),
+        (["--num-workers", "-1"], r"num_workers must be >= 0, got -1\."),
+        (["--images-per-caption", "0"], r"images_per_caption must be > 0, got 0\."),
+        (["--methods", "t2pal"], r"Unknown method 't2pal'\. Did you mean 't2ipal'\?"),
+        (["--methods"], r"Give at least one method and one seed\."),
+        (["--set", "method.sharpnes=2"], r"Unknown option .* Did you mean 'method.sharpness'\?"),
+        (["--seeds", "-1"], r"seed must be >= 0, got -1\."),
+        (["--backbone.model", "runs/no"], r"must hold open_clip_config\.json; runs/no does not"),
+    ],
+)
+def test_bad_input_is_named_before_anything_is_made(tmp_path, monkeypatch, flags, message):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--output", "demo", "--num-captions", "2", "--images", "rendered"]
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        demo.main([*arguments, *flags])
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,151 @@
+import json
+import math
+import re
+
+import pytest
+from small_run import few_scenes, small_captions, write_random_judge, write_small_run
+from tiny_clip import write_tiny_clip
+
+from jobs import evaluate, report, train, tune
+from t2ipal.engine.training import load_run
+from t2ipal.pictovoc import checks
+from t2ipal.pictovoc.scenes import CLASS_NAMES
+from t2ipal.store import Store, read_manifest, read_stored_captions
+
+METHODS = ("zsclip", "tai_dpt", "t2ipal")
+RECOGNIZERS = [f"{m}-seed{s}" for m in METHODS[1:] for s in (0, 1)] + ["zsclip-seed0"]
+NUM_CAPTIONS = len(small_captions()) - 1
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(write_tiny_clip(tmp_path_factory.mktemp("clip")))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    write_small_run(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(run, model):
+    """The arguments and the summary of the training that the later stages build on."""
+    arguments = ["--run", str(run), "--model", model, "--num-workers", "0"]
+    arguments += ["--methods", *METHODS, "--seeds", "0", "1", "--set", "training.num_epochs=2"]
+    return arguments, train.main(arguments)
+
+
+@pytest.fixture
+def evaluated(run, model, trained, monkeypatch, capsys):
+    """What the job returns, and the last line that it prints."""
+    monkeypatch.setattr(checks, "test_scenes", lambda count: few_scenes())
+    capsys.readouterr()
+    return evaluate.main(["--run", str(run), "--model", model]), last_line(capsys)
+
+
+def last_line(capsys):
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def times(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_train_and_again(run, trained, capsys):
+    arguments, summary = trained
+    assert summary["output"] == str(run / "train")
+    assert summary["recognizers"] == sorted(RECOGNIZERS)
+    assert {*summary["final_loss"]} == {*RECOGNIZERS} - {"zsclip-seed0"}
+    assert all(math.isfinite(loss) for loss in summary["final_loss"].values())
+    for name in RECOGNIZERS:
+        result = load_run(run / "train" / name)
+        assert result.recognizer.config.class_names == CLASS_NAMES
+        assert len(result.history) == (0 if name.startswith("zsclip") else 2)
+        assert (result.recognizer.prototypes is None) == (not name.startswith("t2ipal"))
+    features = [key for key in Store(run).list(f"{summary['features']}/")]
+    assert len(features) == 1 + len(read_manifest(Store(run))["shards"])
+
+    before = times(run)
+    capsys.readouterr()
+    assert train.main(arguments) == summary
+    assert last_line(capsys) == summary
+    assert times(run) == before
+
+
+def test_changes_are_read_as_numbers_and_words():
+    changes = ["training.lr=1e-3", "method.adapter=none", "training.images_per_caption=null"]
+    changes += ["method.context_init=a photo of a", "method.class_specific_context=true"]
+    assert train.parse_changes(changes) == {
+        "training.lr": 1e-3,
+        "method.adapter": "none",
+        "training.images_per_caption": None,
+        "method.context_init": "a photo of a",
+        "method.class_specific_context": True,
+    }
+
+
+def test_evaluate(run, evaluated):
+    evaluated, printed = evaluated
+    assert evaluated["num_images"] == 150 and evaluated["test_set"] == "pictovoc"
+    assert json.loads((run / "evaluation.json").read_text()) == json.loads(json.dumps(evaluated))
+    assert {*printed} == {*METHODS}
+    for method, numbers in evaluated["methods"].items():
+        seeds = (0,) if method == "zsclip" else (0, 1)
+        assert tuple(numbers["seeds"]) == seeds and len(numbers["mAPs"]) == len(seeds)
+        assert numbers["mean"] == pytest.approx(sum(numbers["mAPs"]) / len(seeds))
+        assert numbers["mean"] == pytest.approx(sum(numbers["per_class"]) / 20, abs=1e-3)
+        assert 0 < numbers["mean"] < 100
+        assert printed[method] == {
+            "mean": numbers["mean"],
+            "std": numbers["std"],
+            "seeds": list(seeds),
+        }
+
+
+def test_report(run, model, evaluated, tmp_path, monkeypatch, capsys):
+    write_random_judge(tmp_path)
+    monkeypatch.setattr(report, "WEIGHTS_DIR", tmp_path)
+    summary = report.main(["--run", str(run), "--model", model, "--num-captions", "3"])
+    assert last_line(capsys) == summary
+    assert summary["report"] == str(run / "report.html")
+    assert summary["num_images"] == 2 * NUM_CAPTIONS
+    assert 0 <= summary["judge_share"] <= 1
+    page = (run / "report.html").read_text()
+    sections = set(re.findall(r'<section id="(\w+)"', page))
+    assert sections >= {"results", "classes", "images", "heatmaps", "notes", "settings"}
+    reasons = read_stored_captions(Store(run), "rejected")["reason"].to_pylist()
+    assert reasons
+    for words in ("TaI-DPT", "T2I-PAL", "ZSCLIP", "A photo of a ", *reasons, *CLASS_NAMES):
+        assert words in page
+    for numbers in evaluated[0]["methods"].values():
+        assert f"{numbers['mean']:.1f}" in page
+    assert page.count("Heatmap of ") >= 6
+
+
+SPACE = """
+searcher: grid
+validation_fraction: 0.3
+space:
+  method.residual_ratio: {grid: [0.0, 1.0]}
+"""
+
+
+def test_tune(ray_session, run, model, tmp_path, capsys):
+    (tmp_path / "space.yaml").write_text(SPACE)
+    arguments = ["--run", str(run), "--model", model, "--space", str(tmp_path / "space.yaml")]
+    arguments += ["--num-samples", "1", "--set", "training.num_epochs=1"]
+    summary = tune.main(arguments)
+    assert last_line(capsys) == summary
+    assert (summary["num_trials"], summary["num_failed"]) == (2, 0)
+    assert summary["output"] == str(run / "tune")
+    trials = json.loads((run / "tune" / "trials.json").read_text())["trials"]
+    assert {trial["values"]["method.residual_ratio"] for trial in trials} == {0.0, 1.0}
+    scores = [trial["validation_mAP"] for trial in trials]
+    assert summary["best"]["validation_mAP"] == max(scores)
+
+    written = (run / "tune" / "trials.json").read_bytes()
+    with pytest.raises(ValueError, match=r"holds another search \(recipe.training.num_epochs: 1 "):
+        tune.main([*arguments[:-1], "training.num_epochs=2"])
+    assert (run / "tune" / "trials.json").read_bytes() == written

@@ -1,0 +1,265 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from tiny_clip import write_tiny_clip
+
+from t2ipal.features import BackboneConfig, load_backbone, text_positions
+from t2ipal.pictovoc import diffusion
+from t2ipal.pictovoc.autoencoder import (
+    AutoencoderConfig,
+    perceptual_loss,
+    reconstruction_loss,
+    scene_pixels,
+    to_images,
+    to_pixels,
+    train_autoencoder,
+)
+from t2ipal.pictovoc.captions import world_captions
+from t2ipal.pictovoc.clip import (
+    END_TOKEN,
+    ClipConfig,
+    _add_stray_words,
+    contrastive_loss,
+    draw_batch,
+    train_clip,
+)
+from t2ipal.pictovoc.diffusion import (
+    PROMPT_TOKENS,
+    DiffusionConfig,
+    cache_latents,
+    clip_tokenizer,
+    rows_of_step,
+    text_encoder_from,
+    train_diffusion,
+    velocity_loss,
+)
+from t2ipal.pictovoc.judge import JudgeConfig, load_judge, train_judge
+from t2ipal.pictovoc.pretraining import PretrainConfig
+from t2ipal.pictovoc.scenes import CLASS_NAMES, draw_scene
+from t2ipal.synthesis import SynthesisConfig, Synthesizer
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    folder = write_tiny_clip(tmp_path_factory.mktemp("clip"))
+    return load_backbone(BackboneConfig(model=str(folder)))
+
+
+def few(num_steps=2, batch_size=4, **changes):
+    return PretrainConfig(num_steps, batch_size, **changes)
+
+
+def test_contrastive_loss():
+    generator = torch.Generator().manual_seed(0)
+    images, texts = (torch.randn(4, 6, generator=generator) for _ in range(2))
+    loss = 0.0
+    for i in range(4):
+        image, text = images[i] / images[i].norm(), texts[i] / texts[i].norm()
+        to_texts = [math.exp(3.0 * float(image @ (t / t.norm()))) for t in texts]
+        to_images = [math.exp(3.0 * float(text @ (v / v.norm()))) for v in images]
+        loss -= (
+            math.log(to_texts[i] / sum(to_texts)) + math.log(to_images[i] / sum(to_images))
+        ) / 8
+    assert float(contrastive_loss(images, texts, torch.tensor(3.0))) == pytest.approx(loss)
+
+
+def test_stray_words_are_put_between_start_and_end(backbone):
+    tokens = backbone.tokenize(["a dog", "two cats on a sofa", "bus"])
+    generator = torch.Generator().manual_seed(0)
+    assert torch.equal(_add_stray_words(tokens, 0.0, generator), tokens)
+    longer = _add_stray_words(tokens, 1.0, generator)
+    for before, after in zip(tokens.tolist(), longer.tolist(), strict=True):
+        end = before.index(END_TOKEN)
+        assert after.index(END_TOKEN) == end + 1 and after[0] == before[0]
+        inserted = [word for word in after[: end + 2] if word not in before]
+        rest = list(after[: end + 2])
+        rest.remove(inserted[0])
+        assert len(inserted) == 1 and rest == before[: end + 1]
+
+
+def test_draw_batch():
+    images, captions, labels = draw_batch("train", 7, 3)
+    assert images.shape == (3, 64, 64, 3) and labels.shape == (3, 20) and len(captions) == 3
+    assert np.array_equal(images[1], draw_scene("train", 8).image)
+    assert np.array_equal(labels[1], draw_scene("train", 8).labels)
+    assert draw_batch("train", 8, 1)[1] == captions[1:2]
+
+
+def test_clip_training_writes_a_backbone(tmp_path):
+    result = train_clip(ClipConfig(few(3)), tmp_path / "work", tmp_path / "clip")
+    assert math.isfinite(result["loss"]) and result["logit_scale"] > 1
+    backbone = load_backbone(BackboneConfig(model=str(tmp_path / "clip")))
+    assert backbone.image_size_px == 128
+    features = backbone.encode_images(torch.from_numpy(draw_batch("test", 0, 2)[0]))
+    assert features.local_features.shape == (2, 16, backbone.embed_dim)
+    # What is in the folder is what was trained, in half precision.
+    trained = torch.load(tmp_path / "work" / "clip.ckpt", weights_only=True)["model"]
+    for name, value in backbone.model.state_dict().items():
+        torch.testing.assert_close(value, trained[name].half().to(value.dtype))
+
+
+def test_pixels_and_images():
+    images = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
+    pixels = to_pixels(images)
+    assert pixels.shape == (2, 3, 4, 4) and pixels.min() >= -1 and pixels.max() <= 1
+    assert np.array_equal(to_images(pixels), images)
+    assert to_images(torch.full((1, 3, 1, 1), 7.0)).max() == 255
+
+
+def test_reconstruction_loss():
+    generator = torch.Generator().manual_seed(0)
+    output, target = (torch.randn(2, 3, 4, 5, generator=generator) for _ in range(2))
+    error = (output - target).numpy()
+    down = [abs(error[:, :, y + 1] - error[:, :, y]).mean() for y in range(3)]
+    right = [abs(error[:, :, :, x + 1] - error[:, :, :, x]).mean() for x in range(4)]
+    expected = abs(error).mean() + 0.3 * (np.mean(down) + np.mean(right)) / 2
+    assert float(reconstruction_loss(output, target, 0.3)) == pytest.approx(expected, rel=1e-5)
+    assert reconstruction_loss(target, target, 1.0) == 0
+
+
+def test_perceptual_loss_reaches_the_output_only(backbone):
+    target = scene_pixels("train", 0, 2).requires_grad_(True)
+    output = scene_pixels("train", 2, 2).requires_grad_(True)
+    assert float(perceptual_loss(backbone, target, target).detach()) == pytest.approx(0, abs=1e-6)
+    loss = perceptual_loss(backbone, output, target)
+    loss.backward()
+    assert loss > 0 and output.grad.abs().sum() > 0
+    assert target.grad is None or target.grad.abs().sum() == 0
+
+
+@pytest.fixture(scope="module")
+def pipeline_dir(tmp_path_factory, backbone):
+    """A Stable Diffusion after two steps of each of its parts."""
+    folder = tmp_path_factory.mktemp("models")
+    config = AutoencoderConfig(few())
+    train_autoencoder(config, backbone, folder / "work", folder / "pipeline")
+    assert json.loads((folder / "pipeline" / "vae.json").read_text())["absolute_error"] > 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(diffusion, "CHUNK_SCENES", 50)
+        train_diffusion(
+            DiffusionConfig(few(), num_scenes=60, captions_per_scene=2),
+            backbone,
+            folder / "pipeline" / "vae",
+            folder / "work",
+            folder / "pipeline",
+        )
+    return folder / "pipeline"
+
+
+def test_synthesizer_loads_what_was_trained(pipeline_dir):
+    config = SynthesisConfig(pipeline=str(pipeline_dir), num_inference_steps=2, precision="fp32")
+    synthesizer = Synthesizer(config, device="cpu")
+    batch = {"caption_id": np.array(["x"]), "caption": np.array(["A dog."]), "k": np.array([0])}
+    made = synthesizer(batch)
+    assert made["image"].shape == (1, 64, 64, 3) and made["status"].tolist() == ["ok"]
+    parts = synthesizer.pipeline
+    assert parts.scheduler.config.prediction_type == "v_prediction"
+    assert parts.tokenizer.model_max_length == PROMPT_TOKENS
+    # Latents have about unit variance after scaling, as the noise schedule takes for granted.
+    with torch.no_grad():
+        latents = parts.vae.encode(scene_pixels("train", 10_000_000, 64)).latent_dist.mean
+    assert float((latents * parts.vae.config.scaling_factor).std()) == pytest.approx(1, abs=0.1)
+
+
+def test_latents_are_cached_and_never_mixed(pipeline_dir, backbone, monkeypatch):
+    from diffusers import AutoencoderKL
+    from safetensors.torch import load_file
+
+    monkeypatch.setattr(diffusion, "CHUNK_SCENES", 50)
+    config = DiffusionConfig(few(), num_scenes=60, captions_per_scene=2)
+    vae = AutoencoderKL.from_pretrained(pipeline_dir / "vae", dtype=torch.float32)
+    paths = cache_latents(vae, config, pipeline_dir.parent / "work")
+    assert [path.name for path in paths] == [f"latents-0000{k}.safetensors" for k in (0, 1)]
+    latents = load_file(paths[1])["latents"]
+    captions = json.loads(paths[1].with_suffix(".json").read_text())
+    assert len(latents) == len(captions) == 50 and {len(row) for row in captions} == {2}
+    with torch.no_grad():
+        direct = vae.encode(scene_pixels("train", 50, 4)).latent_dist.mean
+    torch.testing.assert_close(latents[:4].float(), direct, rtol=0.05, atol=0.05)
+
+    with torch.no_grad():
+        vae.decoder.conv_out.bias.add_(1.0)
+    with pytest.raises(ValueError, match="latents of this autoencoder"):
+        cache_latents(vae, config, pipeline_dir.parent / "work")
+
+
+def test_rows_of_step():
+    for epoch in range(2):
+        parts = [rows_of_step(12, 4, 3 * epoch + place, seed=5) for place in range(3)]
+        assert sorted(torch.cat(parts).tolist()) == list(range(12))
+    first, second = rows_of_step(12, 4, 0, seed=5), rows_of_step(12, 4, 3, seed=5)
+    assert first.tolist() != second.tolist()
+    assert torch.equal(first, rows_of_step(12, 4, 0, seed=5))
+    assert len(set(rows_of_step(13, 4, 2, seed=0).tolist())) == 4  # a rest waits for another pass
+    with pytest.raises(ValueError, match="num_scenes must be >= 128, a batch, got 100"):
+        DiffusionConfig(num_scenes=100)
+
+
+def test_velocity_loss():
+    from diffusers import DDIMScheduler
+
+    generator = torch.Generator().manual_seed(0)
+    predicted, clean, noise = (torch.randn(3, 2, 4, 4, generator=generator) for _ in range(3))
+    alphas = torch.tensor([0.99, 0.5, 0.01])
+    total = 0.0
+    for row, a in enumerate(alphas.tolist()):
+        velocity = math.sqrt(a) * noise[row] - math.sqrt(1 - a) * clean[row]
+        snr = a / (1 - a)
+        weight = min(snr, 5.0) / (snr + 1)
+        total += weight * float((predicted[row] - velocity).square().mean()) / 3
+    assert float(velocity_loss(predicted, clean, noise, alphas, 5.0)) == pytest.approx(total)
+
+    scheduler = DDIMScheduler(**diffusion.NOISE_SCHEDULE)
+    time = torch.tensor([10, 500, 990])
+    exact = scheduler.get_velocity(clean, noise, time)
+    at_time = scheduler.alphas_cumprod[time]
+    assert float(velocity_loss(exact, clean, noise, at_time, 5.0)) == pytest.approx(0, abs=1e-8)
+
+
+def test_text_encoder_gives_the_backbones_hidden_states(backbone):
+    tokens = backbone.tokenize(["a dog", "two cats on a sofa."])
+    ours = text_encoder_from(backbone)(tokens).last_hidden_state
+    theirs = text_positions(backbone.model, backbone.embed_tokens(tokens))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_tokenizer_gives_the_backbones_ids(backbone):
+    texts = [text for _, text in world_captions("test", 60)]
+    texts += ["", "TV monitor's screen, 42 km/h!", "an aeroplane — café"]
+    tokenizer = clip_tokenizer()
+    ours = tokenizer(texts, padding="max_length", truncation=True).input_ids
+    for mine, theirs in zip(ours, backbone.tokenize(texts).tolist(), strict=True):
+        length = theirs.index(END_TOKEN) + 1
+        assert mine[:length] == theirs[:length] and set(mine[length:]) <= {END_TOKEN}
+    cut = tokenizer(["dog " * 99], truncation=True).input_ids[0]
+    assert len(cut) == PROMPT_TOKENS and cut[-1] == END_TOKEN
+
+
+def test_judge_training_writes_a_judge(tmp_path):
+    config = JudgeConfig(few(ema_decay=0.9))
+    result = train_judge(config, tmp_path / "work", tmp_path / "judge")
+    assert math.isfinite(result["loss"])
+    judge = load_judge(tmp_path / "judge")
+    assert not judge.training
+    images = np.stack([draw_scene("test", index).image for index in range(3)])
+    probs = judge.probs(images)
+    assert probs.shape == (3, 20) and ((probs >= 0) & (probs <= 1)).all()
+    assert judge.probs(np.repeat(np.repeat(images, 2, 1), 2, 2)).shape == (3, 20)
+    names = json.loads((tmp_path / "judge" / "config.json").read_text())["class_names"]
+    assert tuple(names) == CLASS_NAMES
+    with pytest.raises(FileNotFoundError, match=r"No judge in .*work\. Run jobs/pretrain_pictovoc"):
+        load_judge(tmp_path / "work")
+
+
+def test_judge_adds_up_the_evidence_of_all_places(tmp_path):
+    train_judge(JudgeConfig(few(1)), tmp_path / "work", tmp_path / "judge")
+    judge = load_judge(tmp_path / "judge")
+    maps = []
+    judge.head.register_forward_hook(lambda module, inputs, output: maps.append(output))
+    with torch.no_grad():
+        logits = judge(scene_pixels("test", 0, 2))
+    assert maps[0].shape == (2, 20, 8, 8)
+    torch.testing.assert_close(logits, maps[0].exp().sum(dim=(2, 3)).log())

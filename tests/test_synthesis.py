@@ -1,0 +1,206 @@
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_stable_diffusion import write_tiny_stable_diffusion, write_tiny_stable_diffusion_xl
+
+from t2ipal.synthesis import SCHEDULERS, SynthesisConfig, Synthesizer, load_pipeline, sample_seed
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_tiny_stable_diffusion(tmp_path_factory.mktemp("pipeline"))
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    """The pipeline's folder, to be damaged."""
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+def config(folder, **changes):
+    values = {"pipeline": str(folder), "num_inference_steps": 2, "precision": "fp32", **changes}
+    return SynthesisConfig(**values)
+
+
+@pytest.fixture(scope="module")
+def synthesizer(folder):
+    return Synthesizer(config(folder), device="cpu")
+
+
+def batch(count=4):
+    return {
+        "caption_id": np.array([f"id {i // 2}" for i in range(count)]),
+        "caption": np.array([f"a dog and {i // 2} cats" for i in range(count)]),
+        "k": np.arange(count) % 2,
+    }
+
+
+def rows(values, index):
+    return {name: column[index] for name, column in values.items()}
+
+
+def assert_same_but_for_rounding(ours, theirs):
+    """Another batch size may take another kernel, and a number at .5 round to the other side."""
+    difference = np.abs(ours.astype(int) - theirs)
+    assert difference.max() <= 1 and difference.mean() < 0.002
+
+
+def test_images_do_not_depend_on_the_batch_they_are_made_in(synthesizer):
+    together = synthesizer(batch(4))
+    assert together["image"].shape == (4, 32, 32, 3) and together["image"].dtype == np.uint8
+    assert together["seed"].dtype == np.uint64
+    assert together["status"].tolist() == ["ok"] * 4 and together["reason"].tolist() == [""] * 4
+    assert together["caption"].tolist() == batch(4)["caption"].tolist()
+    assert len({image.tobytes() for image in together["image"]}) == 4
+    for index in range(4):
+        alone = synthesizer(rows(batch(4), [index]))
+        assert_same_but_for_rounding(alone["image"][0], together["image"][index])
+        assert alone["seed"][0] == together["seed"][index]
+    order = [2, 0, 3, 1]
+    shuffled = synthesizer(rows(batch(4), order))
+    assert_same_but_for_rounding(shuffled["image"], together["image"][order])
+    again = synthesizer(batch(4))
+    np.testing.assert_array_equal(again["image"], together["image"])
+
+
+def test_seeds():
+    assert sample_seed(0, "a", 0) == sample_seed(0, "a", 0)
+    seeds = [sample_seed(s, i, k) for s in (0, 1) for i in ("a", "b", "a\n1") for k in (0, 1)]
+    assert len(set(seeds)) == 12
+    assert all(0 <= seed < 2**63 for seed in seeds)  # what torch and parquet both hold
+
+
+def test_settings_reach_the_image(synthesizer, folder):
+    plain = synthesizer(batch(2))["image"]
+    changes = (
+        {"seed": 1},
+        {"guidance_scale": 7.0},
+        {"num_inference_steps": 3},
+        {"scheduler": "euler"},
+        {"negative_prompt": "a boat"},
+        {"precision": "bf16"},
+    )
+    for change in changes:
+        other = Synthesizer(config(folder, **change), device="cpu")(batch(2))["image"]
+        assert not np.array_equal(other, plain), change
+    larger = Synthesizer(config(folder, image_size_px=48), device="cpu")(batch(1))
+    assert larger["image"].shape == (1, 48, 48, 3)
+
+
+def test_half_precision_on_a_cpu_stays_close(synthesizer, folder):
+    exact = synthesizer(batch(4))["image"].astype(int)
+    half = Synthesizer(config(folder, precision="bf16"), device="cpu")(batch(4))["image"]
+    assert np.abs(half.astype(int) - exact).mean() < 8
+
+
+def test_failed_images_say_why(synthesizer, monkeypatch):
+    class Output:
+        images = np.full((4, 8, 8, 3), 0.5)
+        nsfw_content_detected = (False, False, False, True)
+
+    Output.images[0, 0, 0, 0] = np.nan
+    Output.images[1] = 0.001
+    monkeypatch.setattr(synthesizer, "pipeline", lambda *words, **settings: Output)
+    made = synthesizer(batch(4))
+    assert made["status"].tolist() == ["failed", "failed", "ok", "failed"]
+    reasons = ["not finite", "black", "", "flagged by the safety checker"]
+    assert made["reason"].tolist() == reasons
+    assert made["image"].dtype == np.uint8 and made["image"][2].flat[0] == 128
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images_per_caption": 0}, "images_per_caption must be > 0, got 0"),
+        ({"num_inference_steps": -1}, "num_inference_steps must be > 0, got -1"),
+        ({"batch_size": 0}, "batch_size must be > 0, got 0"),
+        ({"guidance_scale": -0.5}, r"guidance_scale must be >= 0, got -0\.5"),
+        ({"jpeg_quality": 101}, r"jpeg_quality must be in 1\.\.100, got 101"),
+        ({"image_size_px": 60}, "image_size_px must be a positive multiple of 8, got 60"),
+        ({"scheduler": "dmp++"}, r"Unknown scheduler 'dmp\+\+'\. Did you mean 'dpm\+\+'"),
+        ({"precision": "fp8"}, "Unknown precision 'fp8'"),
+        ({"pipeline": ""}, "pipeline must name a model or a folder, got ''"),
+    ],
+)
+def test_config_is_checked(changes, message):
+    with pytest.raises(ValueError, match=message):
+        SynthesisConfig(**changes)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_model_that_predicts_velocity_keeps_doing_so(copy, scheduler):
+    path = copy / "scheduler" / "scheduler_config.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "prediction_type": "v_prediction"}))
+    made = Synthesizer(config(copy, scheduler=scheduler), device="cpu")
+    name = SCHEDULERS[scheduler] or "DDIMScheduler"
+    assert type(made.pipeline.scheduler).__name__ == name
+    assert made.pipeline.scheduler.config.prediction_type == "v_prediction"
+    assert made(batch(1))["status"].tolist() == ["ok"]
+
+
+def test_stable_diffusion_xl(tmp_path):
+    folder = write_tiny_stable_diffusion_xl(tmp_path)
+    made = Synthesizer(config(folder), device="cpu")(batch(2))
+    assert made["image"].shape == (2, 32, 32, 3)
+    assert made["status"].tolist() == ["ok", "ok"]
+
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+TEXT = "text_encoder/model.safetensors"
+
+
+@pytest.mark.parametrize(
+    "missing", ["model_index.json", "unet/config.json", UNET, TEXT, "tokenizer", "vae"]
+)
+def test_missing_files(copy, missing):
+    path = copy / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(FileNotFoundError, match=str(copy)):
+        load_pipeline(config(copy), torch.float32)
+
+
+@pytest.mark.parametrize("weights", [UNET, TEXT])
+def test_damaged_weights(copy, weights):
+    data = (copy / weights).read_bytes()
+    (copy / weights).write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match="do not fit: "):
+        load_pipeline(config(copy), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [("unet", {"cross_attention_dim": 16}), ("text_encoder", {"intermediate_size": 16})],
+)
+def test_weights_of_another_shape(copy, part, change):
+    path = copy / part / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ValueError, match="do not fit: "):
+        load_pipeline(config(copy), torch.float32)
+
+
+@pytest.mark.parametrize("weights", [UNET, TEXT])
+def test_weights_are_never_made_up(copy, weights):
+    tensors = load_file(copy / weights)
+    tensors.pop(max(tensors))
+    save_file(tensors, copy / weights, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"must be complete: .*newly initialized"):
+        load_pipeline(config(copy), torch.float32)
+
+
+def test_no_such_folder():
+    with pytest.raises(FileNotFoundError, match=r"must hold model_index\.json; nowhere does not"):
+        load_pipeline(config("./nowhere"), torch.float32)
+
+
+def test_config_pickles_and_compares(folder):
+    import pickle
+
+    one = config(folder)
+    assert pickle.loads(pickle.dumps(one)) == one
+    assert dataclasses.replace(one, seed=1) != one
