@@ -58,7 +58,7 @@ class Options:
     set: tuple[str, ...] = ()
     """Changes to every recipe, as name=value with dotted names, e.g. method.sharpness=3.5."""
     synthesis: Annotated[SynthesisConfig, FLAT] = field(
-        default_factory=lambda: SynthesisConfig(images_per_caption=4)
+        default_factory=lambda: SynthesisConfig(images_per_caption=4, guidance_scale=7.5)
     )
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
 

@@ -136,7 +136,7 @@ def train_autoencoder(
             "kl": divergence.item(),
         }
 
-    result = train_steps("autoencoder", model, loss_of_step, config.optim, work_dir)
+    result = train_steps("autoencoder", model, loss_of_step, config.optim, work_dir, config)
     if rank_and_world()[0] > 0:
         return result
     with torch.no_grad():

@@ -121,7 +121,7 @@ def train_clip(
         loss = contrastive_loss(visual.float(), texts.float(), scale)
         return loss, {"loss": loss.item(), "logit_scale": scale.item()}
 
-    result = train_steps("clip", model, loss_of_step, config.optim, work_dir)
+    result = train_steps("clip", model, loss_of_step, config.optim, work_dir, config)
     save_clip(model, output_dir)
     return result
 

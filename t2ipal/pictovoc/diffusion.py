@@ -268,7 +268,7 @@ def train_diffusion(
         loss = velocity_loss(predicted, clean, noise, alphas_cumprod[time], config.min_snr_gamma)
         return loss, {"loss": loss.item()}
 
-    result = train_steps("diffusion", unet, loss_of_step, config.optim, work_dir)
+    result = train_steps("diffusion", unet, loss_of_step, config.optim, work_dir, config)
     if rank == 0:
         pipeline = StableDiffusionPipeline(
             vae, text_encoder, tokenizer, unet, noise_scheduler,  # type: ignore[arg-type]

@@ -115,7 +115,7 @@ def train_judge(
         loss = F.binary_cross_entropy_with_logits(logits, labels)
         return loss, {"loss": loss.item()}
 
-    result = train_steps("judge", model, loss_of_step, config.optim, work_dir)
+    result = train_steps("judge", model, loss_of_step, config.optim, work_dir, config)
     output_dir.mkdir(parents=True, exist_ok=True)
     state = {
         k: v.half().contiguous() if v.is_floating_point() else v

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, pi
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,12 +90,15 @@ def train_steps(
     loss_of_step: Callable[[int], tuple[Tensor, dict[str, float]]],
     config: PretrainConfig,
     work_dir: Path,
+    stage_settings: Any = None,
 ) -> dict[str, float]:
     """Trains `model` in place and returns the last step's terms and the seconds it all took.
 
     Args:
         name: of the checkpoint and log in `work_dir`.
         loss_of_step: step -> (loss, terms to log); all its randomness must come from the step.
+        stage_settings: the whole config of the stage where it has more than `config`; a checkpoint
+            made with another one is refused.
 
     Raises:
         ValueError: `work_dir` holds a checkpoint of other settings.
@@ -110,7 +114,7 @@ def train_steps(
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
     averages = {key: value.clone() for key, value in model.state_dict().items()}
     terms: dict[str, float] = {}
-    first, seconds, settings = 0, 0.0, fingerprint(to_dict(config))
+    first, seconds, settings = 0, 0.0, fingerprint(to_dict(stage_settings or config))
     if path.exists():
         saved = torch.load(path, weights_only=True, map_location="cpu")
         require(
