@@ -67,6 +67,8 @@ def field_paths(config: Any, prefix: str = "") -> list[str]:
 
 def _coerce(value: Any, hint: Any, path: str) -> Any:
     """Turns what JSON or YAML gives (lists, ints for floats, dicts) into the annotated type."""
+    if hint is Any:
+        return value
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:

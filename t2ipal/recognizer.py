@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxtyping import Bool, Float
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -202,7 +203,12 @@ class Recognizer:
         if not path.is_file():
             raise FileNotFoundError(f"No recognizer in {directory}. Run jobs/train.py first.")
         config = from_dict(MethodConfig, json.loads(path.read_text()))
-        tensors = load_file(path.with_suffix(".safetensors"))
+        try:
+            tensors = load_file(path.with_suffix(".safetensors"))
+        except SafetensorError as error:
+            raise ValueError(
+                f"The weights in {directory} are damaged ({error}). Run jobs/train.py again."
+            ) from error
         expected = {field.name for field in dataclasses.fields(Recognizer)} - {"config"}
         expected -= {"prototypes"} if config.adapter == "none" else set()
         weights = path.with_suffix(".safetensors").name

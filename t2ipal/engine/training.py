@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+)
 from ray.train.torch import TorchTrainer
 
 from t2ipal.config import differences, fingerprint, require, to_dict
@@ -71,6 +78,7 @@ def train_runs(
 
     Raises:
         ValueError: a folder there that holds a run of other settings.
+        RuntimeError: a worker failed more often than `max_failures`.
     """
     names = [run.name for run in runs]
     require(len(runs) > 0, "There must be runs to train, got none.")
@@ -102,7 +110,10 @@ def train_runs(
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
-    result = trainer.fit()
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as error:
+        raise RuntimeError(f"Training failed: {error.__cause__ or error}") from error
     assert result.checkpoint is not None
     without_checkpoints = shutil.ignore_patterns(f"{CHECKPOINT_NAME}*")
     with result.checkpoint.as_directory() as folder:
