@@ -297,7 +297,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
 
     folder = WEIGHTS_DIR / "clip" if config.model == "pictovoc" else Path(config.model)
     quick_gelu = False
-    if folder.is_dir() or "/" in str(folder):
+    if folder.is_dir() or config.model == "pictovoc" or "/" in config.model:
         for name in ("open_clip_config.json", WEIGHTS_FILE):
             if not (folder / name).is_file():
                 raise FileNotFoundError(
