@@ -38,8 +38,8 @@ FLAT = tyro.conf.arg(name="")
 class Options:
     """Searches the settings of one method on a run's captions and images."""
 
-    run: str
-    """Folder that jobs/synthesize.py filled."""
+    run: str = "runs/demo"
+    """Folder that jobs/synthesize.py (or jobs/demo.py) filled."""
     space: str = "tune_spaces/paper.yaml"
     """What to vary and how: a YAML file."""
     output: str | None = None
