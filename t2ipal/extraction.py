@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
@@ -105,8 +104,8 @@ def text_set(
     starts = range(0, len(texts), BATCH_SIZE)
     parts = [backbone.encode_texts(list(texts[start : start + BATCH_SIZE])) for start in starts]
     length = max(part.mask.shape[1] for part in parts)
-    local = [F.pad(p.local_features, (0, 0, 0, length - p.mask.shape[1])) for p in parts]
-    mask = [F.pad(p.mask, (0, length - p.mask.shape[1])) for p in parts]
+    local = [_padded(part.local_features, length) for part in parts]
+    mask = [_padded(part.mask, length) for part in parts]
     joined = torch.cat([part.global_features for part in parts])
     return FeatureSet(joined.cpu(), torch.cat(local).cpu(), torch.cat(mask).cpu(), labels)
 
@@ -178,7 +177,7 @@ def read_training_features(store: Store, folder: str) -> TrainingFeatures:
 
 
 def _padded(rows: Tensor, length: int) -> Tensor:
-    padding = torch.zeros(len(rows), length - rows.shape[1], *rows.shape[2:], dtype=rows.dtype)
+    padding = rows.new_zeros(len(rows), length - rows.shape[1], *rows.shape[2:])
     return torch.cat([rows, padding], dim=1)
 
 

@@ -1,7 +1,6 @@
 """Features of a test set: the embedded world's scenes, or photographs in a folder of the user's."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 
 from t2ipal.benchmarks import load_test_set
 from t2ipal.config import require
-from t2ipal.extraction import batched, image_set, load_photograph
+from t2ipal.extraction import image_set, load_photograph
 from t2ipal.features import Backbone, FeatureSet
 from t2ipal.pictovoc import checks
 from t2ipal.pictovoc.scenes import CLASS_NAMES, TEST_SCENES
@@ -47,18 +46,11 @@ def test_set_features(
     photographs = load_test_set(name, str(root))
     size = backbone.image_size_px
     previews = [load_photograph(path, size) for path in photographs.image_paths[:num_previews]]
-    parts = [
-        image_set(
-            backbone, [load_photograph(path, size) for path in paths], torch.zeros(len(paths), 1)
-        )
-        for paths in batched(map(Path, photographs.image_paths), 512)
-    ]
-    labels = torch.from_numpy(photographs.labels).float()
-    pooled = torch.cat([part.pooled_features for part in parts if part.pooled_features is not None])
-    joined = [
-        torch.cat([getattr(p, n) for p in parts]) for n in ("global_features", "local_features")
-    ]
-    features = FeatureSet(joined[0], joined[1], None, labels, pooled)
+    features = image_set(
+        backbone,
+        (load_photograph(path, size) for path in photographs.image_paths),
+        torch.from_numpy(photographs.labels).float(),
+    )
     difficult = photographs.difficult.astype(bool)
     return TestFeatures(
         name, photographs.class_names, features, difficult if difficult.any() else None, previews
