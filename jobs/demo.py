@@ -25,7 +25,7 @@ import tyro
 
 from jobs import evaluate, report, train
 from jobs._job import run_job
-from t2ipal.captions import Caption, filter_captions, load_vocabulary
+from t2ipal.captions import Caption, FilterResult, Vocabulary, filter_captions, load_vocabulary
 from t2ipal.config import require
 from t2ipal.engine.session import connect
 from t2ipal.engine.synthesis import RunConfig, SynthesisRequest, synthesize
@@ -63,6 +63,14 @@ class Options:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
 
 
+def choose_captions(num_captions: int) -> tuple[Vocabulary, FilterResult]:
+    """The first captions of the world's validation scenes that name a class of its vocabulary."""
+    vocabulary = load_vocabulary("voc2007")
+    # About 1.2 for each one wanted, since some name no class.
+    rows = world_captions("validation", num_captions + num_captions // 5 + 20)
+    return vocabulary, filter_captions([Caption(*row) for row in rows], vocabulary, num_captions)
+
+
 def run(options: Options, command: str = "python jobs/demo.py") -> dict[str, Any]:
     """Runs every stage; writes the summary, and returns it with the judge's share."""
     require(options.num_captions > 0, f"num_captions must be > 0, got {options.num_captions}.")
@@ -77,11 +85,7 @@ def run(options: Options, command: str = "python jobs/demo.py") -> dict[str, Any
         seconds[stage] = round(time.monotonic() - started, 1)
 
     with timed("captions"):
-        vocabulary = load_vocabulary("voc2007")
-        # About 1.2 for each one wanted, since some name no class.
-        rows = world_captions("validation", options.num_captions + options.num_captions // 5 + 20)
-        captions = [Caption(*row) for row in rows]
-        filtered = filter_captions(captions, vocabulary, options.num_captions)
+        vocabulary, filtered = choose_captions(options.num_captions)
     config, factory = options.synthesis, None
     if options.images == "rendered":
         config, factory = dataclasses.replace(config, pipeline="rendered"), RenderingSynthesizer

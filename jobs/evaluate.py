@@ -37,7 +37,9 @@ class Options:
     run: str
     """Folder of the run."""
     test_set: str = "pictovoc"
-    """pictovoc, voc2007, coco2014, coco2017 or nuswide."""
+    """pictovoc, the embedded world's test scenes; pictovoc_validation; pictovoc_shifted (in other
+    looks); pictovoc_novel, pictovoc_colors, pictovoc_counts (by other classes); or voc2007,
+    coco2014, coco2017, nuswide."""
     test_root: str | None = None
     """Folder of a real test set's images and annotations."""
     skip_difficult: bool = False

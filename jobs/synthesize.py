@@ -46,7 +46,8 @@ class Options:
     output: str
     """Folder of the run: a local path, or s3://bucket/prefix."""
     vocabulary: str = "voc2007"
-    """Classes to look for: voc2007, coco2014, nuswide, or the path of a YAML of your own."""
+    """Classes to look for: voc2007, coco2014, nuswide, pictovoc_novel (the embedded world's things
+    that are no VOC class), or the path of a YAML of your own."""
     num_captions: int | None = None
     """Captions to keep, drawn at random from those that name a class; None: all."""
     caption_seed: int = 0

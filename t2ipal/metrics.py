@@ -1,12 +1,14 @@
-"""Average precision and its mean over classes, in percent, as multi-label recognition reports them.
+"""What is reported of a recognizer, in percent: average precision, and where it looks.
 
 Owns the definitions; knows numpy arrays only. Equal scores keep the order of their rows (a stable
 sort), so the result does not depend on the machine, though it does on the order of tied rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
 from t2ipal.config import require
@@ -68,6 +70,59 @@ def average_precision(
             ranking = ranking[~hard[ranking, index]]
         per_class[index] = 100 * measure(positive[ranking, index])
     return per_class
+
+
+class PointingGame(NamedTuple):
+    """Percent of (image, present class) pairs, mean over classes."""
+
+    accuracy: float
+    """The heatmap's largest location lies on an object of the class."""
+    chance: float
+    """What a location drawn at random would reach."""
+    ceiling: float
+    """What the best location would reach: small objects fall between the locations of a grid."""
+
+
+def pointing_game(
+    heatmaps: Float[np.ndarray, "n classes locations"],
+    boxes: Sequence[Mapping[int, Sequence[tuple[float, float, float, float]]]],
+    side: int,
+) -> PointingGame:
+    """Hits / (hits + misses) of each heatmap's largest location, mean over classes.
+
+    The pointing game of Zhang et al., "Top-down Neural Attention by Excitation Backprop", ECCV
+    2016. A hit has the center of the location inside a box of the class, edge included.
+
+    Args:
+        heatmaps: higher is more; of several largest locations the first counts.
+        boxes: for every image, class index -> x0, y0, x1, y1 of each object of the class, as
+            fractions of the image's sides. Classes that are not there are not asked about.
+        side: locations a row and a column of the grid, which is laid out row by row.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN, or a class without a box.
+    """
+    require(
+        heatmaps.ndim == 3 and heatmaps.shape[2] == side * side and len(heatmaps) == len(boxes),
+        f"heatmaps must be [{len(boxes)} images, classes, {side} x {side} locations], "
+        f"got {heatmaps.shape}.",
+    )
+    require(not np.isnan(heatmaps).any(), "heatmaps must not be NaN.")
+    centers = (np.arange(side) + 0.5) / side
+    y, x = (grid.ravel() for grid in np.meshgrid(centers, centers, indexing="ij"))
+    peaks = heatmaps.argmax(axis=2)
+    pairs: list[list[tuple[bool, float, bool]]] = [[] for _ in range(heatmaps.shape[1])]
+    for row, by_class in enumerate(boxes):
+        for index, places in by_class.items():
+            inside = np.zeros(side * side, dtype=bool)
+            for x0, y0, x1, y1 in places:
+                inside |= (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)
+            hit = bool(inside[peaks[row, index]])
+            pairs[index].append((hit, float(inside.mean()), bool(inside.any())))
+    empty = [index for index, found in enumerate(pairs) if not found]
+    require(not empty, f"The pointing game needs a box of every class, got none of: {empty}.")
+    shares = np.mean([np.mean(found, axis=0) for found in pairs], axis=0)
+    return PointingGame(*(100 * shares).tolist())
 
 
 def _non_interpolated(ranked: NDArray[np.bool_]) -> float:

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from t2ipal.benchmarks import load_test_set
-from t2ipal.config import require
+from t2ipal.benchmarks import TEST_SETS, load_test_set
+from t2ipal.config import one_of, require
 from t2ipal.extraction import image_set, load_photograph
 from t2ipal.features import Backbone, FeatureSet
 from t2ipal.pictovoc import checks
-from t2ipal.pictovoc.scenes import CLASS_NAMES, TEST_SCENES
+from t2ipal.pictovoc.worlds import WORLDS, world_scenes
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,18 @@ class TestFeatures:
 def test_set_features(
     name: str, root: str | None, backbone: Backbone, num_previews: int = 64
 ) -> TestFeatures:
-    """Features and labels of `pictovoc`, or of a benchmark's photographs under `root`.
+    """Features and labels of one of `WORLDS`, or of a benchmark's photographs under `root`.
 
     Raises:
         ValueError: an unknown test set, or a real one without `root`.
         FileNotFoundError: `root` does not hold it.
     """
-    if name == "pictovoc":
-        images, _ = checks.test_scenes(TEST_SCENES)
-        features = checks.test_features(backbone)
-        return TestFeatures(name, CLASS_NAMES, features, None, list(images[:num_previews]))
+    one_of("test set", name, (*WORLDS, *TEST_SETS))
+    if name in WORLDS:
+        scenes = world_scenes(name)
+        features = checks.scene_features(backbone, scenes)
+        previews = list(scenes[0][:num_previews])
+        return TestFeatures(name, WORLDS[name].class_names, features, None, previews)
     require(root is not None, f"Test set {name} needs its folder: give --test-root.")
     photographs = load_test_set(name, str(root))
     size = backbone.image_size_px

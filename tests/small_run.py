@@ -1,9 +1,7 @@
 """A run folder as the jobs leave it, in which every class is named twice; and a short test set."""
 
-from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -13,7 +11,6 @@ from t2ipal.pictovoc import checks
 from t2ipal.pictovoc.captions import world_captions
 from t2ipal.pictovoc.judge import Judge
 from t2ipal.pictovoc.rendering import RenderingSynthesizer
-from t2ipal.pictovoc.scenes import draw_scene
 from t2ipal.store import Store
 from t2ipal.synthesis import SynthesisConfig
 
@@ -42,10 +39,5 @@ def write_random_judge(weights_dir: Path) -> None:
     save_file(Judge().state_dict(), weights_dir / "judge" / "judge.safetensors")
 
 
-@cache
-def few_scenes():
-    """Images and labels of the first 150 test scenes, which show every class."""
-    scenes = [draw_scene("test", index) for index in range(150)]
-    images, labels = (np.stack([getattr(s, name) for s in scenes]) for name in ("image", "labels"))
-    assert labels.any(axis=0).all()
-    return images, labels
+FEW_SCENES = 150
+"""Test scenes that still show every class."""

@@ -2,11 +2,11 @@ import json
 import re
 
 import pytest
-from small_run import few_scenes, write_random_judge
+from small_run import FEW_SCENES, write_random_judge
 from tiny_clip import write_tiny_clip
 
 from jobs import demo, report
-from t2ipal.pictovoc import checks
+from t2ipal.pictovoc.worlds import WORLDS, World
 from t2ipal.store import Store, read_manifest, read_rows, read_stored_captions
 
 METHODS = ("zsclip", "tai_dpt", "t2ipal")
@@ -18,7 +18,7 @@ def world(tmp_path, monkeypatch):
     """A CLIP that was never trained, a judge alike, and a short test set."""
     write_random_judge(tmp_path)
     monkeypatch.setattr(report, "WEIGHTS_DIR", tmp_path)
-    monkeypatch.setattr(checks, "test_scenes", lambda count: few_scenes())
+    monkeypatch.setitem(WORLDS, "pictovoc", World(count=FEW_SCENES))
     return str(write_tiny_clip(tmp_path / "clip"))
 
 

@@ -3,13 +3,13 @@ import math
 import re
 
 import pytest
-from small_run import few_scenes, small_captions, write_random_judge, write_small_run
+from small_run import FEW_SCENES, small_captions, write_random_judge, write_small_run
 from tiny_clip import write_tiny_clip
 
 from jobs import evaluate, report, train, tune
 from t2ipal.engine.training import load_run
-from t2ipal.pictovoc import checks
 from t2ipal.pictovoc.scenes import CLASS_NAMES
+from t2ipal.pictovoc.worlds import WORLDS, World
 from t2ipal.store import Store, read_manifest, read_stored_captions
 
 METHODS = ("zsclip", "tai_dpt", "t2ipal")
@@ -40,7 +40,7 @@ def trained(run, model):
 @pytest.fixture
 def evaluated(run, model, trained, monkeypatch, capsys):
     """What the job returns, and the last line that it prints."""
-    monkeypatch.setattr(checks, "test_scenes", lambda count: few_scenes())
+    monkeypatch.setitem(WORLDS, "pictovoc", World(count=FEW_SCENES))
     capsys.readouterr()
     return evaluate.main(["--run", str(run), "--model", model]), last_line(capsys)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from t2ipal.metrics import average_precision, mean_average_precision
+from t2ipal.metrics import average_precision, mean_average_precision, pointing_game
 
 
 def slow_average_precision(scores, labels, skipped, eleven_point):
@@ -102,3 +102,54 @@ def test_bad_input():
         mean_average_precision(good, labels, class_names=("bird",))
     with pytest.raises(ValueError, match="must be images"):
         mean_average_precision(np.zeros((0, 2)), np.zeros((0, 2)))
+
+
+def test_pointing_game_by_hand():
+    """Two images, two classes, a grid of 2 x 2 whose centers lie at 0.25 and 0.75."""
+    heatmaps = np.zeros((2, 2, 4))
+    heatmaps[0, 0, 1] = 1  # top right
+    heatmaps[1, 0, 2] = 1  # bottom left
+    heatmaps[0, 1] = 5  # everywhere alike: the first, top left, counts
+    top_right, left, sliver = (0.5, 0.0, 1.0, 0.5), (0.0, 0.0, 0.25, 1.0), (0.4, 0.4, 0.6, 0.6)
+    boxes = [{0: [top_right], 1: [left]}, {0: [top_right, sliver], 1: [sliver]}]
+    # Class 0: hit, miss (1/4, 1/4, reachable). Class 1: hit on the edge (2/4); miss, unreachable.
+    assert pointing_game(heatmaps, boxes, 2) == pytest.approx((50, 25, 75))
+    boxes[1][1] = [(0.0, 0.0, 1.0, 1.0)]
+    assert pointing_game(heatmaps, boxes, 2) == pytest.approx((75, 50, 100))
+
+
+def test_pointing_game_against_a_loop():
+    rng = np.random.default_rng(0)
+    heatmaps = rng.random((40, 3, 25))
+    corners = rng.random((40, 3, 2, 2))
+    boxes, hits = [], {0: [], 1: [], 2: []}
+    for image in range(40):
+        boxes.append({})
+        for index in range(3):
+            if rng.random() < 0.3:
+                continue
+            low, high = corners[image, index].min(axis=0), corners[image, index].max(axis=0)
+            boxes[-1][index] = [(*low, *high)]
+            best = max(range(25), key=lambda place: heatmaps[image, index, place])
+            center = np.array([best % 5 + 0.5, best // 5 + 0.5]) / 5
+            hits[index].append(bool((low <= center).all() and (center <= high).all()))
+    result = pointing_game(heatmaps, boxes, 5)
+    assert result.accuracy == pytest.approx(100 * np.mean([np.mean(h) for h in hits.values()]))
+    # What is drawn at random, many times over, reaches chance.
+    drawn = [pointing_game(rng.random((40, 3, 25)), boxes, 5).accuracy for _ in range(200)]
+    assert np.mean(drawn) == pytest.approx(result.chance, abs=1)
+    assert result.chance < result.ceiling <= 100
+
+
+def test_pointing_game_of_bad_input():
+    boxes = [{0: [(0.0, 0.0, 1.0, 1.0)]}]
+    with pytest.raises(
+        ValueError, match=r"\[1 images, classes, 3 x 3 locations\], got \(1, 1, 4\)"
+    ):
+        pointing_game(np.zeros((1, 1, 4)), boxes, 3)
+    with pytest.raises(ValueError, match=r"\[1 images, .* got \(2, 1, 4\)"):
+        pointing_game(np.zeros((2, 1, 4)), boxes, 2)
+    with pytest.raises(ValueError, match="must not be NaN"):
+        pointing_game(np.full((1, 1, 4), np.nan), boxes, 2)
+    with pytest.raises(ValueError, match=r"a box of every class, got none of: \[1\]"):
+        pointing_game(np.zeros((1, 2, 4)), boxes, 2)

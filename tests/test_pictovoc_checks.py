@@ -1,12 +1,17 @@
 import numpy as np
 import pytest
+import torch
 from tiny_clip import write_tiny_clip
+from torch.nn import functional
 
-from t2ipal.captions import load_vocabulary
-from t2ipal.features import BackboneConfig, load_backbone
+from t2ipal.captions import NounFilter, load_vocabulary
+from t2ipal.features import BackboneConfig, TextFeatures, load_backbone
+from t2ipal.metrics import average_precision, mean_average_precision, pointing_game
 from t2ipal.pictovoc import checks
+from t2ipal.pictovoc.captions import world_captions
 from t2ipal.pictovoc.rendering import RenderingSynthesizer
 from t2ipal.pictovoc.scenes import CLASS_NAMES
+from t2ipal.pictovoc.worlds import WORLDS, World, object_boxes, world_scenes
 from t2ipal.synthesis import SynthesisConfig
 
 
@@ -31,13 +36,93 @@ def test_names_are_the_vocabularys():
     assert vocabulary.prompt_names == checks.PROMPT_NAMES
 
 
-def test_zero_shot_scores(tmp_path):
-    backbone = load_backbone(BackboneConfig(model=str(write_tiny_clip(tmp_path))))
-    images = checks.test_features(backbone, 4)
+@pytest.fixture(scope="module")
+def models_dir(tmp_path_factory):
+    """A CLIP that was never trained."""
+    folder = tmp_path_factory.mktemp("models")
+    write_tiny_clip(folder / "clip")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def backbone(models_dir):
+    return load_backbone(BackboneConfig(model=str(models_dir / "clip")))
+
+
+def test_zero_shot_scores(backbone):
+    images = checks.scene_features(backbone, checks.test_scenes(4))
     scores = checks.zero_shot_scores(backbone, images)
     text = backbone.encode_texts(["a photo of a tv monitor."]).global_features[0]
     assert scores.shape == (4, 20)
     assert scores[2, 19] == pytest.approx(float(images.pooled_features[2] @ text), abs=1e-5)
+
+
+def test_check_clip(backbone, models_dir, monkeypatch):
+    """All that it says of the CLIP, on 150 scenes, put together anew."""
+    monkeypatch.setattr(checks, "TEST_SCENES", 150)
+    monkeypatch.setitem(WORLDS, "pictovoc_shifted", World(domain="shifted", count=150))
+    result = checks.check_clip(models_dir)
+    prompts = checks.class_prompts(backbone)
+    looks = {}
+    for name in ("pictovoc", "pictovoc_shifted"):
+        images, labels = world_scenes(name, 150)
+        seen = backbone.encode_images(torch.from_numpy(images))
+        scores = (seen.pooled_features @ prompts.T).numpy()
+        looks[name] = seen, scores, mean_average_precision(scores, labels)
+    seen, scores, score = looks["pictovoc"]
+    labels = world_scenes("pictovoc", 150)[1]
+    heatmaps = torch.einsum("nld,cd->ncl", seen.local_features, prompts)
+    own = heatmaps - heatmaps.mean(dim=1, keepdim=True)  # less what all classes share
+    pointing = pointing_game(own.numpy(), object_boxes(150), 2)
+    captions = [text for _, text in world_captions("test", 150)]
+    texts = backbone.encode_texts(captions).global_features
+    assert result == pytest.approx(
+        {
+            "zero_shot_mAP": score,
+            "worst_class_AP": average_precision(scores, labels).min(),
+            "cosine_of_pairs": float((seen.pooled_features * texts).sum(dim=1).mean()),
+            "cosine_of_prompts": float(scores[labels > 0].mean()),
+            "zero_shot_mAP_shifted": looks["pictovoc_shifted"][2],
+            "pointing_game": pointing.accuracy,
+            "pointing_game_chance": pointing.chance,
+            "pointing_game_ceiling": pointing.ceiling,
+        },
+        rel=1e-3,
+    )
+
+
+def test_caption_map_of_a_clip_that_reads():
+    """Texts as bags of words: a caption is nearest to the prompts whose nouns it says."""
+
+    class Reader:
+        def encode_texts(self, texts):
+            names = checks.PROMPT_NAMES
+            rows = torch.tensor([[float(name in text) for name in names] for text in texts])
+            rows = functional.normalize(rows, dim=1)
+            return TextFeatures(rows, rows[:, None], torch.ones(len(texts), 1, dtype=torch.bool))
+
+    names = checks.PROMPT_NAMES
+    pairs = [(first, (first + 1) % 20) for first in range(20)]
+    captions = [f"a {names[first]} near a {names[second]}" for first, second in pairs]
+    assert checks.caption_mAP(Reader(), captions, pairs) == pytest.approx(100)
+    # One pair further on, each caption is labelled with one noun that it says and one that not.
+    shifted = [pairs[(at + 1) % 20] for at in range(20)]
+    assert 30 < checks.caption_mAP(Reader(), captions, shifted) < 70
+    with pytest.raises(ValueError, match="got none of: tvmonitor"):
+        checks.caption_mAP(Reader(), captions[:18], pairs[:18])
+
+
+def test_check_real_captions(models_dir, tmp_path, backbone):
+    names = checks.PROMPT_NAMES
+    texts = [f"A {first} beside a {second}." for first in names for second in names[::7]]
+    path = tmp_path / "captions.txt"
+    path.write_text("\n".join(["Nothing at all.", *texts]))
+    found = checks.check_real_captions(models_dir, path)
+    verdict = NounFilter(load_vocabulary("voc2007"))
+    expected = checks.caption_mAP(backbone, texts, [verdict(text).labels for text in texts])
+    assert found == {"caption_mAP": pytest.approx(expected), "num_captions": 60}
+    fewer = checks.check_real_captions(models_dir, path, count=59)
+    assert fewer["num_captions"] == 59
 
 
 def test_rendering_draws_what_a_caption_names():

@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from tiny_clip import VIT, write_tiny_clip
 
 from t2ipal.extraction import load_photograph
 from t2ipal.features import BackboneConfig, load_backbone
-from t2ipal.pictovoc import checks
-from t2ipal.pictovoc.scenes import CLASS_NAMES
+from t2ipal.pictovoc import worlds
+from t2ipal.pictovoc.worlds import WORLDS
 from t2ipal.test_sets import test_set_features as set_features
 
 
@@ -25,11 +26,13 @@ def assert_same(ours, theirs):
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_the_worlds_scenes(backbone, monkeypatch):
-    scenes = checks.test_scenes(5)
-    monkeypatch.setattr(checks, "test_scenes", lambda count: scenes)
-    test = set_features("pictovoc", None, backbone, num_previews=3)
-    assert (test.name, test.class_names, test.difficult) == ("pictovoc", CLASS_NAMES, None)
+@pytest.mark.parametrize("name", WORLDS)
+def test_the_worlds_scenes(backbone, monkeypatch, name):
+    monkeypatch.setitem(WORLDS, name, dataclasses.replace(WORLDS[name], count=5))
+    scenes = worlds.world_scenes(name)
+    test = set_features(name, None, backbone, num_previews=3)
+    assert (test.name, test.class_names) == (name, WORLDS[name].class_names)
+    assert test.difficult is None
     images, labels = scenes
     assert np.array_equal(test.features.labels.numpy(), labels)
     seen = backbone.encode_images(torch.from_numpy(images))
@@ -75,6 +78,8 @@ def test_bad_names_and_folders(backbone, voc):
         set_features("voc2007", None, backbone)
     with pytest.raises(ValueError, match=r"Unknown test set 'voc2012'\. Did you mean 'voc2007'"):
         set_features("voc2012", str(voc), backbone)
+    with pytest.raises(ValueError, match=r"Did you mean 'pictovoc_shifted'"):
+        set_features("pictovoc_shift", None, backbone)
     shutil.rmtree(Path(voc) / "VOC2007" / "JPEGImages")
     with pytest.raises(FileNotFoundError, match="000001"):
         set_features("voc2007", str(voc), backbone)

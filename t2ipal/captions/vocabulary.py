@@ -16,7 +16,7 @@ from t2ipal.captions.english import inflections, tokenize
 from t2ipal.config import require, unknown
 
 _FOLDER = Path(__file__).parent / "vocabularies"
-EMBEDDED = ("voc2007", "coco2014", "nuswide")
+EMBEDDED = ("voc2007", "coco2014", "nuswide", "pictovoc_novel")
 _CLASS_FIELDS = ("name", "prompt", "synonyms", "implies")
 
 
@@ -91,7 +91,7 @@ def _forms(noun: str, vocabulary: str) -> list[tuple[str, ...]]:
 
 
 def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
-    """The vocabulary voc2007, coco2014 or nuswide, or the one in a YAML file of the same form.
+    """One of the `EMBEDDED` vocabularies, or the one in a YAML file of the same form.
 
     The form: `name`, `classes` (a list of `name` and optional `prompt`, `synonyms`, `implies`),
     optional `ignored`. A synonym "@dog" stands for the list of that name in

@@ -1,7 +1,13 @@
-"""The world's AutoencoderKL: 64 px scenes to 8x8x32 latents and back, in diffusers' own format."""
+"""The world's autoencoder: 64 px scenes to 16x16 latents and back, in diffusers' AutoencoderTiny.
+
+Eight of the latents' channels say what class is where, the others how it looks. A denoiser then
+decides first what the picture shows, and draws each thing knowing what it is.
+"""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +17,25 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from t2ipal.features import Backbone
 from t2ipal.pictovoc.pretraining import (
     PretrainConfig,
     rank_and_world,
     step_generator,
     train_steps,
 )
-from t2ipal.pictovoc.scenes import draw_scene
+from t2ipal.pictovoc.scenes import CLASS_NAMES, IMAGE_SIZE_PX, Scene, draw_scene
 from t2ipal.torchvision_repair import repair_torchvision
 
-LATENT_CHANNELS, LATENT_SIDE = 32, 8
+LOOK_CHANNELS, CLASS_CHANNELS, LATENT_SIDE = 12, 8, 16
+LATENT_CHANNELS = LOOK_CHANNELS + CLASS_CHANNELS
+CODE_SIZE = 1.5
+"""Size of a class's numbers in the latents; cells without an object are zero."""
 ARCHITECTURE: dict[str, Any] = {
-    "in_channels": 3,
-    "out_channels": 3,
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (16, 32, 64, 128),
-    "layers_per_block": 1,
     "latent_channels": LATENT_CHANNELS,
-    "norm_num_groups": 8,
-    "sample_size": 64,
+    "encoder_block_out_channels": (32,) * 3,
+    "decoder_block_out_channels": (32,) * 3,
+    "num_encoder_blocks": (1, 1, 3),
+    "num_decoder_blocks": (4, 2, 1),
 }
 
 
@@ -41,16 +45,18 @@ class AutoencoderConfig:
 
     optim: PretrainConfig = field(
         default_factory=lambda: PretrainConfig(
-            3300, 32, learning_rate=1.5e-3, warmup_steps=100, ema_decay=0.995
+            5000, 32, learning_rate=2e-3, warmup_steps=200, ema_decay=0.995
         )
     )
     """Steps, batch and learning rate."""
     edge_weight: float = 1.0
     """Weight of the difference of neighboring pixels' differences: keeps outlines sharp."""
-    perceptual_weight: float = 0.5
-    """Weight of the distance between the small CLIP's early feature maps: keeps small things."""
-    kl_weight: float = 1e-4
-    """Weight of the divergence from a unit normal, mean over the latent's numbers."""
+    class_weight: float = 0.05
+    """Weight of the squared error of the class channels that the encoder finds by itself."""
+    latent_noise: float = 0.1
+    """Standard deviation of the noise through which the picture is decoded."""
+    latent_weight: float = 1e-3
+    """Weight of the latents' mean square: holds them near a unit normal's size."""
 
 
 def to_pixels(images: UInt8[np.ndarray, "batch side side 3"]) -> Float[Tensor, "batch 3 side side"]:
@@ -75,72 +81,88 @@ def reconstruction_loss(
     return error.abs().mean() + edge_weight * edges / 2
 
 
-def perceptual_loss(
-    backbone: Backbone,
-    output: Float[Tensor, "batch 3 side side"],
-    target: Float[Tensor, "batch 3 side side"],
-) -> Float[Tensor, ""]:
-    """Squared distance of the visual encoder's channel-normalised maps: stem and two stages."""
-    visual, loss = backbone.model.visual, torch.zeros((), device=output.device)
-    maps = visual.stem(torch.cat([output, target]))
-    for stage in (visual.layer1, visual.layer2):
-        ours, theirs = F.normalize(maps.float(), dim=1).chunk(2)
-        loss = loss + (ours - theirs.detach()).square().sum(dim=1).mean()
-        maps = stage(maps)
-    ours, theirs = F.normalize(maps.float(), dim=1).chunk(2)
-    return loss + (ours - theirs.detach()).square().sum(dim=1).mean()
+def draw_scenes(split: str, first: int, count: int) -> list[Scene]:
+    """Consecutive scenes of a split, without grain and with their class maps."""
+    return [draw_scene(split, first + k, grain=False, with_map=True) for k in range(count)]
 
 
-def scene_pixels(split: str, first: int, count: int) -> Float[Tensor, "batch 3 side side"]:
-    """Consecutive scenes of a split as input of the autoencoder."""
-    return to_pixels(np.stack([draw_scene(split, first + k).image for k in range(count)]))
+def scene_pixels(scenes: Sequence[Scene]) -> Float[Tensor, "batch 3 side side"]:
+    """The pictures of scenes as input of the autoencoder."""
+    return to_pixels(np.stack([scene.image for scene in scenes]))
+
+
+def scene_classes(
+    scenes: Sequence[Scene],
+) -> Float[Tensor, "batch class_channels latent_side latent_side"]:
+    """The class channels of scenes drawn `with_map`: the code of what is in each cell's middle."""
+    cell = IMAGE_SIZE_PX // LATENT_SIDE
+    maps = np.stack([scene.class_map for scene in scenes if scene.class_map is not None])
+    middles = torch.from_numpy(maps[:, cell // 2 :: cell, cell // 2 :: cell]).long()
+    return _class_codes()[middles].permute(0, 3, 1, 2)
+
+
+@torch.no_grad()
+def known_latents(
+    model: Any, scenes: Sequence[Scene]
+) -> Float[Tensor, "batch channels latent_side latent_side"]:
+    """Latents of scenes as the UNet learns them: the look encoded, the classes as they are."""
+    pixels = scene_pixels(scenes).to(model.device)
+    with torch.autocast(model.device.type, torch.bfloat16):
+        look = model.encode(pixels).latents[:, :LOOK_CHANNELS].float().cpu()
+    return torch.cat([look, scene_classes(scenes)], dim=1)
+
+
+@cache
+def _class_codes() -> Float[Tensor, "classes_and_none class_channels"]:
+    """Corners of a cube, any two of them differing in at least two numbers; zeros for no class."""
+    numbers = [n for n in range(2**CLASS_CHANNELS) if n.bit_count() % 2 == 0]
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randperm(len(numbers), generator=generator)[: len(CLASS_NAMES)].tolist()
+    bits = [[(numbers[k] >> bit) & 1 for bit in range(CLASS_CHANNELS)] for k in chosen]
+    corners = (2.0 * torch.tensor(bits) - 1.0) * CODE_SIZE
+    return torch.cat([torch.zeros(1, CLASS_CHANNELS), corners])
 
 
 def train_autoencoder(
-    config: AutoencoderConfig,
-    backbone: Backbone,
-    work_dir: Path,
-    output_dir: Path,
-    device: str = "cpu",
+    config: AutoencoderConfig, work_dir: Path, output_dir: Path, device: str = "cpu"
 ) -> dict[str, float]:
     """Trains the autoencoder (resuming from `work_dir`) and writes the pipeline's `vae` folder."""
     repair_torchvision()
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderTiny
 
     torch.manual_seed(config.optim.seed)
-    # Contiguous memory on purpose: on a CPU the backward of GroupNorm is slow in channels_last.
-    model: Any = AutoencoderKL(**ARCHITECTURE)
-    model.to(device)
+    model: Any = AutoencoderTiny(**ARCHITECTURE)
+    model.to(device, memory_format=torch.channels_last)
     size = config.optim.batch_size
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(config.optim, step)
         rank, world = rank_and_world()
         share = size // world
-        pixels = scene_pixels("train", step * size + rank * share, share).to(device)
+        scenes = draw_scenes("train", step * size + rank * share, share)
+        pixels = scene_pixels(scenes).to(device, memory_format=torch.channels_last)
+        classes = scene_classes(scenes).to(device)
+        shape = (size, LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE)
+        noise = torch.randn(shape, generator=generator)[rank * share : (rank + 1) * share]
         with torch.autocast(device, torch.bfloat16):
-            posterior = model.encode(pixels).latent_dist
-            shape = (size, LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE)
-            noise = torch.randn(shape, generator=generator)[rank * share : (rank + 1) * share]
-            noise = noise.to(device)
-            output = model.decode(posterior.mean + posterior.std * noise).sample.float()
-            seen = perceptual_loss(backbone, output, pixels)
-        loss = reconstruction_loss(output, pixels, config.edge_weight)
-        mean, logvar = posterior.mean.float(), posterior.logvar.float()
-        divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        absolute = F.l1_loss(output.detach(), pixels).item() * 127.5
-        loss = loss + config.perceptual_weight * seen + config.kl_weight * divergence
+            latents = model.encode(pixels).latents
+            look, found = latents.split([LOOK_CHANNELS, CLASS_CHANNELS], dim=1)
+            known = torch.cat([look, classes], dim=1) + config.latent_noise * noise.to(device)
+            output = model.decode(known).sample.float()
+        picture = reconstruction_loss(output, pixels, config.edge_weight)
+        class_error = F.mse_loss(found.float(), classes)
+        spread = look.float().square().mean()
+        loss = picture + config.class_weight * class_error + config.latent_weight * spread
         return loss, {
-            "perceptual": seen.item(),
-            "absolute_error": absolute,
-            "kl": divergence.item(),
+            "absolute_error": F.l1_loss(output.detach(), pixels).item() * 127.5,
+            "class_error": class_error.item(),
+            "look_square": spread.item(),
         }
 
     result = train_steps("autoencoder", model, loss_of_step, config.optim, work_dir, config)
     if rank_and_world()[0] > 0:
         return result
-    with torch.no_grad():
-        latents = model.encode(scene_pixels("train", 10_000_000, 256).to(device)).latent_dist.mean
+    latents = known_latents(model, draw_scenes("train", 10_000_000, 256))
     model.register_to_config(scaling_factor=1.0 / float(latents.std()))
     model.half().save_pretrained(output_dir / "vae")
     (output_dir / "vae.json").write_text(json.dumps(result) + "\n")

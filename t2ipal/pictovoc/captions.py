@@ -149,6 +149,48 @@ def caption_scene(scene: Scene, rng: Random) -> str:
     return f"{words[0].upper()}{words[1:]}{'.' if rng.random() < 0.75 else ''}"
 
 
+BROADER = {
+    "person": "someone",
+    "animal": "an animal",
+    "vehicle": "a vehicle",
+    "aeroplane": "an aircraft",
+    "boat": "a vessel",
+    "thing": "an object",
+}
+
+
+def alt_text(scene: Scene, rng: Random) -> str:
+    """What a web page says of a picture: the main thing, often in few words, seldom the others."""
+    size: dict[str, float] = {}
+    colors: dict[str, list[str]] = {}
+    for item in scene.objects:
+        x0, y0, x1, y1 = item.box
+        size[item.class_name] = size.get(item.class_name, 0.0) + (x1 - x0) * (y1 - y0)
+        colors.setdefault(item.class_name, []).append(item.color)
+    counts = Counter(item.class_name for item in scene.objects)
+    ranked = sorted(size, key=lambda name: -size[name] * rng.uniform(0.5, 1.5))
+    named = [ranked[0]] + [name for name in ranked[1:] if rng.random() < 0.5]
+    nouns = []
+    for name in named:
+        broader = BROADER[_KIND.get(name, "thing")]
+        phrase = _noun_phrase(rng, name, counts[name], colors[name])
+        nouns.append(broader if rng.random() < 0.12 else phrase)
+    if scene.clutter and rng.random() < 0.25:
+        nouns.append(_article(rng.choice(scene.clutter)))
+    ending = rng.choice(PLACES[scene.place].phrases) if rng.random() < 0.5 else ""
+    style = rng.random()
+    if style < 0.3:
+        kind = _article(rng.choice(("photo", "picture", "image", "photograph", "drawing")))
+        words = f"{kind} of {_join(nouns)} {ending}"
+    elif style < 0.6:
+        words = f"{_join([noun.removeprefix('a ').removeprefix('an ') for noun in nouns])} {ending}"
+    else:
+        verb = rng.choice(VERBS[_KIND.get(named[0], "thing")])
+        words = _sentence(rng, nouns, verb, ending)
+    words = " ".join(words.split())
+    return f"{words}{'.' if rng.random() < 0.5 else ''}"
+
+
 def world_captions(
     split: str, num_scenes: int, captions_per_scene: int = 1
 ) -> list[tuple[str, str]]:

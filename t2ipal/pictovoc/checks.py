@@ -1,7 +1,6 @@
 """What the world's models reach: the numbers of their model cards, measured on the test scenes."""
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +8,16 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 
-from t2ipal.extraction import image_set
+from t2ipal.captions import NounFilter, filter_captions, load_vocabulary, read_captions
+from t2ipal.extraction import image_set, multi_hot, text_set
 from t2ipal.features import Backbone, BackboneConfig, FeatureSet, load_backbone
-from t2ipal.metrics import average_precision, mean_average_precision
-from t2ipal.pictovoc.autoencoder import scene_pixels, to_images
+from t2ipal.metrics import PointingGame, average_precision, mean_average_precision, pointing_game
+from t2ipal.pictovoc.autoencoder import draw_scenes, known_latents, scene_pixels, to_images
 from t2ipal.pictovoc.captions import world_captions
 from t2ipal.pictovoc.judge import load_judge
-from t2ipal.pictovoc.scenes import CLASS_NAMES, TEST_SCENES, draw_scene
+from t2ipal.pictovoc.scenes import CLASS_NAMES, TEST_SCENES
+from t2ipal.pictovoc.worlds import ImagesAndLabels, object_boxes, world_scenes
+from t2ipal.scoring import local_similarities
 from t2ipal.synthesis import SynthesisConfig, Synthesizer
 
 NAMED_THRESHOLD = 0.5
@@ -28,44 +30,95 @@ PROMPT_NAMES = tuple(
 )
 
 
-@cache
-def test_scenes(
-    count: int,
-) -> tuple[UInt8[np.ndarray, "n side side 3"], UInt8[np.ndarray, "n classes"]]:
+def test_scenes(count: int) -> ImagesAndLabels:
     """Images and labels of the first scenes of the fixed test split."""
-    scenes = [draw_scene("test", index) for index in range(count)]
-    return np.stack([s.image for s in scenes]), np.stack([s.labels for s in scenes])
+    return world_scenes("pictovoc", count)
 
 
-def test_features(backbone: Backbone, count: int = TEST_SCENES) -> FeatureSet:
-    """Features and labels of the fixed test split."""
-    images, labels = test_scenes(count)
-    return image_set(backbone, list(images), torch.from_numpy(labels).float())
+def scene_features(backbone: Backbone, scenes: ImagesAndLabels) -> FeatureSet:
+    """Features and labels of scenes."""
+    return image_set(backbone, scenes[0], torch.from_numpy(scenes[1]).float())
+
+
+def class_prompts(backbone: Backbone) -> Float[torch.Tensor, "classes width"]:
+    """Zero-shot CLIP's class embeddings: "a photo of a {}."."""
+    texts = [f"a photo of a {name}." for name in PROMPT_NAMES]
+    return backbone.encode_texts(texts).global_features.cpu()
 
 
 def zero_shot_scores(backbone: Backbone, images: FeatureSet) -> Float[np.ndarray, "n classes"]:
-    """Cosine of CLIP's own image feature and "a photo of a {}."."""
-    prompts = backbone.encode_texts([f"a photo of a {name}." for name in PROMPT_NAMES])
+    """Cosine of CLIP's own image feature and the class prompts."""
     assert images.pooled_features is not None
-    return (images.pooled_features @ prompts.global_features.cpu().T).numpy()
+    return (images.pooled_features @ class_prompts(backbone).T).numpy()
+
+
+def point(images: FeatureSet, embeddings: Float[torch.Tensor, "classes width"]) -> PointingGame:
+    """Pointing game on the first test scenes with the heatmaps of class embeddings.
+
+    What the embeddings share is taken off them first: it lights up wherever there is any object
+    (CLIP Surgery, Li et al., 2023, takes the same part off the features).
+    """
+    heatmaps = local_similarities(images.local_features, embeddings - embeddings.mean(dim=0))
+    side = round(heatmaps.shape[2] ** 0.5)
+    return pointing_game(heatmaps.numpy(), object_boxes(len(images)), side)
 
 
 def check_clip(models_dir: Path, model: str | None = None) -> dict[str, float]:
-    """Zero-shot mAP on the test scenes, and the cosines that make the modality gap."""
+    """Zero-shot mAP on the test scenes, in either look, and where CLIP sees what it is asked for.
+
+    And the cosines that make the modality gap.
+    """
     backbone = load_backbone(BackboneConfig(model=model or str((models_dir / "clip").resolve())))
-    images = test_features(backbone)
+    images = scene_features(backbone, test_scenes(TEST_SCENES))
     scores = zero_shot_scores(backbone, images)
+    shifted = scene_features(backbone, world_scenes("pictovoc_shifted"))
     texts = backbone.encode_texts([text for _, text in world_captions("test", len(images))])
     assert images.pooled_features is not None
     pairs = F.cosine_similarity(images.pooled_features, texts.global_features.cpu())
     labels = images.labels.numpy()
     per_class = average_precision(scores, labels, class_names=CLASS_NAMES)
+    pointing = point(images, class_prompts(backbone))
     return {
         "zero_shot_mAP": mean_average_precision(scores, labels),
         "worst_class_AP": float(per_class.min()),
         "cosine_of_pairs": float(pairs.mean()),
         "cosine_of_prompts": float(scores[labels > 0].mean()),
+        "zero_shot_mAP_shifted": mean_average_precision(
+            zero_shot_scores(backbone, shifted), shifted.labels.numpy()
+        ),
+        "pointing_game": pointing.accuracy,
+        "pointing_game_chance": pointing.chance,
+        "pointing_game_ceiling": pointing.ceiling,
     }
+
+
+def caption_mAP(
+    backbone: Backbone, captions: Sequence[str], labels: Sequence[Sequence[int]]
+) -> float:
+    """mAP of captions ranked by the cosine of their text feature with each class prompt.
+
+    Args:
+        backbone: the frozen CLIP.
+        captions: sentences about anything.
+        labels: for each the indices of the classes that it names; every class must be named.
+    """
+    texts = text_set(backbone, captions, multi_hot(labels, len(CLASS_NAMES)))
+    scores = (texts.global_features @ class_prompts(backbone).T).numpy()
+    return mean_average_precision(scores, texts.labels.numpy(), class_names=CLASS_NAMES)
+
+
+def check_real_captions(
+    models_dir: Path, captions_path: Path | str, count: int = 2000, model: str | None = None
+) -> dict[str, float]:
+    """`caption_mAP` on sentences of people, such as MS-COCO's, that name a VOC class.
+
+    Labels are what the noun filter finds; which `count` of the file's captions are taken depends
+    on their ids alone.
+    """
+    backbone = load_backbone(BackboneConfig(model=model or str((models_dir / "clip").resolve())))
+    kept = filter_captions(read_captions(captions_path), load_vocabulary("voc2007"), count).kept
+    score = caption_mAP(backbone, [c.text for c in kept], [c.labels for c in kept])
+    return {"caption_mAP": score, "num_captions": len(kept)}
 
 
 def check_judge(models_dir: Path) -> dict[str, float]:
@@ -85,14 +138,15 @@ def check_autoencoder(models_dir: Path, count: int = 500) -> dict[str, float]:
     from t2ipal.torchvision_repair import repair_torchvision
 
     repair_torchvision()
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderTiny
 
-    vae = AutoencoderKL.from_pretrained(
+    vae = AutoencoderTiny.from_pretrained(
         models_dir / "stable-diffusion" / "vae", dtype=torch.float32
     )
-    pixels = scene_pixels("test", 0, count)
+    scenes = draw_scenes("test", 0, count)
+    pixels, latents = scene_pixels(scenes), known_latents(vae, scenes)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        parts = [vae.decode(vae.encode(part).latent_dist.mean).sample for part in pixels.split(50)]  # type: ignore
+        parts = [vae.decode(part).sample for part in latents.split(50)]  # type: ignore
     output = torch.cat(parts)
     result = {"absolute_error": float((output.float() - pixels).abs().mean()) * 127.5}
     if (models_dir / "judge").is_dir():
@@ -123,8 +177,6 @@ def check_diffusion(
     models_dir: Path, config: SynthesisConfig | None = None, count: int = 256
 ) -> dict[str, float]:
     """Share of named classes found in images made from captions of test scenes, beside chance."""
-    from t2ipal.captions import NounFilter, load_vocabulary
-
     config = config or SynthesisConfig(pipeline=str(models_dir / "stable-diffusion"), batch_size=32)
     verdicts = NounFilter(load_vocabulary("voc2007"))
     rows = [(i, text, verdicts(text).labels) for i, text in world_captions("test", 2 * count)]

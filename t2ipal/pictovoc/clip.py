@@ -5,6 +5,7 @@ Written in open_clip's folder format, so that `load_backbone` reads it as it rea
 
 import json
 from dataclasses import dataclass, field
+from math import log
 from pathlib import Path
 from random import Random
 
@@ -15,8 +16,14 @@ from jaxtyping import Float, Int, UInt8
 from safetensors.torch import save_file
 from torch import Tensor
 
-from t2ipal.features import WEIGHTS_FILE, Backbone, BackboneConfig, text_positions
-from t2ipal.pictovoc.captions import caption_scene
+from t2ipal.features import (
+    WEIGHTS_FILE,
+    Backbone,
+    BackboneConfig,
+    resnet_features,
+    text_positions,
+)
+from t2ipal.pictovoc.captions import alt_text, caption_scene
 from t2ipal.pictovoc.pretraining import PretrainConfig, step_generator, train_steps
 from t2ipal.pictovoc.scenes import draw_scene
 from t2ipal.torchvision_repair import repair_torchvision
@@ -43,17 +50,30 @@ class ClipConfig:
     """Steps, batch and learning rate; scenes are never repeated."""
     blur_share: float = 0.2
     """Share of images seen at half resolution, so that a decoder's soft ones are not foreign."""
-    stray_word_share: float = 0.25
-    """Share of captions with a random word put in: real ones have words that the world lacks."""
+    stray_word_share: float = 0.4
+    """Share of captions with one to three random words put in: real ones have words that the world
+    lacks."""
+    domain: str = "web"
+    """Look of the scenes: drawings in every palette more than photographs, as on the web."""
+    local_weight: float = 0.4
+    """Weight of the same loss on the mean of the local features: what a location says of a class
+    is then learned, not left over."""
+    logit_scale: float = 100.0
+    """Inverse temperature of the loss, fixed at the value real CLIPs end with: it keeps the two
+    towers' features in cones apart, the modality gap."""
 
 
 def draw_batch(
-    split: str, first: int, count: int, caption_stream: int = 1
+    split: str, first: int, count: int, caption_stream: int = 1, domain: str = "photo"
 ) -> tuple[UInt8[np.ndarray, "batch side side 3"], list[str], UInt8[np.ndarray, "batch classes"]]:
-    """Images, one caption each, and labels of `count` consecutive scenes of a split."""
-    scenes = [draw_scene(split, first + k) for k in range(count)]
+    """Images, one text each, and labels of `count` consecutive scenes of a split.
+
+    Pictures of the web come with alt texts, those of every other domain with captions.
+    """
+    write = alt_text if domain == "web" else caption_scene
+    scenes = [draw_scene(split, first + k, domain=domain) for k in range(count)]
     rngs = [Random((first + k) * 31 + caption_stream) for k in range(count)]
-    captions = [caption_scene(scene, rng) for scene, rng in zip(scenes, rngs)]
+    captions = [write(scene, rng) for scene, rng in zip(scenes, rngs)]
     return np.stack([s.image for s in scenes]), captions, np.stack([s.labels for s in scenes])
 
 
@@ -62,12 +82,12 @@ def _add_stray_words(
 ) -> Int[Tensor, "batch context"]:
     ends = tokens.argmax(dim=-1)
     tokens = tokens.clone()
-    for row in (
-        torch.nonzero(torch.rand(len(tokens), generator=generator) < share).flatten().tolist()
-    ):
-        place = int(torch.randint(1, int(ends[row]) + 1, (), generator=generator))
-        word = torch.randint(FIRST_WORD_TOKEN, END_TOKEN - 1, (1,), generator=generator)
-        tokens[row] = torch.cat([tokens[row, :place], word, tokens[row, place:-1]])
+    chosen = torch.nonzero(torch.rand(len(tokens), generator=generator) < share).flatten()
+    for row in chosen.tolist():
+        for _ in range(int(torch.randint(1, 4, (), generator=generator))):
+            place = int(torch.randint(1, int(ends[row]) + 1, (), generator=generator))
+            word = torch.randint(FIRST_WORD_TOKEN, END_TOKEN - 1, (1,), generator=generator)
+            tokens[row] = torch.cat([tokens[row, :place], word, tokens[row, place:-1]])
     return tokens
 
 
@@ -96,11 +116,12 @@ def train_clip(
     tokenizer = SimpleTokenizer()
     preprocess = Backbone(model, tokenizer, BackboneConfig(device=device)).preprocess
     model.requires_grad_(True)
+    model.logit_scale.requires_grad_(False).fill_(log(config.logit_scale))
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
         generator = step_generator(config.optim, step)
         size = config.optim.batch_size
-        images, captions, _ = draw_batch("train", step * size, size)
+        images, captions, _ = draw_batch("train", step * size, size, domain=config.domain)
         pixels = preprocess(torch.from_numpy(images))
         blurred = torch.rand(size, generator=generator) < config.blur_share
         if blurred.any():
@@ -116,10 +137,14 @@ def train_clip(
             embeddings = model.token_embedding(tokens[:, : int(end.max()) + 1])
             hidden = text_positions(model, embeddings)[torch.arange(size, device=device), end]
             texts = hidden @ model.text_projection
-            visual = model.encode_image(pixels.to(memory_format=torch.channels_last))
-        scale = model.logit_scale.clamp(max=4.6052).exp()
+            pixels = pixels.to(memory_format=torch.channels_last)
+            _, local, visual = resnet_features(model.visual, pixels)
+            everywhere = local.mean(dim=1)
+        scale, pairs = model.logit_scale.exp(), F.cosine_similarity(visual, texts)
         loss = contrastive_loss(visual.float(), texts.float(), scale)
-        return loss, {"loss": loss.item(), "logit_scale": scale.item()}
+        locally = contrastive_loss(everywhere.float(), texts.float(), scale)
+        loss = (1 - config.local_weight) * loss + config.local_weight * locally
+        return loss, {"loss": loss.item(), "cosine_of_pairs": pairs.mean().item()}
 
     result = train_steps("clip", model, loss_of_step, config.optim, work_dir, config)
     save_clip(model, output_dir)

@@ -100,6 +100,21 @@ def stroke(role: str, width: float, *xy: float) -> list[Part]:
     return parts
 
 
+def stamp(
+    canvas: UInt8[np.ndarray, "height width"],
+    picture: Drawing,
+    matrix: Float[np.ndarray, "2 2"],
+    center: tuple[float, float],
+    value: int,
+) -> None:
+    """Writes `value` wherever `paint` would draw, in place."""
+    placed = np.round((picture.points @ matrix.T + np.array(center)) * (1 << SUBPIXEL_BITS))
+    placed = placed.astype(np.int32)
+    for _, contours in picture.parts:
+        shapes = [placed[first:last] for first, last in contours]
+        cv2.fillPoly(canvas, shapes, value, cv2.LINE_8, SUBPIXEL_BITS)
+
+
 def paint(
     canvas: UInt8[np.ndarray, "height width 3"],
     picture: Drawing,

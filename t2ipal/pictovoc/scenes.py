@@ -14,7 +14,15 @@ from jaxtyping import UInt8
 
 from t2ipal.config import one_of, require
 from t2ipal.pictovoc.clutter import CLUTTER_SHAPES, clutter_drawing
-from t2ipal.pictovoc.drawing import Drawing, paint
+from t2ipal.pictovoc.domains import (
+    CLUTTER_COUNTS,
+    Look,
+    background,
+    choose_look,
+    paint_object,
+    recolor,
+)
+from t2ipal.pictovoc.drawing import Drawing, stamp
 from t2ipal.pictovoc.places import PLACES, Place
 from t2ipal.pictovoc.shapes import CLASS_SHAPES, MATERIALS, class_drawings
 
@@ -22,6 +30,8 @@ IMAGE_SIZE_PX = 64
 CLASS_NAMES = tuple(CLASS_SHAPES)
 SPLITS = {"train": 1, "validation": 2, "test": 3}
 TEST_SCENES = 2000
+LOOK_STREAM = 1_000_000
+"""Stream of randomness of a scene's look, apart from its contents and captions."""
 
 COLORS = {
     "red": (206, 46, 44), "orange": (232, 134, 42), "yellow": (236, 200, 62), "green": (62, 146, 74),
@@ -87,6 +97,8 @@ class Scene:
     objects: tuple[SceneObject, ...]
     clutter: tuple[str, ...]
     place: str
+    class_map: UInt8[np.ndarray, "side side"] | None = None
+    """What each pixel shows: 1 + class index, 0 for anything else; None unless asked for."""
 
     @property
     def labels(self) -> UInt8[np.ndarray, "classes"]:
@@ -235,7 +247,7 @@ def _place_objects(rng: Random, place: Place, horizon: float, classes: list[str]
 
 
 def _place_clutter(
-    rng: Random, place: Place, horizon: float, placed: list[_Placed]
+    rng: Random, place: Place, horizon: float, placed: list[_Placed], count: int
 ) -> list[_Placed]:
     kinds = [
         n
@@ -243,7 +255,7 @@ def _place_clutter(
         if shape[2] in ("any", "indoor" if place.indoor else "outdoor")
     ]
     added = []
-    for _ in range(rng.choices((0, 1, 2, 3), (0.35, 0.35, 0.2, 0.1))[0]):
+    for _ in range(count):
         name = rng.choice(kinds)
         size = 0.2 * CLUTTER_SHAPES[name][1]
         found = _place_one(rng, clutter_drawing(name), size, 4.0, "ground", horizon, placed + added)
@@ -254,34 +266,52 @@ def _place_clutter(
     return added
 
 
-def _finish(rng: Random, canvas: np.ndarray, size_px: int) -> UInt8[np.ndarray, "side side 3"]:
+def _finish(
+    rng: Random, canvas: np.ndarray, size_px: int, grain: bool
+) -> UInt8[np.ndarray, "side side 3"]:
     """Texture, camera noise and exposure: no two pixels of a wall are alike in a photograph."""
     noise = np.random.Generator(np.random.PCG64(rng.getrandbits(64)))
     image = cv2.resize(canvas, (size_px, size_px), interpolation=cv2.INTER_AREA).astype(np.float32)
     coarse = noise.standard_normal((size_px // 4, size_px // 4, 1), dtype=np.float32)
-    image += rng.uniform(1.0, 6.0) * cv2.resize(coarse, (size_px, size_px))[:, :, None]
-    image += rng.uniform(1.0, 5.0) * noise.standard_normal((size_px, size_px, 1), dtype=np.float32)
+    texture = rng.uniform(1.0, 6.0) * cv2.resize(coarse, (size_px, size_px))[:, :, None]
+    fine = rng.uniform(1.0, 5.0) * noise.standard_normal((size_px, size_px, 1), dtype=np.float32)
+    if grain:
+        image += texture
+        image += fine
     gain = np.array([rng.uniform(0.92, 1.08) for _ in range(3)], dtype=np.float32) * rng.uniform(
         0.85, 1.12
     )
     return np.clip((image - 128.0) * rng.uniform(0.85, 1.1) + 128.0 * gain, 0, 255).astype(np.uint8)
 
 
-def draw_scene(split: str, index: int, size_px: int = IMAGE_SIZE_PX) -> Scene:
+def draw_scene(
+    split: str,
+    index: int,
+    size_px: int = IMAGE_SIZE_PX,
+    domain: str = "photo",
+    *,
+    grain: bool = True,
+    with_map: bool = False,
+) -> Scene:
     """Scene number `index` of a split; the same arguments always give the same scene.
 
-    Drawn at twice the size and averaged down. Other sizes show the same scene (but other noise).
+    Drawn at twice the size and averaged down. Other sizes show the same scene (but other noise),
+    other domains show its objects in another look; without `grain` it has no camera noise;
+    `with_map` adds its `class_map`.
     """
     rng = random_of(split, index)
+    look = choose_look(domain, random_of(split, index, stream=LOOK_STREAM))
     first = rng.choice(CLASS_NAMES)
     place_name = rng.choices(*_places_of(first))[0]
     horizon = rng.uniform(*PLACES[place_name].horizon)
     count = rng.choices((1, 2, 3, 4, 5), CLASSES_PER_SCENE)[0]
     classes = _choose_classes(rng, PLACES[place_name], first, count)
-    return _draw(rng, place_name, horizon, classes, size_px)
+    return _draw(rng, place_name, horizon, classes, size_px, look, grain, with_map)
 
 
-def draw_classes(class_names: Sequence[str], seed: int, size_px: int = IMAGE_SIZE_PX) -> Scene:
+def draw_classes(
+    class_names: Sequence[str], seed: int, size_px: int = IMAGE_SIZE_PX, domain: str = "photo"
+) -> Scene:
     """A scene of just these classes, in a place where the first of them is found."""
     require(len(class_names) > 0, "A scene needs at least one class, got none.")
     for name in class_names:
@@ -289,19 +319,39 @@ def draw_classes(class_names: Sequence[str], seed: int, size_px: int = IMAGE_SIZ
     rng = Random(seed)
     place_name = rng.choices(*_places_of(class_names[0]))[0]
     horizon = rng.uniform(*PLACES[place_name].horizon)
-    return _draw(rng, place_name, horizon, list(class_names), size_px)
+    look = choose_look(domain, Random(seed + 1))
+    return _draw(rng, place_name, horizon, list(class_names), size_px, look)
 
 
-def _draw(rng: Random, place_name: str, horizon: float, classes: list[str], size_px: int) -> Scene:
+def _draw(
+    rng: Random,
+    place_name: str,
+    horizon: float,
+    classes: list[str],
+    size_px: int,
+    look: Look,
+    grain: bool = True,
+    with_map: bool = False,
+) -> Scene:
     place = PLACES[place_name]
     placed = _place_objects(rng, place, horizon, classes)
-    clutter = _place_clutter(rng, place, horizon, placed)
+    count = rng.choices((0, 1, 2, 3), (0.35, 0.35, 0.2, 0.1))[0]
+    if look.kind == "clutter":
+        count = rng.choice(CLUTTER_COUNTS)
+    clutter = _place_clutter(rng, place, horizon, placed, count)
     side = 2 * size_px
     canvas = np.empty((side, side, 3), dtype=np.uint8)
     place.paint(canvas, rng, horizon)
+    background(canvas, look)
+    class_map = np.zeros((side, side), dtype=np.uint8)
     for item in sorted(placed + clutter, key=lambda item: item.behind):
         center = (item.center[0] * side, item.center[1] * side)
-        paint(canvas, item.picture, item.matrix * side, center, item.colors)
+        paint_object(canvas, item.picture, item.matrix * side, center, item.colors, look)
+        if with_map:
+            value = 1 + CLASS_NAMES.index(item.class_name) if item.class_name else 0
+            stamp(class_map, item.picture, item.matrix * side, center, value)
+    canvas = recolor(canvas, look)
     objects = tuple(SceneObject(item.class_name, item.color, item.box) for item in placed)
-    image = _finish(rng, canvas, size_px)
-    return Scene(image, objects, tuple(item.color for item in clutter), place_name)
+    image = _finish(rng, canvas, size_px, grain)
+    names = tuple(item.color for item in clutter)
+    return Scene(image, objects, names, place_name, class_map[1::2, 1::2] if with_map else None)
