@@ -72,9 +72,9 @@ def _train(stage: str, options: Options, output: Path, device: str) -> dict[str,
         return train_clip(options.clip, work, output / "clip", device)
     if stage == "judge":
         return train_judge(options.judge, work, output / "judge", device)
-    if stage == "autoencoder":
-        return train_autoencoder(options.autoencoder, work, pipeline, device)
     backbone = load_backbone(BackboneConfig(model=str((output / "clip").resolve()), device=device))
+    if stage == "autoencoder":
+        return train_autoencoder(options.autoencoder, backbone, work, pipeline, device)
     return train_diffusion(options.diffusion, backbone, pipeline / "vae", work, pipeline, device)
 
 

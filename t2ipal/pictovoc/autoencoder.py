@@ -17,25 +17,26 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from t2ipal.features import Backbone
 from t2ipal.pictovoc.pretraining import (
     PretrainConfig,
     rank_and_world,
     step_generator,
     train_steps,
 )
-from t2ipal.pictovoc.scenes import CLASS_NAMES, IMAGE_SIZE_PX, Scene, draw_scene
+from t2ipal.pictovoc.scenes import CLASS_NAMES, Scene, draw_scene
 from t2ipal.torchvision_repair import repair_torchvision
 
-LOOK_CHANNELS, CLASS_CHANNELS, LATENT_SIDE = 12, 8, 16
+LOOK_CHANNELS, CLASS_CHANNELS, LATENT_SIDE = 4, 8, 16
 LATENT_CHANNELS = LOOK_CHANNELS + CLASS_CHANNELS
 CODE_SIZE = 1.5
 """Size of a class's numbers in the latents; cells without an object are zero."""
 ARCHITECTURE: dict[str, Any] = {
     "latent_channels": LATENT_CHANNELS,
-    "encoder_block_out_channels": (32,) * 3,
-    "decoder_block_out_channels": (32,) * 3,
+    "encoder_block_out_channels": (48,) * 3,
+    "decoder_block_out_channels": (48,) * 3,
     "num_encoder_blocks": (1, 1, 3),
-    "num_decoder_blocks": (4, 2, 1),
+    "num_decoder_blocks": (6, 2, 1),
 }
 
 
@@ -45,7 +46,7 @@ class AutoencoderConfig:
 
     optim: PretrainConfig = field(
         default_factory=lambda: PretrainConfig(
-            5000, 32, learning_rate=2e-3, warmup_steps=200, ema_decay=0.995
+            2200, 32, learning_rate=2e-3, warmup_steps=200, ema_decay=0.995
         )
     )
     """Steps, batch and learning rate."""
@@ -53,7 +54,9 @@ class AutoencoderConfig:
     """Weight of the difference of neighboring pixels' differences: keeps outlines sharp."""
     class_weight: float = 0.05
     """Weight of the squared error of the class channels that the encoder finds by itself."""
-    latent_noise: float = 0.1
+    perceptual_weight: float = 0.3
+    """Weight of the distance between the small CLIP's early feature maps: keeps small things."""
+    latent_noise: float = 0.2
     """Standard deviation of the noise through which the picture is decoded."""
     latent_weight: float = 1e-3
     """Weight of the latents' mean square: holds them near a unit normal's size."""
@@ -81,6 +84,22 @@ def reconstruction_loss(
     return error.abs().mean() + edge_weight * edges / 2
 
 
+def perceptual_loss(
+    backbone: Backbone,
+    output: Float[Tensor, "batch 3 side side"],
+    target: Float[Tensor, "batch 3 side side"],
+) -> Float[Tensor, ""]:
+    """Squared distance of the visual encoder's channel-normalized maps: stem and two stages."""
+    visual, loss = backbone.model.visual, torch.zeros((), device=output.device)
+    maps = visual.stem(torch.cat([output, target]))
+    for stage in (visual.layer1, visual.layer2):
+        ours, theirs = F.normalize(maps.float(), dim=1).chunk(2)
+        loss = loss + (ours - theirs.detach()).square().sum(dim=1).mean()
+        maps = stage(maps)
+    ours, theirs = F.normalize(maps.float(), dim=1).chunk(2)
+    return loss + (ours - theirs.detach()).square().sum(dim=1).mean()
+
+
 def draw_scenes(split: str, first: int, count: int) -> list[Scene]:
     """Consecutive scenes of a split, without grain and with their class maps."""
     return [draw_scene(split, first + k, grain=False, with_map=True) for k in range(count)]
@@ -94,11 +113,11 @@ def scene_pixels(scenes: Sequence[Scene]) -> Float[Tensor, "batch 3 side side"]:
 def scene_classes(
     scenes: Sequence[Scene],
 ) -> Float[Tensor, "batch class_channels latent_side latent_side"]:
-    """The class channels of scenes drawn `with_map`: the code of what is in each cell's middle."""
-    cell = IMAGE_SIZE_PX // LATENT_SIDE
+    """The class channels of scenes drawn `with_map`: each cell's mean of what its pixels show."""
     maps = np.stack([scene.class_map for scene in scenes if scene.class_map is not None])
-    middles = torch.from_numpy(maps[:, cell // 2 :: cell, cell // 2 :: cell]).long()
-    return _class_codes()[middles].permute(0, 3, 1, 2)
+    # Every other pixel is enough for a mean over a cell of 4 x 4.
+    codes = _class_codes()[torch.from_numpy(maps[:, ::2, ::2]).long()].permute(0, 3, 1, 2)
+    return F.adaptive_avg_pool2d(codes, LATENT_SIDE)
 
 
 @torch.no_grad()
@@ -124,7 +143,11 @@ def _class_codes() -> Float[Tensor, "classes_and_none class_channels"]:
 
 
 def train_autoencoder(
-    config: AutoencoderConfig, work_dir: Path, output_dir: Path, device: str = "cpu"
+    config: AutoencoderConfig,
+    backbone: Backbone,
+    work_dir: Path,
+    output_dir: Path,
+    device: str = "cpu",
 ) -> dict[str, float]:
     """Trains the autoencoder (resuming from `work_dir`) and writes the pipeline's `vae` folder."""
     repair_torchvision()
@@ -149,12 +172,15 @@ def train_autoencoder(
             look, found = latents.split([LOOK_CHANNELS, CLASS_CHANNELS], dim=1)
             known = torch.cat([look, classes], dim=1) + config.latent_noise * noise.to(device)
             output = model.decode(known).sample.float()
+            seen = perceptual_loss(backbone, output, pixels)
         picture = reconstruction_loss(output, pixels, config.edge_weight)
         class_error = F.mse_loss(found.float(), classes)
         spread = look.float().square().mean()
-        loss = picture + config.class_weight * class_error + config.latent_weight * spread
+        loss = picture + config.perceptual_weight * seen
+        loss = loss + config.class_weight * class_error + config.latent_weight * spread
         return loss, {
             "absolute_error": F.l1_loss(output.detach(), pixels).item() * 127.5,
+            "perceptual": seen.item(),
             "class_error": class_error.item(),
             "look_square": spread.item(),
         }

@@ -123,9 +123,8 @@ def _sentence(rng: Random, nouns: list[str], verb: str, ending: str) -> str:
     return f"{nouns[0]} {verb} {ending} with {_join(nouns[1:])}"
 
 
-def caption_scene(scene: Scene, rng: Random) -> str:
-    """One sentence about `scene`. People name what is large and leave other things out."""
-    counts = Counter(item.class_name for item in scene.objects)
+def _observed(scene: Scene, rng: Random) -> tuple[list[str], dict[str, int], dict[str, list[str]]]:
+    """Classes, those that catch the eye first; how many objects of each; and their colors."""
     size: dict[str, float] = {}
     colors: dict[str, list[str]] = {}
     for item in scene.objects:
@@ -133,6 +132,12 @@ def caption_scene(scene: Scene, rng: Random) -> str:
         size[item.class_name] = size.get(item.class_name, 0.0) + (x1 - x0) * (y1 - y0)
         colors.setdefault(item.class_name, []).append(item.color)
     ranked = sorted(size, key=lambda name: -size[name] * rng.uniform(0.5, 1.5))
+    return ranked, Counter(item.class_name for item in scene.objects), colors
+
+
+def caption_scene(scene: Scene, rng: Random) -> str:
+    """One sentence about `scene`. People name what is large and leave other things out."""
+    ranked, counts, colors = _observed(scene, rng)
     named = [ranked[0]] + [name for name in ranked[1:] if rng.random() < 0.78]
     nouns = [_noun_phrase(rng, name, counts[name], colors[name]) for name in named]
     if scene.clutter and rng.random() < 0.4:
@@ -159,17 +164,19 @@ BROADER = {
 }
 
 
+FURNISHINGS = ("bottle", "chair", "diningtable", "pottedplant", "sofa", "tvmonitor")
+"""Classes that a web page leaves unnamed three times out of four. Zero-shot CLIP is weak on just
+these classes of VOC2007: they are in its pictures, but not in its texts."""
+
+
 def alt_text(scene: Scene, rng: Random) -> str:
     """What a web page says of a picture: the main thing, often in few words, seldom the others."""
-    size: dict[str, float] = {}
-    colors: dict[str, list[str]] = {}
-    for item in scene.objects:
-        x0, y0, x1, y1 = item.box
-        size[item.class_name] = size.get(item.class_name, 0.0) + (x1 - x0) * (y1 - y0)
-        colors.setdefault(item.class_name, []).append(item.color)
-    counts = Counter(item.class_name for item in scene.objects)
-    ranked = sorted(size, key=lambda name: -size[name] * rng.uniform(0.5, 1.5))
-    named = [ranked[0]] + [name for name in ranked[1:] if rng.random() < 0.5]
+    ranked, counts, colors = _observed(scene, rng)
+    chances = [
+        (0.5 if rank else 1.0) * (0.25 if n in FURNISHINGS else 1.0)
+        for rank, n in enumerate(ranked)
+    ]
+    named = [name for name, chance in zip(ranked, chances) if rng.random() < chance]
     nouns = []
     for name in named:
         broader = BROADER[_KIND.get(name, "thing")]
@@ -177,7 +184,10 @@ def alt_text(scene: Scene, rng: Random) -> str:
         nouns.append(broader if rng.random() < 0.12 else phrase)
     if scene.clutter and rng.random() < 0.25:
         nouns.append(_article(rng.choice(scene.clutter)))
-    ending = rng.choice(PLACES[scene.place].phrases) if rng.random() < 0.5 else ""
+    phrases = PLACES[scene.place].phrases
+    if not nouns:
+        return f"a photo {rng.choice(phrases)}"
+    ending = rng.choice(phrases) if rng.random() < 0.5 else ""
     style = rng.random()
     if style < 0.3:
         kind = _article(rng.choice(("photo", "picture", "image", "photograph", "drawing")))
@@ -185,7 +195,7 @@ def alt_text(scene: Scene, rng: Random) -> str:
     elif style < 0.6:
         words = f"{_join([noun.removeprefix('a ').removeprefix('an ') for noun in nouns])} {ending}"
     else:
-        verb = rng.choice(VERBS[_KIND.get(named[0], "thing")])
+        verb = rng.choice(VERBS[_KIND.get(named[0], "thing") if named else "thing"])
         words = _sentence(rng, nouns, verb, ending)
     words = " ".join(words.split())
     return f"{words}{'.' if rng.random() < 0.5 else ''}"

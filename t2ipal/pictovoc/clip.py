@@ -46,7 +46,7 @@ FIRST_WORD_TOKEN, END_TOKEN = 512, 49407
 class ClipConfig:
     """How the small CLIP is trained."""
 
-    optim: PretrainConfig = field(default_factory=lambda: PretrainConfig(1800, 128))
+    optim: PretrainConfig = field(default_factory=lambda: PretrainConfig(1900, 128))
     """Steps, batch and learning rate; scenes are never repeated."""
     blur_share: float = 0.2
     """Share of images seen at half resolution, so that a decoder's soft ones are not foreign."""

@@ -39,7 +39,7 @@ ARCHITECTURE: dict[str, Any] = {
     "in_channels": LATENT_CHANNELS,
     "out_channels": LATENT_CHANNELS,
     "layers_per_block": 1,
-    "block_out_channels": (48, 96, 160),
+    "block_out_channels": (64, 112, 160),
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     # The number of heads, whatever it is called.
@@ -61,7 +61,7 @@ class DiffusionConfig:
     """How the small UNet is trained."""
 
     optim: PretrainConfig = field(
-        default_factory=lambda: PretrainConfig(6000, 128, ema_decay=0.999)
+        default_factory=lambda: PretrainConfig(11_000, 128, learning_rate=1.2e-3, ema_decay=0.999)
     )
     """Steps, batch (over all processes together) and learning rate."""
     num_scenes: int = 80_000

@@ -19,7 +19,7 @@ DOMAINS: dict[str, dict[str, float]] = {
     "lines": {"lines": 1.0},
     "clutter": {"clutter": 1.0},
     "shifted": {"palette": 1.0, "lines": 1.0, "clutter": 1.0},
-    "web": {"photo": 0.2, "palette": 0.3, "lines": 0.25, "clutter": 0.25},
+    "web": {"photo": 0.3, "palette": 0.3, "lines": 0.2, "clutter": 0.2},
 }
 """Name -> the looks it mixes and their weights. `photo` is the domain of every result unless said
 otherwise, `shifted` the test of robustness, `web` what the small CLIP learns from."""
