@@ -34,8 +34,9 @@ class Look:
     channels: tuple[int, int, int] = (0, 1, 2)
     negative: bool = False
     hue_degrees: float = 0.0
-    paper: tuple[int, int, int] = (255, 255, 255)
-    ink: tuple[int, int, int] = (0, 0, 0)
+    paper: tuple[int, ...] = (255, 255, 255)
+    ink: tuple[int, ...] = (0, 0, 0)
+    """RGB of the ground and of the lines of a line drawing."""
     wash: float = 0.0
     """Share of the painted background that shows through the paper."""
     speckles: tuple[tuple[float, float, float, float, int, int, int], ...] = ()
