@@ -19,7 +19,9 @@ class Toy:
 
     def __init__(self, config, stop_at=None):
         torch.manual_seed(config.seed)
-        self.model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 1))
+        width = 32 if config.matrix_learning_rate else 5
+        first = [nn.Linear(3, width), nn.Linear(width, width)][: 1 + (width > 5)]
+        self.model = nn.Sequential(*first, nn.BatchNorm1d(width), nn.Linear(width, 1))
         self.config, self.stop_at = config, stop_at
 
     def loss(self, step):
@@ -38,9 +40,11 @@ def assert_same_weights(ours, theirs):
         assert torch.equal(ours.state_dict()[name], value), name
 
 
-@pytest.mark.parametrize("ema_decay", [0.9, 0.0])
-def test_resumed_training_ends_at_the_same_weights(tmp_path, ema_decay):
-    config = dataclasses.replace(LOOP, ema_decay=ema_decay)
+@pytest.mark.parametrize(
+    "changes", [{}, {"ema_decay": 0.0}, {"matrix_learning_rate": 0.05}], ids=str
+)
+def test_resumed_training_ends_at_the_same_weights(tmp_path, changes):
+    config = dataclasses.replace(LOOP, **changes)
     undisturbed = Toy(config)
     result = undisturbed.train(tmp_path / "one")
     assert result["seconds"] > 0
@@ -103,10 +107,10 @@ def test_a_loss_that_is_not_finite_stops(tmp_path):
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():
-    config = PretrainConfig(100, 1, learning_rate=2.0, warmup_steps=10)
-    rates = [pretraining._learning_rate(config, step) for step in range(101)]
-    assert rates[0] == pytest.approx(0.2) and rates[9] == rates[10] == 2.0
-    assert rates[55] == pytest.approx(1.0) and rates[100] == pytest.approx(0.0)
+    config = PretrainConfig(100, 1, warmup_steps=10)
+    rates = [pretraining._share_of_peak(config, step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == 1.0
+    assert rates[55] == pytest.approx(0.5) and rates[100] == pytest.approx(0.0)
     assert all(before > after for before, after in pairwise(rates[10:]))
 
 
@@ -125,3 +129,27 @@ def test_gradients_are_averaged_over_processes(monkeypatch):
 def test_pretraining_settings_are_checked(name):
     with pytest.raises(ValueError, match=f"{name} must be > 0, got 0"):
         PretrainConfig(**{"num_steps": 1, "batch_size": 1, name: 0})
+
+
+def test_matrices_and_kernels_are_trained_by_muon(tmp_path):
+    """An update has singular values near 1, whatever its gradient's are; the rest is Adam's."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(32, 48, 3), nn.Conv2d(48, 8, 1))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    gradients = [torch.randn(p.shape, generator=generator) for p in before]
+    config = PretrainConfig(
+        1, 1, learning_rate=0.01, matrix_learning_rate=0.1, warmup_steps=1, weight_decay=0.0
+    )
+
+    def loss(step):
+        pairs = zip(model.parameters(), gradients, strict=True)
+        return sum((parameter * gradient).sum() for parameter, gradient in pairs), {}
+
+    train_steps("muon", model, loss, config, tmp_path)
+    after = [parameter.detach() for parameter in model.parameters()]
+    kernels, *rest = (new - old for new, old in zip(after, before, strict=True))
+    # 0.2 sqrt(longer side) gives the update AdamW's size; Newton-Schulz ends near 1, not at it.
+    values = torch.linalg.svdvals(kernels.flatten(1)) / (0.1 * 0.2 * (32 * 9) ** 0.5)
+    assert values.min() > 0.6 and values.max() < 1.3
+    for update, gradient in zip(rest, gradients[1:], strict=True):
+        torch.testing.assert_close(update, -0.01 * gradient.sign(), rtol=0.02, atol=1e-5)

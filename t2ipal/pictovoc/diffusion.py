@@ -61,7 +61,9 @@ class DiffusionConfig:
     """How the small UNet is trained."""
 
     optim: PretrainConfig = field(
-        default_factory=lambda: PretrainConfig(11_000, 128, learning_rate=1.2e-3, ema_decay=0.999)
+        default_factory=lambda: PretrainConfig(
+            8000, 128, learning_rate=1.2e-3, matrix_learning_rate=6e-3, ema_decay=0.999
+        )
     )
     """Steps, batch (over all processes together) and learning rate."""
     num_scenes: int = 80_000

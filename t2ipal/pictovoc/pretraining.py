@@ -1,4 +1,4 @@
-"""The loop that trains each of the world's models: AdamW, warm-up and cosine, averaged weights.
+"""The loop that trains each of the world's models: AdamW or Muon, cosine, averaged weights.
 
 Writes checkpoints and resumes from them. Knows nothing of what the models are: a stage hands in its
 modules and the loss of a step.
@@ -30,6 +30,9 @@ class PretrainConfig:
     """Scenes a step; step n reads scenes n * batch_size and on, so no scene comes twice."""
     learning_rate: float = 1e-3
     """Peak of AdamW's learning rate."""
+    matrix_learning_rate: float = 0.0
+    """Peak of Muon's learning rate (Jordan et al., 2024) for matrices and kernels, in units of
+    AdamW's update; 0 leaves them to AdamW."""
     warmup_steps: int = 200
     """Steps of linear warm-up; a cosine to zero follows."""
     weight_decay: float = 0.02
@@ -51,11 +54,62 @@ def step_generator(config: PretrainConfig, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(config.seed * 1_000_003 + step)
 
 
-def _learning_rate(config: PretrainConfig, step: int) -> float:
+def _share_of_peak(config: PretrainConfig, step: int) -> float:
+    """Learning rate of a step, as a share of its peak."""
     if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
+        return (step + 1) / config.warmup_steps
     done = (step - config.warmup_steps) / max(config.num_steps - config.warmup_steps, 1)
-    return config.learning_rate * 0.5 * (1 + cos(pi * min(done, 1.0)))
+    return 0.5 * (1 + cos(pi * min(done, 1.0)))
+
+
+class _Optimizer:
+    """AdamW and, where the config asks for it, Muon for all that is a matrix or holds kernels."""
+
+    def __init__(self, model: nn.Module, config: PretrainConfig):
+        trained = [p for p in model.parameters() if p.requires_grad]
+        self.matrices = [
+            p for p in trained if config.matrix_learning_rate and p.ndim >= 2 and _both_sides(p)
+        ]
+        # Muon takes matrices alone: each kernel shows it its memory as [outputs, inputs * area].
+        self.views = [nn.Parameter(p.data.view(len(p), -1)) for p in self.matrices]
+        apart = {id(p) for p in self.matrices}
+        rest = [p for p in trained if id(p) not in apart]
+        groups = [
+            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        peak = config.learning_rate
+        self.parts = [(torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98)), peak)]
+        if self.matrices:
+            peak = config.matrix_learning_rate
+            muon = torch.optim.Muon(
+                self.views, lr=peak, weight_decay=config.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )  # fmt: skip
+            self.parts.append((muon, peak))
+
+    def step(self, share: float) -> None:
+        """Updates the parameters at a share of the peak learning rates."""
+        for view, matrix in zip(self.views, self.matrices):
+            view.grad = None if matrix.grad is None else matrix.grad.view(len(matrix), -1)
+        for optimizer, peak in self.parts:
+            for group in optimizer.param_groups:
+                group["lr"] = share * peak
+            optimizer.step()
+
+    def state(self) -> list[dict[str, Any]]:
+        """What a checkpoint keeps."""
+        return [optimizer.state_dict() for optimizer, _ in self.parts]
+
+    def load(self, states: list[dict[str, Any]]) -> None:
+        """Goes on from a checkpoint's state."""
+        for (optimizer, _), state in zip(self.parts, states, strict=True):
+            optimizer.load_state_dict(state)
+
+
+def _both_sides(parameter: Tensor) -> bool:
+    """Whether a weight is a matrix worth making orthogonal: 32 or more numbers on either side."""
+    return min(len(parameter), parameter[0].numel()) >= 32
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -105,13 +159,7 @@ def train_steps(
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     path, log_path = work_dir / f"{name}.ckpt", work_dir / f"{name}.jsonl"
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-    plain = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+    optimizer = _Optimizer(model, config)
     averages = {key: value.clone() for key, value in model.state_dict().items()}
     terms: dict[str, float] = {}
     first, seconds, settings = 0, 0.0, fingerprint(to_dict(stage_settings or config))
@@ -122,7 +170,7 @@ def train_steps(
             f"{path} was written with other settings. Give another --work-dir or remove it.",
         )
         model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
+        optimizer.load(saved["optimizer"])
         for key, value in averages.items():
             value.copy_(saved["averages"][key])
         first, seconds, terms = saved["step"], saved["seconds"], saved.get("terms", {})
@@ -138,19 +186,17 @@ def train_steps(
         disable=rank > 0,
     )
     for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = _learning_rate(config, step)
         loss, terms = loss_of_step(step)
         if not torch.isfinite(loss):
             raise RuntimeError(
                 f"The loss of {name} must be finite, got {loss.item()} at step {step}."
             )
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()
         if world > 1:
             _share_gradients(model, world)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        optimizer.step(_share_of_peak(config, step))
         if config.ema_decay:
             _average(averages, model, min(config.ema_decay, (step + 1) / (step + 10)))
         bar.set_postfix({key: f"{value:.3f}" for key, value in terms.items()}, refresh=False)
@@ -164,7 +210,7 @@ def train_steps(
                 )
             state = {
                 "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                "optimizer": optimizer.state(),
                 "averages": averages,
             }
             state |= {"step": step + 1, "seconds": seconds, "settings": settings, "terms": terms}
