@@ -174,8 +174,11 @@ class Backbone:
             PRECISIONS[self.config.precision],
             enabled=self.config.precision != "fp32",
         ):
-            read = resnet_features if hasattr(self.model.visual, "attnpool") else _vit_features
-            features = read(self.model.visual, pixels, self.config.dense_features)
+            visual = self.model.visual
+            if hasattr(visual, "attnpool"):
+                features = resnet_features(visual, pixels)
+            else:
+                features = _vit_features(visual, pixels, self.config.dense_features)
         return ImageFeatures(*(F.normalize(f.float(), dim=-1) for f in features))
 
     @torch.no_grad()
@@ -234,13 +237,8 @@ def text_positions(
     return model.ln_final(hidden)
 
 
-def resnet_features(
-    visual: Any, pixels: Tensor, _dense_features: str = ""
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention pooling without positions, its value path at every location, CLIP's own pooling.
-
-    There is one way to read a ResNet's locations, so `dense_features` changes nothing.
-    """
+def resnet_features(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention pooling without positions, its value path at every location, CLIP's own pooling."""
     grid = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(pixels)))))
     pool = visual.attnpool
     locations = grid.flatten(2).transpose(1, 2)

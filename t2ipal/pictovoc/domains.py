@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from t2ipal.config import one_of
-from t2ipal.pictovoc.drawing import SUBPIXEL_BITS, Drawing, paint
+from t2ipal.pictovoc.drawing import SUBPIXEL_BITS, Drawing, paint, placed_parts
 
 DOMAINS: dict[str, dict[str, float]] = {
     "photo": {"photo": 1.0},
@@ -94,10 +94,7 @@ def paint_object(
     if look.kind != "lines":
         paint(canvas, picture, matrix, center, colors)
         return
-    placed = (picture.points @ matrix.T + np.array(center)) * (1 << SUBPIXEL_BITS)
-    placed = np.round(placed).astype(np.int32)
-    for _, contours in picture.parts:
-        shapes = [placed[first:last] for first, last in contours]
+    for _, shapes in placed_parts(picture, matrix, center):
         cv2.fillPoly(canvas, shapes, look.paper, cv2.LINE_AA, SUBPIXEL_BITS)
         cv2.polylines(canvas, shapes, True, look.ink, 1, cv2.LINE_AA, SUBPIXEL_BITS)
 

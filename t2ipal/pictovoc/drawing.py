@@ -3,12 +3,13 @@
 A drawing lives in [-1, 1] x [-1, 1], x to the right and y down. Knows nothing of classes or scenes.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 SUBPIXEL_BITS = 4
 
@@ -100,6 +101,16 @@ def stroke(role: str, width: float, *xy: float) -> list[Part]:
     return parts
 
 
+def placed_parts(
+    picture: Drawing, matrix: Float[np.ndarray, "2 2"], center: tuple[float, float]
+) -> Iterator[tuple[str, list[Int[np.ndarray, "points 2"]]]]:
+    """Each part's role and its contours on the canvas, in 1/2**`SUBPIXEL_BITS` of a pixel."""
+    placed = (picture.points @ matrix.T + np.array(center)) * (1 << SUBPIXEL_BITS)
+    placed = np.round(placed).astype(np.int32)
+    for role, contours in picture.parts:
+        yield role, [placed[first:last] for first, last in contours]
+
+
 def stamp(
     canvas: UInt8[np.ndarray, "height width"],
     picture: Drawing,
@@ -108,10 +119,7 @@ def stamp(
     value: int,
 ) -> None:
     """Writes `value` wherever `paint` would draw, in place."""
-    placed = np.round((picture.points @ matrix.T + np.array(center)) * (1 << SUBPIXEL_BITS))
-    placed = placed.astype(np.int32)
-    for _, contours in picture.parts:
-        shapes = [placed[first:last] for first, last in contours]
+    for _, shapes in placed_parts(picture, matrix, center):
         cv2.fillPoly(canvas, shapes, value, cv2.LINE_8, SUBPIXEL_BITS)
 
 
@@ -123,8 +131,5 @@ def paint(
     colors: dict[str, tuple[float, float, float]],
 ) -> None:
     """Draws onto `canvas` in place, antialiased: point p lands at pixel `matrix @ p + center`."""
-    placed = (picture.points @ matrix.T + np.array(center)) * (1 << SUBPIXEL_BITS)
-    placed = np.round(placed).astype(np.int32)
-    for role, contours in picture.parts:
-        shapes = [placed[first:last] for first, last in contours]
+    for role, shapes in placed_parts(picture, matrix, center):
         cv2.fillPoly(canvas, shapes, colors[role], cv2.LINE_AA, SUBPIXEL_BITS)

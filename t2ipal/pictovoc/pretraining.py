@@ -79,7 +79,8 @@ class _Optimizer:
             {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
         ]
         peak = config.learning_rate
-        self.parts = [(torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98)), peak)]
+        adamw = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
+        self.parts: list[tuple[torch.optim.Optimizer, float]] = [(adamw, peak)]
         if self.matrices:
             peak = config.matrix_learning_rate
             muon = torch.optim.Muon(
