@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from t2ipal.config import one_of, require
 from t2ipal.pictovoc import WEIGHTS_DIR
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SCHEDULERS = {
     "default": "",
     "ddim": "DDIMScheduler",
@@ -57,8 +57,8 @@ class SynthesisConfig:
     """Seed of the run; a sample's own is sha256(seed, caption id, k)."""
     batch_size: int = 16
     """Images generated at once; it shows in an image's last bits, most of all in half precision."""
-    precision: str = "bf16"
-    """fp32, bf16 or fp16."""
+    precision: str = "auto"
+    """fp32, bf16, fp16, or auto: bf16 on devices that compute it in hardware, else fp32."""
     jpeg_quality: int = 95
     """Quality of the stored JPEG, 1 to 100."""
 
@@ -100,14 +100,19 @@ class Synthesizer:
         """
         import torch
 
+        from t2ipal.devices import computes_bf16
+
         self.config = config
         self._torch = torch
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        precision = config.precision
+        if precision == "auto":
+            precision = "bf16" if computes_bf16(self.device) else "fp32"
         # On a CPU half precision means autocast: latents and sampler stay in float32.
-        self._autocast = self.device == "cpu" and config.precision != "fp32"
-        dtype = "fp32" if self._autocast else config.precision
+        self._autocast = self.device == "cpu" and precision != "fp32"
+        dtype = "fp32" if self._autocast else precision
         names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-        self._half = names[config.precision]
+        self._half = names[precision]
         self.pipeline: Any = load_pipeline(config, names[dtype]).to(self.device)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

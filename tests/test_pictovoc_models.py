@@ -205,6 +205,17 @@ def test_synthesizer_loads_what_was_trained(pipeline_dir):
     assert float((latents * parts.vae.config.scaling_factor).std()) == pytest.approx(1, abs=0.1)
 
 
+def test_training_goes_on_from_a_pipeline(pipeline_dir, backbone, tmp_path, monkeypatch):
+    """No step, no change: the UNet and the text tower are those of `start`."""
+    monkeypatch.setattr(diffusion, "CHUNK_SCENES", 50)
+    monkeypatch.setattr(diffusion, "train_steps", lambda *_: {})
+    config = DiffusionConfig(few(), num_scenes=50, start=str(pipeline_dir))
+    train_diffusion(config, backbone, pipeline_dir / "vae", tmp_path, tmp_path / "new")
+    for part in ("unet/diffusion_pytorch_model", "text_encoder/model"):
+        files = [folder / f"{part}.safetensors" for folder in (pipeline_dir, tmp_path / "new")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_latents_are_cached_and_never_mixed(pipeline_dir, backbone, monkeypatch):
     from diffusers import AutoencoderTiny
     from safetensors.torch import load_file

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from t2ipal.devices import bf16_autocast
 from t2ipal.features import Backbone
 from t2ipal.pictovoc.pretraining import (
     PretrainConfig,
@@ -126,7 +127,7 @@ def known_latents(
 ) -> Float[Tensor, "batch channels latent_side latent_side"]:
     """Latents of scenes as the UNet learns them: the look encoded, the classes as they are."""
     pixels = scene_pixels(scenes).to(model.device)
-    with torch.autocast(model.device.type, torch.bfloat16):
+    with bf16_autocast(model.device.type):
         look = model.encode(pixels).latents[:, :LOOK_CHANNELS].float().cpu()
     return torch.cat([look, scene_classes(scenes)], dim=1)
 
@@ -167,7 +168,7 @@ def train_autoencoder(
         classes = scene_classes(scenes).to(device)
         shape = (size, LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE)
         noise = torch.randn(shape, generator=generator)[rank * share : (rank + 1) * share]
-        with torch.autocast(device, torch.bfloat16):
+        with bf16_autocast(device):
             latents = model.encode(pixels).latents
             look, found = latents.split([LOOK_CHANNELS, CLASS_CHANNELS], dim=1)
             known = torch.cat([look, classes], dim=1) + config.latent_noise * noise.to(device)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 
 from t2ipal.captions import NounFilter, filter_captions, load_vocabulary, read_captions
+from t2ipal.devices import bf16_autocast
 from t2ipal.extraction import image_set, multi_hot, text_set
 from t2ipal.features import Backbone, BackboneConfig, FeatureSet, load_backbone
 from t2ipal.metrics import PointingGame, average_precision, mean_average_precision, pointing_game
@@ -145,7 +146,7 @@ def check_autoencoder(models_dir: Path, count: int = 500) -> dict[str, float]:
     )
     scenes = draw_scenes("test", 0, count)
     pixels, latents = scene_pixels(scenes), known_latents(vae, scenes)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), bf16_autocast("cpu"):
         parts = [vae.decode(part).sample for part in latents.split(50)]  # type: ignore
     output = torch.cat(parts)
     result = {"absolute_error": float((output.float() - pixels).abs().mean()) * 127.5}

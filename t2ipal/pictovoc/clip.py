@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, UInt8
 from safetensors.torch import save_file
 from torch import Tensor
 
+from t2ipal.devices import bf16_autocast
 from t2ipal.features import (
     WEIGHTS_FILE,
     Backbone,
@@ -133,7 +134,7 @@ def train_clip(
             device
         )
         end = tokens.argmax(dim=-1)
-        with torch.autocast(device, torch.bfloat16):
+        with bf16_autocast(device):
             embeddings = model.token_embedding(tokens[:, : int(end.max()) + 1])
             hidden = text_positions(model, embeddings)[torch.arange(size, device=device), end]
             texts = hidden @ model.text_projection

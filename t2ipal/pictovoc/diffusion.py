@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from t2ipal.config import require
+from t2ipal.devices import bf16_autocast
 from t2ipal.features import Backbone
 from t2ipal.pictovoc.autoencoder import (
     LATENT_CHANNELS,
@@ -39,7 +40,7 @@ ARCHITECTURE: dict[str, Any] = {
     "in_channels": LATENT_CHANNELS,
     "out_channels": LATENT_CHANNELS,
     "layers_per_block": 1,
-    "block_out_channels": (64, 112, 160),
+    "block_out_channels": (32, 96, 160),
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     # The number of heads, whatever it is called.
@@ -72,6 +73,9 @@ class DiffusionConfig:
     """Captions written for each scene; one of them is drawn each time."""
     dropped_captions: float = 0.1
     """Share of samples trained with the empty caption, for classifier-free guidance."""
+    start: str | None = None
+    """Pipeline folder whose UNet and text tower training goes on with; None: a new UNet on the text
+    tower of the CLIP."""
 
     def __post_init__(self) -> None:
         scenes, batch = self.num_scenes, self.optim.batch_size
@@ -230,11 +234,17 @@ def train_diffusion(
         torch.distributed.barrier()
     latents = torch.cat([load_file(path)["latents"] for path in paths])
     captions = [row for path in paths for row in json.loads(path.with_suffix(".json").read_text())]
-    tokenizer, text_encoder = clip_tokenizer(), text_encoder_from(backbone).to(device)
+    tokenizer = clip_tokenizer()
     torch.manual_seed(config.optim.seed)
     # Contiguous memory on purpose: on a CPU the backward of GroupNorm is slow in channels_last.
-    unet: Any = UNet2DConditionModel(**ARCHITECTURE, cross_attention_dim=backbone.text_width)
+    if config.start:
+        started = StableDiffusionPipeline.from_pretrained(config.start, dtype=torch.float32)
+        unet, text_encoder = started.unet, started.text_encoder.requires_grad_(False)
+    else:
+        unet = UNet2DConditionModel(**ARCHITECTURE, cross_attention_dim=backbone.text_width)
+        text_encoder = text_encoder_from(backbone)
     unet.to(device)
+    text_encoder.to(device)
     if device == "cpu":
         # Plain matrix products: there the backward of the fused attention takes a third of a step.
         unet.set_attn_processor(AttnProcessor())
@@ -261,7 +271,7 @@ def train_diffusion(
         ).input_ids
         clean = (latents[rows[mine]].float() * scale).to(device)
         noise, time = noise[mine].to(device), time[mine].to(device)
-        with torch.autocast(device, torch.bfloat16):
+        with bf16_autocast(device):
             with torch.no_grad():
                 hidden = text_encoder(tokens.to(device)).last_hidden_state
             noisy = noise_scheduler.add_noise(clean, noise, time)  # type: ignore[arg-type]

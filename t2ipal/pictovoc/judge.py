@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from t2ipal.devices import bf16_autocast
 from t2ipal.pictovoc.autoencoder import to_pixels
 from t2ipal.pictovoc.pretraining import PretrainConfig, step_generator, train_steps
 from t2ipal.pictovoc.scenes import CLASS_NAMES, draw_scene
@@ -110,7 +111,7 @@ def train_judge(
             soft = F.interpolate(pixels[blurred], scale_factor=0.5, mode="bilinear", antialias=True)
             pixels[blurred] = F.interpolate(soft, size=pixels.shape[2:], mode="bicubic")
         labels = torch.from_numpy(np.stack([scene.labels for scene in scenes])).float().to(device)
-        with torch.autocast(device, torch.bfloat16):
+        with bf16_autocast(device):
             logits = model(pixels.to(device, memory_format=torch.channels_last)).float()
         loss = F.binary_cross_entropy_with_logits(logits, labels)
         return loss, {"loss": loss.item()}

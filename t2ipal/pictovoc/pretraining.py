@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from t2ipal.config import fingerprint, require, to_dict
+from t2ipal.pictovoc.muon import Muon
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,10 @@ class _Optimizer:
 
     def __init__(self, model: nn.Module, config: PretrainConfig):
         trained = [p for p in model.parameters() if p.requires_grad]
-        self.matrices = [
+        matrices = [
             p for p in trained if config.matrix_learning_rate and p.ndim >= 2 and _both_sides(p)
         ]
-        # Muon takes matrices alone: each kernel shows it its memory as [outputs, inputs * area].
-        self.views = [nn.Parameter(p.data.view(len(p), -1)) for p in self.matrices]
-        apart = {id(p) for p in self.matrices}
+        apart = {id(p) for p in matrices}
         rest = [p for p in trained if id(p) not in apart]
         groups = [
             {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
@@ -81,18 +80,12 @@ class _Optimizer:
         peak = config.learning_rate
         adamw = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
         self.parts: list[tuple[torch.optim.Optimizer, float]] = [(adamw, peak)]
-        if self.matrices:
+        if matrices:
             peak = config.matrix_learning_rate
-            muon = torch.optim.Muon(
-                self.views, lr=peak, weight_decay=config.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            )  # fmt: skip
-            self.parts.append((muon, peak))
+            self.parts.append((Muon(matrices, peak, config.weight_decay), peak))
 
     def step(self, share: float) -> None:
         """Updates the parameters at a share of the peak learning rates."""
-        for view, matrix in zip(self.views, self.matrices):
-            view.grad = None if matrix.grad is None else matrix.grad.view(len(matrix), -1)
         for optimizer, peak in self.parts:
             for group in optimizer.param_groups:
                 group["lr"] = share * peak

@@ -1,0 +1,27 @@
+"""What a device is good at, asked in one place."""
+
+import torch
+
+BF16_CAPABILITIES = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+"""Names in `torch.cpu.get_capabilities()`, of x86 and of ARM."""
+
+
+def computes_bf16(device: str) -> bool:
+    """Whether a torch device multiplies bfloat16 in hardware.
+
+    A CPU that does not imitates it, ten to seventy times slower than float32. Old versions of torch
+    cannot tell; the answer is then no.
+    """
+    kind = torch.device(device).type
+    if kind == "cpu":
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        return any(capabilities.get(name, False) for name in BF16_CAPABILITIES)
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return kind == "mps"
+
+
+def bf16_autocast(device: str) -> torch.autocast:
+    """Autocast to bfloat16 where that is fast; elsewhere a context that changes nothing."""
+    kind = torch.device(device).type
+    return torch.autocast(kind, torch.bfloat16, enabled=computes_bf16(device))
