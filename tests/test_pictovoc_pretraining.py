@@ -114,15 +114,35 @@ def test_learning_rate_warms_up_and_falls_to_zero():
     assert all(before > after for before, after in pairwise(rates[10:]))
 
 
-def test_gradients_are_averaged_over_processes(monkeypatch):
-    model = nn.Linear(2, 3)
-    model(torch.ones(1, 2)).sum().backward()
-    mine = [p.grad.clone() for p in model.parameters()]
-    # The other process has three times these gradients.
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.mul_(4))
-    pretraining._share_gradients(model, 2)
-    for parameter, grad in zip(model.parameters(), mine, strict=True):
-        torch.testing.assert_close(parameter.grad, 2 * grad)
+def train_share(rank, world, folder):
+    """Trains on every world-th row of each batch; process 0 keeps the weights."""
+    torch.set_num_threads(1)
+    if world > 1:
+        meeting = f"file://{folder}/meeting"
+        torch.distributed.init_process_group(
+            "gloo", init_method=meeting, rank=rank, world_size=world
+        )
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(32, 48, 3), nn.Conv2d(48, 33, 1), nn.Conv2d(33, 2, 1))
+
+    def loss(step):
+        generator = torch.Generator().manual_seed(step)
+        rows = torch.randn(8, 32, 5, 5, generator=generator)[rank::world]
+        return model(rows).square().mean(), {}
+
+    config = PretrainConfig(5, 8, matrix_learning_rate=0.01, warmup_steps=2)
+    train_steps("shared", model, loss, config, folder / f"work{world}")
+    if rank == 0:
+        torch.save(model.state_dict(), folder / f"{world}.pt")
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """Gradients are averaged, and Muon's work is shared out, without changing the result."""
+    train_share(0, 1, tmp_path)
+    torch.multiprocessing.spawn(train_share, (2, tmp_path), nprocs=2)
+    alone, together = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))
+    for name, value in alone.items():
+        torch.testing.assert_close(together[name], value, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["num_steps", "batch_size", "checkpoint_steps"])

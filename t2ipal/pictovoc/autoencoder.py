@@ -19,12 +19,8 @@ from torch import Tensor
 
 from t2ipal.devices import bf16_autocast
 from t2ipal.features import Backbone
-from t2ipal.pictovoc.pretraining import (
-    PretrainConfig,
-    rank_and_world,
-    step_generator,
-    train_steps,
-)
+from t2ipal.pictovoc.pretraining import PretrainConfig, step_generator, train_steps
+from t2ipal.pictovoc.processes import rank_and_world
 from t2ipal.pictovoc.scenes import CLASS_NAMES, Scene, draw_scene
 from t2ipal.torchvision_repair import repair_torchvision
 

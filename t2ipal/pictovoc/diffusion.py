@@ -29,7 +29,8 @@ from t2ipal.pictovoc.autoencoder import (
     known_latents,
 )
 from t2ipal.pictovoc.captions import caption_scene
-from t2ipal.pictovoc.pretraining import PretrainConfig, rank_and_world, step_generator, train_steps
+from t2ipal.pictovoc.pretraining import PretrainConfig, step_generator, train_steps
+from t2ipal.pictovoc.processes import rank_and_world
 from t2ipal.torchvision_repair import repair_torchvision
 
 PROMPT_TOKENS = 32

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from t2ipal.devices import computes_bf16
+from t2ipal.pictovoc.processes import rank_and_world, sum_over_processes
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic x -> a x + b x^3 + c x^5 that drives singular values to about 1."""
@@ -42,14 +43,21 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
-        """Updates every weight that has a gradient."""
+        """Updates every weight that has a gradient; processes share the work of orthogonalizing."""
+        rank, world = rank_and_world()
         for group in self.param_groups:
-            for weight in (p for p in group["params"] if p.grad is not None):
+            weights = [p for p in group["params"] if p.grad is not None]
+            updates = []
+            for index, weight in enumerate(weights):
                 state = self.state[weight]
                 if not state:
                     state["momentum"] = torch.zeros_like(weight)
                 momentum = state["momentum"].lerp_(weight.grad, 1 - MOMENTUM)
-                update = orthogonalize(weight.grad.lerp(momentum, MOMENTUM).flatten(1))
+                update = weight.grad.lerp(momentum, MOMENTUM).flatten(1)
+                mine = index % world == rank
+                updates.append(orthogonalize(update) if mine else torch.zeros_like(update))
+            sum_over_processes(updates)
+            for weight, update in zip(weights, updates):
                 size = 0.2 * max(update.shape) ** 0.5
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(update.view(weight.shape), alpha=-group["lr"] * size)

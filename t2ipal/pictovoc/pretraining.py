@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from t2ipal.config import fingerprint, require, to_dict
 from t2ipal.pictovoc.muon import Muon
+from t2ipal.pictovoc.processes import rank_and_world, sum_over_processes
 
 
 @dataclass(frozen=True)
@@ -106,24 +107,6 @@ def _both_sides(parameter: Tensor) -> bool:
     return min(len(parameter), parameter[0].numel()) >= 32
 
 
-def rank_and_world() -> tuple[int, int]:
-    """This process's number and how many train together (under torchrun); 0 of 1 otherwise."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
-def _share_gradients(model: nn.Module, world: int) -> None:
-    """Averages gradients over the processes, in one message."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    joined = torch.cat([gradient.flatten() for gradient in gradients])
-    torch.distributed.all_reduce(joined)
-    start = 0
-    for gradient in gradients:
-        gradient.copy_(joined[start : start + gradient.numel()].view_as(gradient) / world)
-        start += gradient.numel()
-
-
 def _average(averages: dict[str, Tensor], model: nn.Module, decay: float) -> None:
     for name, value in model.state_dict().items():
         if value.is_floating_point():
@@ -187,8 +170,9 @@ def train_steps(
             )
         model.zero_grad(set_to_none=True)
         loss.backward()
-        if world > 1:
-            _share_gradients(model, world)
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        sum_over_processes(gradients)
+        torch._foreach_div_(gradients, world)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step(_share_of_peak(config, step))
         if config.ema_decay:
