@@ -10,7 +10,12 @@ On a cluster (see cluster.yaml), where every path must be one that all machines 
     ray job submit --address http://127.0.0.1:8265 --working-dir . -- \
         python jobs/synthesize.py --captions s3://BUCKET/captions.json --output s3://BUCKET/runs/coco
 
-The same command again skips finished shards. The last line of the output is a JSON summary.
+The same command again skips finished shards; with more captions or more images per caption the run
+grows. jobs/status.py shows how far it is. One image again, from what the store says of it:
+
+    python jobs/synthesize.py --output runs/coco --only 00003-00017
+
+The last line of the output is a JSON summary.
 """
 
 import dataclasses
@@ -30,7 +35,7 @@ from t2ipal.captions import filter_captions, load_vocabulary, read_captions
 from t2ipal.config import require
 from t2ipal.engine.pool import RunConfig
 from t2ipal.engine.session import connect, runs_as_submitted_job
-from t2ipal.engine.synthesis import SynthesisRequest, synthesize, synthesize_locally
+from t2ipal.engine.synthesis import SynthesisRequest, remake, synthesize, synthesize_locally
 from t2ipal.store import Store
 from t2ipal.synthesis import SynthesisConfig
 
@@ -41,10 +46,13 @@ FLAT = tyro.conf.arg(name="")
 class Options:
     """Draws the captions that name a class, and stores the images."""
 
-    captions: str
-    """Caption file, local or s3://: COCO json, jsonl, csv, parquet or one caption a line."""
     output: str
     """Folder of the run: a local path, or s3://bucket/prefix."""
+    captions: str | None = None
+    """Caption file, local or s3://: COCO json, jsonl, csv, parquet or one caption a line."""
+    only: str | None = None
+    """Make one image of a run again, byte for byte on the same kind of device, and store it as
+    `remade/KEY.jpg` there: its key as in the tar, e.g. 00003-00017. Nothing else is looked at."""
     vocabulary: str = "voc2007"
     """Classes to look for: voc2007, coco2014, nuswide, pictovoc_novel (the embedded world's things
     that are no VOC class), or the path of a YAML of your own."""
@@ -62,6 +70,15 @@ class Options:
     run: Annotated[RunConfig, FLAT] = field(default_factory=RunConfig)
 
 
+def _remake(store: Store, key: str) -> dict[str, Any]:
+    row, image, same = remake(store, key)
+    place = f"remade/{key}.jpg"
+    store.write(place, image)
+    result = {"output": f"{store.uri}/{place}", "same_as_stored": same, **row}
+    print(json.dumps(result))
+    return result
+
+
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = tyro.cli(Options, args=arguments, description=__doc__)
     if runs_as_submitted_job():
@@ -70,12 +87,16 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             f"output must be s3:// or an absolute path, got {options.output!r}: "
             "a submitted job runs in a temporary copy of the working directory.",
         )
+    store = Store(options.output, options.endpoint_url)
+    if options.only is not None:
+        return _remake(store, options.only)
+    require(options.captions is not None, "captions must name a file, got none.")
+    assert options.captions is not None
     vocabulary = load_vocabulary(options.vocabulary)
     filtered = filter_captions(
         read_captions(options.captions), vocabulary, options.num_captions, options.caption_seed
     )
     request = SynthesisRequest(options.synthesis, vocabulary, filtered, options.images_per_shard)
-    store = Store(options.output, options.endpoint_url)
     if options.in_process:
         summary = synthesize_locally(store, request, options.run, progress=True)
     else:

@@ -23,6 +23,7 @@ from t2ipal.store import (
     read_images,
     read_manifest,
     read_rows,
+    read_sections,
     read_stored_captions,
     write_arrays,
 )
@@ -38,7 +39,7 @@ class FeatureTask:
     kind: str
     """`images` or `texts`."""
     name: str
-    """Name of the image shard, or number of the caption shard."""
+    """Name of the image shard, or the first caption and the one after the last."""
 
     def key(self, folder: str) -> str:
         """Where its features are stored."""
@@ -57,8 +58,16 @@ def feature_tasks(store: Store, folder: str) -> list[FeatureTask]:
         FileNotFoundError: the store has no manifest.
     """
     read_manifest(store)
-    captions = len(read_stored_captions(store))
-    tasks = [FeatureTask("texts", f"{k:05d}") for k in range(-(-captions // CAPTIONS_PER_SHARD))]
+    tasks = []
+    for section in read_sections(store):
+        if section.captions_key:  # a run that grew keeps the features of its earlier captions
+            end = section.first_caption + section.num_captions
+            starts = range(section.first_caption, end, CAPTIONS_PER_SHARD)
+            stops = [min(start + CAPTIONS_PER_SHARD, end) for start in starts]
+            tasks += [
+                FeatureTask("texts", f"{start:08d}-{stop:08d}")
+                for start, stop in zip(starts, stops)
+            ]
     tasks += [FeatureTask("images", marker["shard"]) for marker in committed_shards(store)]
     done = set(store.list(f"{folder}/"))
     return [task for task in tasks if task.key(folder) not in done]
@@ -73,13 +82,13 @@ class FeatureExtractor:
 
     def __call__(self, task: FeatureTask) -> int:
         """Computes and stores one shard; returns its number of rows."""
-        arrays = self._texts(int(task.name)) if task.kind == "texts" else self._images(task.name)
+        arrays = self._texts(task.name) if task.kind == "texts" else self._images(task.name)
         write_arrays(self.store, task.key(self.folder), arrays)
         return len(next(iter(arrays.values())))
 
-    def _texts(self, number: int) -> dict[str, np.ndarray]:
-        rows = read_stored_captions(self.store)["caption"].to_pylist()
-        rows = rows[number * CAPTIONS_PER_SHARD : (number + 1) * CAPTIONS_PER_SHARD]
+    def _texts(self, name: str) -> dict[str, np.ndarray]:
+        start, stop = map(int, name.split("-"))
+        rows = read_stored_captions(self.store)["caption"].to_pylist()[start:stop]
         features = text_set(self.backbone, rows, torch.zeros(len(rows), 1))
         return _halves(features, ("global_features", "local_features", "mask"))
 

@@ -83,7 +83,7 @@ CASES = [
     ("tune", "--gpus-per-trial -1", "gpus_per_trial must be >= 0, got -1"),
     ("tune", "--space value.yaml", "value.yaml: residual_ratio must be >= 0, got -1.0."),
     # Folders that hold something else, or not enough.
-    ("synthesize", "--output run", "run holds another run. Differences: captions: "),
+    ("synthesize", "--output run", "run holds another run. Differences: synthesis."),
     ("train", "--set training.num_epochs=2", "(recipe.training.num_epochs: 1 there, 2 here)"),
     ("train", "--run empty", "empty. Run jobs/synthesize.py first."),
     ("tune", "--run empty", "empty. Run jobs/synthesize.py first."),

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from small_run import run_contents
 
 from t2ipal.captions import FilterResult, LabelledCaption, RejectedCaption, Vocabulary
+from t2ipal.engine.growth import record_request
 from t2ipal.engine.plans import ShardPlan, plan_shards
 from t2ipal.engine.pool import RunConfig, _pool_size
 from t2ipal.engine.synthesis import SynthesisRequest, synthesize, synthesize_locally
 from t2ipal.store import (
+    Section,
     Store,
     read_images,
     read_manifest,
@@ -89,24 +92,31 @@ def a_request(texts=None, config=None, **changes):
     )
 
 
-def contents(store):
-    return {key: store.read(key) for key in store.list()}
+def plans_of(captions, values, images_per_shard, first_k=0):
+    section = Section(0, 9, 0, len(captions), first_k, values["images_per_caption"], "")
+    return plan_shards(captions, section, values, images_per_shard)
 
 
 def test_plans_cover_every_sample_once_in_order():
     captions = [caption(str(i), f"caption {i}") for i in range(5)]
-    plans = plan_shards(captions, {"images_per_caption": 3, "seed": 1}, images_per_shard=4)
-    assert [len(plan.samples) for plan in plans] == [4, 4, 4, 3]
-    assert [plan.shard for plan in plans] == ["00000", "00001", "00002", "00003"]
+    plans = plans_of(captions, {"images_per_caption": 3, "seed": 1}, images_per_shard=7)
+    assert [len(plan.samples) for plan in plans] == [6, 6, 3]
+    assert [plan.shard for plan in plans] == ["00000", "00001", "00002"]
     samples = [(sample.caption_id, sample.k) for plan in plans for sample in plan.samples]
     assert samples == [(str(i), k) for i in range(5) for k in range(3)]
+    later = plans_of(captions, {"images_per_caption": 3}, images_per_shard=2, first_k=3)
+    assert [len(plan.samples) for plan in later] == [3] * 5  # a caption is never torn apart
+    assert [sample.k for sample in later[0].samples] == [3, 4, 5]
 
 
 def test_a_plan_survives_its_text_form():
-    plan = plan_shards(
+    plan = plans_of(
         [caption("é", "a “dog”", (0, 2))], {"images_per_caption": 2}, images_per_shard=4
     )[0]
     assert ShardPlan.from_json(plan.to_json()) == plan
+    retry = dataclasses.replace(plan, shard="00000-retry1", positions=(1,))
+    assert ShardPlan.from_json(retry.to_json()) == retry
+    assert retry.samples == plan.samples[1:]
 
 
 def test_plan_identity_follows_content_and_settings():
@@ -114,7 +124,7 @@ def test_plan_identity_follows_content_and_settings():
     values = {"images_per_caption": 2, "seed": 1}
 
     def identity(captions, values):
-        return plan_shards(captions, values, 2)[0].identity()
+        return plans_of(captions, values, 2)[0].identity()
 
     same = identity(captions, values)
     assert identity(captions[:1], values) == same  # a larger set leaves old shards alone
@@ -151,21 +161,21 @@ def test_a_bucket_holds_the_same_bytes_as_a_folder(tmp_path, s3_server):
     folder, bucket = Store(tmp_path), Store("s3://runs/bytes", s3_server)
     for store in (folder, bucket):
         synthesize_locally(store, a_request(), factory=FakeSynthesizer)
-    assert contents(bucket) == contents(folder)
+    assert run_contents(bucket) == run_contents(folder)
     assert synthesize_locally(bucket, a_request()).num_shards_skipped == 3
 
 
 def test_rerun_skips_finished_shards_and_remakes_missing_ones(tmp_path):
     store = Store(tmp_path)
     synthesize_locally(store, a_request(), factory=FakeSynthesizer)
-    before = contents(store)
+    before = run_contents(store)
     (tmp_path / "images/00001.json").unlink()  # as if killed before the marker
     (tmp_path / "images/00001.tar").write_bytes(b"half a tar")
     (tmp_path / "manifest.json").unlink()
     CountingSynthesizer.num_samples = 0
     summary = synthesize_locally(store, a_request(), factory=CountingSynthesizer)
     assert (summary.num_shards_skipped, CountingSynthesizer.num_samples) == (2, 8)
-    assert contents(store) == before
+    assert run_contents(store) == before
     summary = synthesize_locally(store, a_request(), factory=BrokenSynthesizer)
     assert summary.num_shards_skipped == 3  # nothing is loaded where nothing is left to do
 
@@ -198,12 +208,12 @@ def test_too_many_failures_stop_the_run_and_name_the_reason(tmp_path):
 def test_another_runs_folder_is_refused_and_left_alone(tmp_path):
     store = Store(tmp_path)
     synthesize_locally(store, a_request(), factory=FakeSynthesizer)
-    before = contents(store)
+    before = run_contents(store)
     other = a_request(config=FakeConfig(guidance_scale=3.0))
     message = r"holds another run.*synthesis.guidance_scale: 2.0 there, 3.0 here"
     with pytest.raises(ValueError, match=message):
         synthesize_locally(store, other, factory=FakeSynthesizer)
-    assert contents(store) == before
+    assert run_contents(store) == before
 
 
 def test_a_shard_of_another_plan_is_refused(tmp_path):
@@ -215,6 +225,99 @@ def test_a_shard_of_another_plan_is_refused(tmp_path):
     path.write_text(json.dumps(marker))
     with pytest.raises(ValueError, match=r"Shard 00001 .*num_samples: 9 there, 8 here"):
         synthesize_locally(store, a_request(), factory=FakeSynthesizer)
+
+
+def texts(count):
+    return [f"a dog and cat number {i}" for i in range(count)]
+
+
+@pytest.mark.parametrize("steps", [[(3, 1), (7, 1)], [(5, 1), (5, 4)], [(3, 1), (6, 2), (6, 5)]])
+def test_a_run_grows_without_touching_old_shards(tmp_path, steps):
+    store, before = Store(tmp_path / "grown"), {}
+    for count, images in steps:
+        config = FakeConfig(images_per_caption=images)
+        request = a_request(texts(count), config)
+        summary = synthesize_locally(store, request, factory=FakeSynthesizer)
+        now = run_contents(store)
+        kept = {key: now[key] for key in before if key.startswith(("images/", "config"))}
+        assert kept == {key: data for key, data in before.items() if key in kept}
+        before = now
+        assert summary.num_images == count * images
+        rows = read_rows(store).to_pylist()
+        samples = {(row["caption_id"], row["k"]) for row in rows}
+        assert samples == {(f"id {i}", k) for i in range(count) for k in range(images)}
+        assert len(rows) == count * images
+        assert read_manifest(store)["settings"]["num_captions"] == count
+        assert read_stored_captions(store).num_rows == count
+    again = synthesize_locally(store, request, factory=BrokenSynthesizer)
+    assert again.num_shards_skipped == again.num_shards and run_contents(store) == before
+
+
+def test_a_run_never_shrinks(tmp_path):
+    store = Store(tmp_path)
+    synthesize_locally(store, a_request(), factory=FakeSynthesizer)
+    before = run_contents(store)
+    with pytest.raises(ValueError, match=r"holds 11 captions, and 1 of them .* \(first: id 10\)"):
+        synthesize_locally(store, a_request(texts(10)), factory=FakeSynthesizer)
+    with pytest.raises(ValueError, match=r"images_per_caption: 2 there, 1 here. A run only grows"):
+        synthesize_locally(store, a_request(config=FakeConfig(images_per_caption=1)))
+    assert run_contents(store) == before
+
+
+def test_a_request_given_up_before_its_first_shard_gives_way(tmp_path):
+    store = Store(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        synthesize_locally(store, a_request(texts(99)), factory=BrokenSynthesizer)
+    summary = synthesize_locally(store, a_request(texts(3)), factory=FakeSynthesizer)
+    assert summary.num_captions == 3 and read_stored_captions(store).num_rows == 3
+
+
+def test_growth_that_was_cut_short_goes_on(tmp_path):
+    """Killed between the sections of two growths: the next run finds what is missing."""
+    store, whole = Store(tmp_path / "cut"), Store(tmp_path / "whole")
+    larger = a_request(texts(6), FakeConfig(images_per_caption=3))
+    for each in (store, whole):
+        synthesize_locally(each, a_request(texts(4)), factory=FakeSynthesizer)
+    record_request(store, larger.captions.kept[:4], [], 3, 8)  # its second section never came
+    for each in (store, whole):
+        synthesize_locally(each, larger, factory=FakeSynthesizer)
+    assert run_contents(store) == run_contents(whole)
+
+
+class MendedSynthesizer(FakeSynthesizer):
+    """Makes what FakeSynthesizer fails at, but for captions with "hopeless"."""
+
+    def __call__(self, batch):
+        assert all("fail" in text for text in batch["caption"])
+        mended = [t if "hopeless" in t else t.replace("fail", "") for t in batch["caption"]]
+        return super().__call__({**batch, "caption": np.array(mended)})
+
+
+def test_failed_samples_are_tried_again_alone(tmp_path):
+    store = Store(tmp_path)
+    request = a_request(["a dog", "a fail dog", "a cat", "a hopeless fail cat", "a dog"])
+    lenient = RunConfig(max_failed_fraction=0.5)
+    synthesize_locally(store, request, lenient, factory=FakeSynthesizer)
+    first = run_contents(store)
+    again = dataclasses.replace(lenient, retry_failed=True)
+    for attempt in (1, 2):
+        summary = synthesize_locally(store, request, again, factory=MendedSynthesizer)
+        assert (summary.num_images, summary.num_failed) == (8, 2)
+        assert store.exists(f"images/00000-retry{attempt}.json")
+    now = run_contents(store)
+    assert all(now[key] == data for key, data in first.items() if key != "manifest.json")
+    rows = read_rows(store).to_pylist()
+    assert len({(row["caption_id"], row["k"]) for row in rows}) == len(rows) == 10
+    assert {row["caption_id"] for row in rows if row["status"] == "failed"} == {"id 3"}
+    mended = next(row for row in rows if row["caption_id"] == "id 1" and row["k"] == 1)
+    assert mended["key"] == "00000-retry1-00001"
+    shown = [row["key"] for row, _ in read_images(store, "00000-retry1")]
+    assert shown == ["00000-retry1-00000", "00000-retry1-00001"]
+    manifest = read_manifest(store)
+    assert (manifest["num_images"], manifest["num_failed"]) == (8, 2)
+    # Without the option nothing is tried, and what failed still counts.
+    with pytest.raises(RuntimeError, match="2 of 10 samples failed"):
+        synthesize_locally(store, request, factory=BrokenSynthesizer)
 
 
 @pytest.mark.parametrize(
@@ -233,15 +336,14 @@ def test_run_config_checks(changes, message):
         RunConfig(**changes)
 
 
-def test_request_checks(tmp_path):
+def test_request_checks():
     with pytest.raises(ValueError, match=r"nothing to draw"):
         dataclasses.replace(a_request(), captions=FilterResult([], []))
     with pytest.raises(ValueError, match=r"must be unique, got \['a'\]"):
         twice = FilterResult([caption("a", "x"), caption("a", "y")], [])
         dataclasses.replace(a_request(), captions=twice)
     with pytest.raises(ValueError, match=r"images_per_shard must be > 0, got 0"):
-        synthesize_locally(Store(tmp_path), a_request(images_per_shard=0), factory=FakeSynthesizer)
-    assert not list(tmp_path.iterdir())
+        a_request(images_per_shard=0)
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -252,7 +354,7 @@ def test_on_ray_the_same_bytes_as_in_one_process(tmp_path, ray_session, num_work
     here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
     alone = synthesize_locally(here, a_request(texts), run, factory=FakeSynthesizer)
     pooled = synthesize(there, a_request(texts), run, factory=FakeSynthesizer, progress=True)
-    assert contents(there) == contents(here)
+    assert run_contents(there) == run_contents(here)
     names = ("num_captions", "num_images", "num_failed", "num_shards", "num_shards_skipped")
     for name in names:
         assert getattr(pooled, name) == getattr(alone, name)

@@ -65,6 +65,12 @@ class FakeSynthesizer:
         }
 
 
+class MendedSynthesizer(FakeSynthesizer):
+    def __call__(self, batch):
+        output = super().__call__(batch)
+        return {**output, "status": np.full(len(batch["k"]), "ok")}
+
+
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder = write_tiny_clip(tmp_path_factory.mktemp("clip"), VIT)
@@ -76,21 +82,26 @@ def backbone(config):
     return load_backbone(config)
 
 
-@pytest.fixture
-def store(tmp_path):
-    """A finished run of seven captions with two images each, in three shards."""
-    captions = [
-        LabelledCaption(f"id {i}", text, labels)
-        for i, (text, labels) in enumerate(zip(TEXTS, LABELS))
-    ]
+def synthesize_pets(store, count, images_per_caption=2, retry_failed=False):
+    """Makes images of the first captions, in shards of six images at most."""
+    pairs = zip(TEXTS[:count], LABELS)
+    captions = [LabelledCaption(f"id {i}", *pair) for i, pair in enumerate(pairs)]
     request = SynthesisRequest(
-        FakeConfig(),
+        FakeConfig(images_per_caption),
         Vocabulary("pets", ("dog", "cat"), ("dog", "cat"), ((), ())),
         FilterResult(captions, [RejectedCaption("x", "a house", "no class")]),
         images_per_shard=6,
     )
+    run = RunConfig(max_failed_fraction=0.9, retry_failed=retry_failed)
+    factory = MendedSynthesizer if retry_failed else FakeSynthesizer
+    synthesize_locally(store, request, run, factory=factory)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A finished run of seven captions with two images each, in three shards."""
     store = Store(tmp_path / "run")
-    synthesize_locally(store, request, RunConfig(max_failed_fraction=0.9), factory=FakeSynthesizer)
+    synthesize_pets(store, 7)
     return store
 
 
@@ -138,10 +149,39 @@ def test_stored_features_are_the_backbones(store, backbone, monkeypatch):
     assert torch.equal(features.images.labels, multi_hot(labels, 2))
 
 
+def test_features_of_a_run_that_grew_and_was_mended(tmp_path, backbone):
+    """Only what is new is computed, and rows find their captions as in a run made at once."""
+    grown, whole = Store(tmp_path / "grown"), Store(tmp_path / "whole")
+    synthesize_pets(grown, 4, images_per_caption=1)
+    folder = extract_all(grown, backbone)
+    old = {key: grown.read(key) for key in grown.list(folder)}
+    synthesize_pets(grown, 7)
+    synthesize_pets(grown, 7, retry_failed=True)
+    synthesize_pets(whole, 7)
+    synthesize_pets(whole, 7, retry_failed=True)
+    for store in (grown, whole):
+        extract_all(store, backbone)
+    assert {key: grown.read(key) for key in old} == old
+    first, second = (read_training_features(store, folder) for store in (grown, whole))
+    assert_halves_of(first.texts.global_features, second.texts.global_features)
+    assert first.image_of_caption.shape == (7, 2) and (first.image_of_caption >= 0).all()
+    for name in ("global_features", "local_features", "labels"):
+        images = [
+            getattr(features.images, name)[features.image_of_caption]
+            for features in (first, second)
+        ]
+        assert_halves_of(*images)
+
+
 def test_finished_tasks_are_left_out(store, backbone):
     folder = feature_folder(backbone)
     tasks = feature_tasks(store, folder)
-    names = [("texts", "00000"), ("images", "00000"), ("images", "00001"), ("images", "00002")]
+    names = [
+        ("texts", "00000000-00000007"),
+        ("images", "00000"),
+        ("images", "00001"),
+        ("images", "00002"),
+    ]
     assert [(task.kind, task.name) for task in tasks] == names
     extract = FeatureExtractor(store, backbone)
     assert extract(tasks[0]) == 7

@@ -64,7 +64,7 @@ def test_the_whole_chain_and_again(ray_session, world, tmp_path, capsys):
 
     # Another run's settings are refused before anything there is touched.
     content = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
-    with pytest.raises(ValueError, match=r"num_captions: 30 there, 29 here"):
+    with pytest.raises(ValueError, match=r"holds 30 captions, and 1 of them"):
         demo.main([*arguments, "--num-captions", "29"])
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == content
 

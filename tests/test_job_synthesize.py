@@ -5,11 +5,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_run import run_contents
 from tiny_stable_diffusion import write_tiny_stable_diffusion
 
+from jobs import status
 from jobs._job import run_job
 from jobs.synthesize import main
-from t2ipal.store import Store, read_manifest, read_rows, read_stored_captions
+from t2ipal.store import (
+    Store,
+    committed_shards,
+    read_encoded_images,
+    read_manifest,
+    read_rows,
+    read_stored_captions,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,16 +48,11 @@ def arguments(files, output, **options):
     return [word for flag in flags for word in flag]
 
 
-def contents(folder):
-    store = Store(folder)
-    return {key: store.read(key) for key in store.list()}
-
-
 def test_the_job_alone_in_one_process_and_on_its_own_ray(files, tmp_path, capsys):
     given = arguments(files, tmp_path / "here", num_captions=3, images_per_caption=2)
     summary = main([*given, "--in-process"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == summary
-    assert (summary["num_captions"], summary["num_images"], summary["num_shards"]) == (3, 6, 2)
+    assert (summary["num_captions"], summary["num_images"], summary["num_shards"]) == (3, 6, 3)
     assert summary["num_rejected"] == 2
     store = Store(tmp_path / "here")
     assert read_rows(store)["k"].to_pylist() == [0, 1] * 3
@@ -71,8 +75,41 @@ def test_the_job_alone_in_one_process_and_on_its_own_ray(files, tmp_path, capsys
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["num_images"] == 6
     assert "6/6" in done.stderr
-    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+    assert run_contents(Store(tmp_path / "there")) == run_contents(store)
     assert not (home / ".ray").exists()  # its token lives as long as it
+
+
+def test_a_run_grows_one_image_is_made_again_and_its_status_shown(files, tmp_path, capsys):
+    output = tmp_path / "run"
+    main([*arguments(files, output, num_captions=2), "--in-process"])
+    given = arguments(files, output, num_captions=3, images_per_caption=2)
+    assert main([*given, "--in-process"])["num_shards_skipped"] == 1
+    store = Store(output)
+    row = next(row for row in read_rows(store).to_pylist() if row["k"] == 1)
+    remade = main(["--output", str(output), "--only", row["key"]])
+    assert remade["same_as_stored"] is True and remade["caption"] == row["caption"]
+    stored = {r["key"]: data for r, data in read_encoded_images(store, row["key"][:5])}
+    assert Path(remade["output"]).read_bytes() == stored[row["key"]]
+    with pytest.raises(ValueError, match=r"No sample '00000-00099' .* such as 00003-00017"):
+        main(["--output", str(output), "--only", "00000-00099"])
+    with pytest.raises(FileNotFoundError, match=r"No run in .*none. Run jobs/synthesize.py first"):
+        main(["--output", str(tmp_path / "none"), "--only", "00000-00000"])
+
+    capsys.readouterr()
+    shown = status.main(["--run", str(output), "--price-per-gpu-hour", "3600"])
+    text = capsys.readouterr().out
+    assert "images  6 of 6 (100.0% done), 0 failed" in text and ", done" in text
+    markers = committed_shards(store)
+    assert shown["cost"] == pytest.approx(sum(marker["seconds"] for marker in markers))
+    assert shown["num_shards_done"] == shown["num_shards"] == len(markers)
+    (output / "images/00001.json").unlink()
+    shown = status.main(["--run", str(output)])
+    assert shown["num_images"] < 6 and shown["cost"] is None
+    assert shown["seconds_left"] is None or shown["seconds_left"] > 0
+    with pytest.raises(FileNotFoundError, match="No run in"):
+        status.main(["--run", str(tmp_path / "none")])
+    with pytest.raises(ValueError, match=r"watch must be > 0, got 0"):
+        status.main(["--run", str(output), "--watch", "0"])
 
 
 @pytest.mark.parametrize(
@@ -106,11 +143,11 @@ def test_missing_weights_are_named(files, tmp_path):
 def test_another_runs_output_is_refused(files, tmp_path):
     given = arguments(files, tmp_path, num_captions=1)
     main([*given, "--in-process"])
-    before = contents(tmp_path)
+    before = run_contents(Store(tmp_path))
     given = arguments(files, tmp_path, num_captions=1, guidance_scale=3.5)
     with pytest.raises(ValueError, match=r"synthesis.guidance_scale: .* there, 3.5 here"):
         main([*given, "--in-process"])
-    assert contents(tmp_path) == before
+    assert run_contents(Store(tmp_path)) == before
 
 
 def test_an_unknown_option_names_the_nearest(files, tmp_path, capsys):

@@ -4,6 +4,7 @@ import os
 import pickle
 import tarfile
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from t2ipal.store import (
+    Section,
     Store,
     commit_shard,
     committed_shards,
@@ -25,10 +27,13 @@ from t2ipal.store import (
     read_manifest,
     read_parquet_columns,
     read_rows,
+    read_sections,
     read_stored_captions,
     write_arrays,
-    write_captions,
     write_manifest,
+    write_rejected,
+    write_section,
+    write_section_captions,
 )
 
 PLAN = {"settings": "abc", "num_samples": 3}
@@ -96,6 +101,16 @@ def test_objects_are_written_read_and_listed(store):
     assert store.list("none/") == []
     with pytest.raises(FileNotFoundError, match=r"No (file|object) .*missing"):
         store.read("missing")
+
+
+def test_times_of_objects(store):
+    before = time.time()
+    store.write("a/1", b"x")
+    store.write("b", b"y")
+    times = store.times("a/")
+    assert list(times) == ["a/1"]
+    # A server's clock may count whole seconds.
+    assert before - 2 < times["a/1"] < time.time() + 2
 
 
 def test_write_if_absent_leaves_what_is_there(store):
@@ -333,7 +348,9 @@ def test_captions_keep_their_labels_and_reasons(store):
     with pytest.raises(FileNotFoundError, match=r"No captions in .* Run jobs/synthesize.py first"):
         read_stored_captions(store)
     kept = [Kept("1", "a dog", (3,)), Kept("2", "a dog on a boat", (1, 3))]
-    write_captions(store, kept, [Rejected("0", "a house", "no class")])
+    key = write_section_captions(store, 0, kept)
+    write_rejected(store, [Rejected("0", "a house", "no class")])
+    write_section(store, 0, Section(0, 1, 0, 2, 0, 1, key))
     assert read_stored_captions(store).to_pylist() == [
         {"caption_id": "1", "caption": "a dog", "labels": [3], "status": "kept", "reason": ""},
         {
@@ -348,8 +365,14 @@ def test_captions_keep_their_labels_and_reasons(store):
     assert read_stored_captions(store, "all").num_rows == 3
     with pytest.raises(ValueError, match=r"Did you mean 'kept'"):
         read_stored_captions(store, "keep")
-    write_captions(store, [], [])
-    assert read_stored_captions(store, "all").num_rows == 0
+    more = write_section_captions(store, 1, [Kept("9", "a cat", (2,))])
+    write_section(store, 1, Section(1, 1, 2, 1, 0, 1, more))
+    assert read_stored_captions(store)["caption_id"].to_pylist() == ["1", "2", "9"]
+    write_section(store, 1, Section(1, 1, 2, 1, 0, 7, more))  # the first writer stays
+    assert [section.num_k for section in read_sections(store)] == [1, 1]
+    store.write("sections/00001.json", b"{}")
+    with pytest.raises(ValueError, match=r"sections/00001.json in .* is damaged"):
+        read_sections(store)
 
 
 def test_parquet_columns(tmp_path):

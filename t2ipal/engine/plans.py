@@ -5,6 +5,7 @@ No Ray here: the same worker serves an actor pool and a plain loop, so both stor
 
 import json
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from t2ipal.captions import LabelledCaption
-from t2ipal.config import fingerprint, require
-from t2ipal.store import Store, commit_shard, encode_jpeg
+from t2ipal.config import fingerprint, from_dict
+from t2ipal.store import Section, Store, commit_shard, encode_jpeg
 
 Batch = dict[str, np.ndarray]
 SynthesizerFactory = Callable[..., Callable[[Batch], Batch]]
@@ -34,23 +35,41 @@ class Sample:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One unit of work: the samples of one shard in order, and what they are made with."""
+    """One unit of work: captions x images of each, and what the images are made with."""
 
     shard: str
     """Name in the store, e.g. "00000"."""
     settings: str
     """Fingerprint of the settings that decide how an image looks."""
-    samples: tuple[Sample, ...]
+    captions: tuple[LabelledCaption, ...]
+    first_k: int
+    """The first image of each caption."""
+    num_k: int
+    """Images of each caption."""
+    positions: tuple[int, ...] | None = None
+    """Which of those samples to make, where not all: the failed ones of a retry."""
+
+    @property
+    def samples(self) -> list[Sample]:
+        """The samples in order; a caption's images follow each other."""
+        samples = [
+            Sample(caption.caption_id, caption.text, tuple(caption.labels), k)
+            for caption in self.captions
+            for k in range(self.first_k, self.first_k + self.num_k)
+        ]
+        if self.positions is None:
+            return samples
+        return [samples[position] for position in self.positions]
 
     def identity(self) -> dict[str, Any]:
         """Plain values that differ wherever the shard's content would; the store hashes them."""
-        first, last = self.samples[0], self.samples[-1]
+        samples = self.samples
         return {
             "settings": self.settings,
-            "num_samples": len(self.samples),
-            "first": f"{first.caption_id}/{first.k}",
-            "last": f"{last.caption_id}/{last.k}",
-            "samples": fingerprint([asdict(sample) for sample in self.samples]),
+            "num_samples": len(samples),
+            "first": f"{samples[0].caption_id}/{samples[0].k}",
+            "last": f"{samples[-1].caption_id}/{samples[-1].k}",
+            "samples": fingerprint([asdict(sample) for sample in samples]),
         }
 
     def to_json(self) -> str:
@@ -60,11 +79,7 @@ class ShardPlan:
     @staticmethod
     def from_json(text: str) -> "ShardPlan":
         """The plan that `to_json` wrote."""
-        values = json.loads(text)
-        samples = tuple(
-            Sample(**{**sample, "labels": tuple(sample["labels"])}) for sample in values["samples"]
-        )
-        return ShardPlan(values["shard"], values["settings"], samples)
+        return from_dict(ShardPlan, json.loads(text))
 
 
 def image_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,29 +87,32 @@ def image_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name != "images_per_caption"}
 
 
+def captions_per_shard(images_per_shard: int, num_k: int) -> int:
+    """Captions of a shard in which each has `num_k` images: these are never torn apart."""
+    return max(1, images_per_shard // num_k)
+
+
 def plan_shards(
     captions: Sequence[LabelledCaption],
+    section: Section,
     config: Mapping[str, Any],
     images_per_shard: int,
 ) -> list[ShardPlan]:
-    """Cuts captions x images per caption into shards; a caption's images stay together.
+    """Cuts a section's rectangle of captions x images into shards.
 
     Args:
-        captions: in the order in which they are to be stored.
+        captions: all of the run, in its order.
+        section: what is to be planned.
         config: the plain values of a SynthesisConfig.
-        images_per_shard: of every shard but the last, which may hold fewer.
+        images_per_shard: at most, unless one caption alone has more.
     """
-    require(images_per_shard > 0, f"images_per_shard must be > 0, got {images_per_shard}.")
     settings = fingerprint(image_settings(config))
-    samples = [
-        Sample(caption.caption_id, caption.text, tuple(caption.labels), k)
-        for caption in captions
-        for k in range(config["images_per_caption"])
-    ]
-    starts = range(0, len(samples), images_per_shard)
+    size = captions_per_shard(images_per_shard, section.num_k)
+    mine = captions[section.first_caption : section.first_caption + section.num_captions]
+    parts = [tuple(mine[start : start + size]) for start in range(0, len(mine), size)]
     return [
-        ShardPlan(f"{index:05d}", settings, tuple(samples[start : start + images_per_shard]))
-        for index, start in enumerate(starts)
+        ShardPlan(f"{section.first_shard + n:05d}", settings, part, section.first_k, section.num_k)
+        for n, part in enumerate(parts)
     ]
 
 
@@ -129,19 +147,34 @@ class ShardWorker:
 
     def __call__(self, plan: ShardPlan) -> dict[str, Any]:
         """Makes and commits one shard; returns its marker."""
-        rows: list[dict[str, Any]] = []
-        images: list[bytes | None] = []
-        # Where a micro-batch begins and ends depends on the plan alone: in half precision, the
-        # neighbors of a sample show in its last bits.
-        for start in range(0, len(plan.samples), self.config.batch_size):
-            samples = plan.samples[start : start + self.config.batch_size]
-            batch = self._generate(samples)
-            for position, sample in enumerate(samples):
-                row, image = self._row(plan, len(rows), sample, batch, position)
-                rows.append(row)
-                images.append(image)
-        assert len(rows) == len(plan.samples)
-        return commit_shard(self.store, plan.shard, plan.identity(), rows, images)
+        started = time.monotonic()
+        made = [self._make(plan, batch) for batch in self._batches(plan)]
+        rows, images = zip(*(sample for batch in made for sample in batch), strict=True)
+        seconds = time.monotonic() - started
+        return commit_shard(self.store, plan.shard, plan.identity(), rows, images, seconds)
+
+    def remake(self, plan: ShardPlan, index: int) -> tuple[dict[str, Any], bytes | None]:
+        """One sample of a plan again, its row and its JPEG, made within its own micro-batch."""
+        batch = next(batch for batch in self._batches(plan) if index in batch)
+        return self._make(plan, batch)[index - batch.start]
+
+    def _batches(self, plan: ShardPlan) -> list[range]:
+        """Positions of each micro-batch.
+
+        They depend on the plan alone: in half precision, a sample's neighbors show in its last
+        bits.
+        """
+        count, size = len(plan.samples), self.config.batch_size
+        return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+    def _make(self, plan: ShardPlan, batch: range) -> list[tuple[dict[str, Any], bytes | None]]:
+        """Rows and JPEGs of one micro-batch."""
+        samples = plan.samples[batch.start : batch.stop]
+        output = self._generate(samples)
+        return [
+            self._row(plan, batch.start + position, sample, output, position)
+            for position, sample in enumerate(samples)
+        ]
 
     def _generate(self, samples: Sequence[Sample]) -> Mapping[str, Any]:
         """The synthesizer's output; if it raises, one sample after another to find the culprit."""

@@ -11,6 +11,9 @@ from t2ipal.config import require
 from t2ipal.engine.plans import ShardPlan, ShardWorker, SynthesizerFactory
 from t2ipal.store import Store
 
+COUNTS = ("shard", "num_rows", "num_failed")
+"""What the driver learns of a finished shard."""
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -26,6 +29,8 @@ class RunConfig:
     """GPUs of each worker, a share of one allowed; None: 1 where there are GPUs, else 0."""
     max_failed_fraction: float = 0.05
     """Share of samples that may fail, 0 to 1, before the run stops with an error."""
+    retry_failed: bool = False
+    """Also make again the samples that failed at their last attempt."""
 
     def __post_init__(self):
         for name in ("min_workers", "max_workers", "cpus_per_worker"):
@@ -73,7 +78,7 @@ def work_on_pool(
     for row in results.iter_rows():
         if row["error"]:
             raise RuntimeError(f"A worker stopped: {row['error']}")
-        yield {name: row[name] for name in ("num_rows", "num_failed")}
+        yield {name: row[name] for name in COUNTS}
 
 
 def _pool_size(run: RunConfig, gpus: float, num_plans: int) -> tuple[int, int]:
@@ -104,11 +109,11 @@ class _Actor:
             self.error = f"{type(error).__name__}: {error}"
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        result = {"num_rows": 0, "num_failed": 0, "error": self.error}
+        result = {"shard": "", "num_rows": 0, "num_failed": 0, "error": self.error}
         if not self.error:
             try:
                 marker = self.worker(ShardPlan.from_json(row["plan"]))
-                result.update({name: marker[name] for name in ("num_rows", "num_failed")})
+                result.update({name: marker[name] for name in COUNTS})
             except Exception as error:
                 result["error"] = f"{type(error).__name__}: {error}"
         return result

@@ -15,21 +15,25 @@ from typing import Any
 from tqdm import tqdm
 
 from t2ipal.captions import FilterResult, Vocabulary
-from t2ipal.config import fingerprint, require, to_dict
-from t2ipal.engine.plans import ShardPlan, ShardWorker, SynthesizerFactory, plan_shards
+from t2ipal.config import fingerprint, from_dict, require, to_dict
+from t2ipal.engine.growth import plan_of_shard, plan_retries, plan_run, record_request
+from t2ipal.engine.plans import ShardPlan, ShardWorker, SynthesizerFactory
 from t2ipal.engine.pool import RunConfig, work_on_pool
 from t2ipal.store import (
     Store,
     check_plan,
     committed_shards,
+    count_samples,
     open_run,
+    read_encoded_images,
     read_rows,
-    write_captions,
+    read_settings,
     write_manifest,
 )
+from t2ipal.synthesis import SynthesisConfig
 
 Counts = Generator[dict[str, Any], None, None]
-"""`num_rows` and `num_failed` of one finished shard after another."""
+"""`shard`, `num_rows` and `num_failed` of one finished shard after another."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +64,22 @@ class SynthesisRequest:
     captions: FilterResult
     """The kept ones are drawn, in their order; the rejected ones are stored with their reasons."""
     images_per_shard: int = 128
-    """Images of one shard: small enough to lose on a crash, large enough to keep objects few."""
+    """Images of one shard at most: small enough to lose on a crash, large enough to keep objects
+    few. Those of one caption stay together."""
 
     def __post_init__(self):
         require(
             len(self.captions.kept) > 0,
             "No caption names a class of the vocabulary: nothing to draw.",
         )
+        size = self.images_per_shard
+        require(size > 0, f"images_per_shard must be > 0, got {size}.")
         counts = collections.Counter(caption.caption_id for caption in self.captions.kept)
         twice = [name for name, count in counts.items() if count > 1]
         require(not twice, f"Caption ids must be unique, got {twice[:3]} more than once.")
 
     def settings(self) -> dict[str, Any]:
-        """The plain values of config.json."""
+        """Everything that decides what the run holds, as plain values."""
         kept = [[c.caption_id, c.text, list(c.labels)] for c in self.captions.kept]
         return {
             "synthesis": to_dict(self.config),
@@ -83,6 +90,12 @@ class SynthesisRequest:
             "captions": fingerprint(kept),
             "images_per_shard": self.images_per_shard,
         }
+
+    def fixed_settings(self) -> dict[str, Any]:
+        """The plain values of config.json: those that a run keeps while it grows."""
+        fixed = self.settings()
+        del fixed["num_captions"], fixed["captions"], fixed["synthesis"]["images_per_caption"]
+        return fixed
 
 
 def synthesize(
@@ -133,6 +146,44 @@ def synthesize_locally(
     return _synthesize(store, request, run or RunConfig(), here, progress)
 
 
+def remake(
+    store: Store, key: str, factory: SynthesizerFactory | None = None
+) -> tuple[dict[str, Any], bytes, bool | None]:
+    """Makes one stored sample again, alone, from what the store says of it.
+
+    On the same kind of device it comes out byte for byte: its micro-batch is made whole.
+
+    Args:
+        store: home of the run.
+        key: of the sample, as in its tar, e.g. "00003-00017".
+        factory: makes the synthesizer; None is `t2ipal.synthesis.Synthesizer`.
+
+    Returns:
+        The sample's row, its JPEG, and whether these are the bytes that are stored; None where
+        none are.
+
+    Raises:
+        ValueError: the run has no such sample.
+        RuntimeError: the sample fails.
+    """
+    settings = read_settings(store)
+    shard, _, place = key.rpartition("-")
+    plan = plan_of_shard(store, settings, shard) if place.isdecimal() else None
+    require(
+        plan is not None and int(place) < len(plan.samples),
+        f"No sample {key!r} in {store.uri}. A sample is named as in its tar, such as 00003-00017.",
+    )
+    assert plan is not None
+    config = from_dict(SynthesisConfig, settings["synthesis"])
+    row, image = ShardWorker(store, config, factory).remake(plan, int(place))
+    if image is None:
+        raise RuntimeError(f"Sample {key} failed again: {row['reason']}")
+    if not store.exists(f"images/{shard}.json"):
+        return row, image, None
+    stored = {other["key"]: data for other, data in read_encoded_images(store, shard)}
+    return row, image, None if key not in stored else stored[key] == image
+
+
 def _synthesize(
     store: Store,
     request: SynthesisRequest,
@@ -141,10 +192,14 @@ def _synthesize(
     progress: bool,
 ) -> SynthesisSummary:
     start = time.monotonic()
-    settings, kept = request.settings(), request.captions.kept
-    plans = plan_shards(kept, settings["synthesis"], request.images_per_shard)
-    if open_run(store, settings) or not store.exists("captions.parquet"):
-        write_captions(store, kept, request.captions.rejected)
+    settings, captions = request.settings(), request.captions
+    fixed = request.fixed_settings()
+    open_run(store, fixed)
+    record_request(
+        store, captions.kept, captions.rejected,
+        settings["synthesis"]["images_per_caption"], request.images_per_shard,
+    )  # fmt: skip
+    plans = plan_run(store, fixed)
     finished = {marker["shard"]: marker for marker in committed_shards(store)}
     pending = []
     for plan in plans:
@@ -152,13 +207,19 @@ def _synthesize(
             check_plan(store, finished[plan.shard], plan.identity())
         else:
             pending.append(plan)
+    num_skipped = len(plans) - len(pending)
+    if run.retry_failed:
+        pending += plan_retries(store, plans, finished)
 
-    tally = _Tally(store, sum(len(plan.samples) for plan in plans), run.max_failed_fraction)
+    num_samples = sum(len(plan.captions) * plan.num_k for plan in plans)
+    tally = _Tally(store, num_samples, run.max_failed_fraction)
     tally.add(finished.values())
+    if not run.retry_failed:
+        tally.check()
     num_before = tally.num_images
     if pending:
         bar = tqdm(
-            total=tally.num_samples,
+            total=sum(len(plan.samples) for plan in pending) + tally.num_done,
             initial=tally.num_done,
             unit="image",
             mininterval=0.5 if sys.stderr.isatty() else 10,  # a log file wants few lines
@@ -168,16 +229,17 @@ def _synthesize(
         with bar, contextlib.closing(work(pending)) as markers:
             for marker in markers:
                 tally.add([marker])
+                tally.check()
                 bar.set_postfix(failed=tally.num_failed, refresh=False)
                 bar.update(marker["num_rows"])
     write_manifest(store, request.vocabulary.class_names, settings)
     seconds = time.monotonic() - start
     return SynthesisSummary(
-        num_captions=len(kept),
+        num_captions=len(captions.kept),
         num_images=tally.num_images,
         num_failed=tally.num_failed,
         num_shards=len(plans),
-        num_shards_skipped=len(plans) - len(pending),
+        num_shards_skipped=num_skipped,
         seconds=round(seconds, 3),
         images_per_second=round((tally.num_images - num_before) / seconds, 3),
     )
@@ -197,9 +259,13 @@ class _Tally:
         return self.num_done - self.num_failed
 
     def add(self, markers: Iterable[Mapping[str, Any]]) -> None:
-        for marker in markers:
-            self.num_done += marker["num_rows"]
-            self.num_failed += marker["num_failed"]
+        """Counts finished shards."""
+        num_samples, num_failed = count_samples(markers)
+        self.num_done += num_samples
+        self.num_failed += num_failed
+
+    def check(self) -> None:
+        """Raises RuntimeError, with the most frequent reason, where too many samples failed."""
         if self.num_failed > self.max_failed_fraction * self.num_samples:
             reasons = collections.Counter(read_rows(self.store)["reason"].to_pylist())
             del reasons[""]

@@ -4,40 +4,61 @@ The only package that imports boto3 and pyarrow. It knows no model, no caption f
 """
 
 from t2ipal.store.objects import Store, read_bytes
+from t2ipal.store.sections import (
+    Section,
+    read_sections,
+    read_stored_captions,
+    write_rejected,
+    write_section,
+    write_section_captions,
+)
 from t2ipal.store.shards import (
     check_plan,
     commit_shard,
     committed_shards,
+    count_samples,
     encode_jpeg,
+    is_retry,
     open_run,
+    read_encoded_images,
     read_images,
     read_manifest,
     read_rows,
+    read_settings,
+    read_shard_rows,
+    retry_name,
     write_manifest,
 )
-from t2ipal.store.tables import (
-    read_arrays,
-    read_parquet_columns,
-    read_stored_captions,
-    write_arrays,
-    write_captions,
-)
+from t2ipal.store.status import RunStatus, run_status
+from t2ipal.store.tables import read_arrays, read_parquet_columns, write_arrays
 
 __all__ = [
+    "RunStatus",
+    "Section",
     "Store",
     "check_plan",
     "commit_shard",
     "committed_shards",
+    "count_samples",
     "encode_jpeg",
+    "is_retry",
     "open_run",
     "read_arrays",
     "read_bytes",
+    "read_encoded_images",
     "read_images",
     "read_manifest",
     "read_parquet_columns",
     "read_rows",
+    "read_sections",
+    "read_settings",
+    "read_shard_rows",
     "read_stored_captions",
+    "retry_name",
+    "run_status",
     "write_arrays",
-    "write_captions",
     "write_manifest",
+    "write_rejected",
+    "write_section",
+    "write_section_captions",
 ]

@@ -1,4 +1,4 @@
-"""Named objects in a local folder or an S3 bucket, behind the same five operations.
+"""Named objects in a local folder or an S3 bucket, behind the same six operations.
 
 Owns atomic and conditional writes. Knows nothing of what the bytes mean.
 """
@@ -16,7 +16,7 @@ TEMPORARY_PREFIX = ".part-"
 
 
 class Store:
-    """A folder of named objects: `read`, `write`, `write_if_absent`, `exists` and `list`.
+    """A folder of named objects: `read`, `write`, `write_if_absent`, `exists`, `list`, `times`.
 
     A write is all or nothing: a reader sees the old bytes, the new ones or no object, never a part.
     A store can be pickled; each process opens its own connection.
@@ -69,7 +69,11 @@ class Store:
 
     def list(self, prefix: str = "") -> list[str]:
         """Sorted keys of all objects whose key starts with `prefix`."""
-        return sorted(self._backend.keys(prefix))
+        return sorted(self._backend.entries(prefix))
+
+    def times(self, prefix: str = "") -> dict[str, float]:
+        """When each of those objects was last written, in seconds since 1970, by its key."""
+        return dict(sorted(self._backend.entries(prefix).items()))
 
 
 def read_bytes(uri: str | Path, endpoint_url: str | None = None) -> bytes:
@@ -135,14 +139,16 @@ class _Folder:
     def exists(self, key: str) -> bool:
         return (self.folder / key).is_file()
 
-    def keys(self, prefix: str) -> Iterator[str]:
+    def entries(self, prefix: str) -> dict[str, float]:
         # Only the folder that the prefix names can hold matches: a run has many others.
-        start = self.folder / prefix.rpartition("/")[0]
+        start, found = self.folder / prefix.rpartition("/")[0], {}
         for parent, _, names in os.walk(start):
             for name in names:
-                key = (Path(parent) / name).relative_to(self.folder).as_posix()
+                path = Path(parent) / name
+                key = path.relative_to(self.folder).as_posix()
                 if key.startswith(prefix) and not name.startswith(TEMPORARY_PREFIX):
-                    yield key
+                    found[key] = path.stat().st_mtime
+        return found
 
 
 class _Bucket:
@@ -203,14 +209,17 @@ class _Bucket:
             return False
         return True
 
-    def keys(self, prefix: str) -> Iterator[str]:
+    def entries(self, prefix: str) -> dict[str, float]:
+        found = {}
         with self._clear_errors(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=self.prefix + prefix
             )
             for page in pages:
                 for entry in page.get("Contents", []):
-                    yield entry["Key"].removeprefix(self.prefix)
+                    key = entry["Key"].removeprefix(self.prefix)
+                    found[key] = entry["LastModified"].timestamp()
+        return found
 
     @contextlib.contextmanager
     def _clear_errors(self, key: str) -> Iterator[None]:

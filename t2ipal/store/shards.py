@@ -1,26 +1,36 @@
 """Shards of images: a tar, its parquet sidecar, and the marker that says both are complete.
 
-A run folder holds `config.json` (the settings), `images/00000.tar`, `.parquet` and `.json` for
-every shard, and `manifest.json` once all shards are in. The same rows and images give the same
-bytes, whoever writes them. Readers trust markers only: a tar without a marker does not exist.
+A run folder holds `config.json` (the settings), `sections/` (what was asked for),
+`images/00000.tar`, `.parquet` and `.json` for every shard, and `manifest.json` once all shards are
+in. `images/00000-retry1.*` holds another attempt at those samples of a shard that failed. The same
+rows and images give the same bytes, whoever writes them. Readers trust markers only: a tar without
+a marker does not exist.
 """
 
 import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import PIL
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import UInt8
 from PIL import Image
 
 from t2ipal.config import differences, fingerprint
 from t2ipal.store.objects import Store
-from t2ipal.store.tables import SIDECAR_SCHEMA, from_parquet, to_parquet
+from t2ipal.store.tables import (
+    SIDECAR_SCHEMA,
+    damaged,
+    from_parquet,
+    json_bytes,
+    read_json,
+    to_parquet,
+)
 
 RGBImage = UInt8[np.ndarray, "height width 3"]
 
@@ -45,9 +55,9 @@ def open_run(store: Store, settings: Mapping[str, Any]) -> bool:
     Raises:
         ValueError: the store holds a run with other settings; every difference is named.
     """
-    if store.write_if_absent("config.json", _json(settings)):
+    if store.write_if_absent("config.json", json_bytes(settings)):
         return True
-    lines = differences(json.loads(_json(settings)), _parse(store, "config.json"))
+    lines = differences(json.loads(json_bytes(settings)), read_json(store, "config.json"))
     if not lines:
         return False
     if committed_shards(store):
@@ -55,8 +65,19 @@ def open_run(store: Store, settings: Mapping[str, Any]) -> bool:
             f"{store.uri} holds another run. Differences: {'; '.join(lines)}. "
             "Choose another output folder or the same settings."
         )
-    store.write("config.json", _json(settings))
+    store.write("config.json", json_bytes(settings))
     return True
+
+
+def read_settings(store: Store) -> dict[str, Any]:
+    """What `open_run` was given.
+
+    Raises:
+        FileNotFoundError: there is no run.
+    """
+    if not store.exists("config.json"):
+        raise FileNotFoundError(f"No run in {store.uri}. Run jobs/synthesize.py first.")
+    return read_json(store, "config.json")
 
 
 def commit_shard(
@@ -65,6 +86,7 @@ def commit_shard(
     plan: Mapping[str, Any],
     rows: Sequence[Mapping[str, Any]],
     images: Sequence[bytes | None],
+    seconds: float = 0.0,
 ) -> dict[str, Any]:
     """Writes tar and sidecar, then the marker that makes them count, and returns the marker.
 
@@ -73,6 +95,7 @@ def commit_shard(
         plan: plain values that fix what the shard holds; their hash goes into the marker.
         rows: the sidecar's rows (`SIDECAR_SCHEMA`), in order.
         images: JPEG bytes of each row, None where its status is "failed".
+        seconds: that a worker took to make them; kept in the marker.
 
     Raises:
         ValueError: the shard was already committed from another plan; the differences are named.
@@ -90,26 +113,49 @@ def commit_shard(
         "num_failed": sum(image is None for image in images),
         "tar": {"sha256": hashlib.sha256(tar).hexdigest(), "size_bytes": len(tar)},
         "sidecar": {"sha256": hashlib.sha256(sidecar).hexdigest(), "size_bytes": len(sidecar)},
+        "seconds": round(seconds, 3),
         "versions": {"pillow": PIL.__version__},
     }
     store.write(f"images/{shard}.tar", tar)
     store.write(f"images/{shard}.parquet", sidecar)
-    if not store.write_if_absent(key, _json(marker)):
+    if not store.write_if_absent(key, json_bytes(marker)):
         return _committed(store, key, plan)
     return marker
 
 
 def _committed(store: Store, key: str, plan: Mapping[str, Any]) -> dict[str, Any]:
     """The marker of a shard that someone else finished: the same bytes, if from the same plan."""
-    marker = _parse(store, key)
+    marker = read_json(store, key)
     check_plan(store, marker, plan)
     return marker
+
+
+def retry_name(shard: str, attempt: int) -> str:
+    """Name of the shard that holds another attempt, from 1, at a shard's failed samples."""
+    return f"{shard}-retry{attempt}"
+
+
+def is_retry(shard: str) -> bool:
+    """Whether a shard holds another attempt at samples of an earlier one."""
+    return "-retry" in shard
+
+
+def count_samples(markers: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
+    """(samples, those without an image) of a run; a failed sample made by a retry has its image."""
+    num_samples = num_failed = 0
+    for marker in markers:
+        if is_retry(marker["shard"]):
+            num_failed -= marker["num_rows"] - marker["num_failed"]
+        else:
+            num_samples += marker["num_rows"]
+            num_failed += marker["num_failed"]
+    return num_samples, num_failed
 
 
 def check_plan(store: Store, marker: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
     """Raises ValueError, naming the differences, unless the marker was made from this plan."""
     if marker["plan_hash"] != fingerprint(dict(plan)):
-        lines = differences(json.loads(_json(plan)), marker["plan"])
+        lines = differences(json.loads(json_bytes(plan)), marker["plan"])
         raise ValueError(
             f"Shard {marker['shard']} in {store.uri} was made from another plan. "
             f"Differences: {'; '.join(lines)}."
@@ -125,10 +171,10 @@ def committed_shards(store: Store) -> list[dict[str, Any]]:
     markers = []
     for key in store.list("images/"):
         if key.endswith(".json"):
-            marker = _parse(store, key)
+            marker = read_json(store, key)
             missing = {"shard", "plan", "plan_hash", "num_rows", "num_failed"} - {*marker}
             if missing or f"images/{marker['shard']}.json" != key:
-                raise ValueError(_corrupt(store, key))
+                raise ValueError(damaged(store, key))
             markers.append(marker)
     return markers
 
@@ -138,8 +184,7 @@ def write_manifest(
 ) -> dict[str, Any]:
     """Writes and returns manifest.json, what the run holds; for when all its shards are in."""
     markers = committed_shards(store)
-    num_rows = sum(marker["num_rows"] for marker in markers)
-    num_failed = sum(marker["num_failed"] for marker in markers)
+    num_rows, num_failed = count_samples(markers)
     names = ("shard", "num_rows", "num_failed", "tar", "sidecar")
     manifest = {
         "class_names": list(class_names),
@@ -148,7 +193,7 @@ def write_manifest(
         "settings": dict(settings),
         "shards": [{name: marker[name] for name in names} for marker in markers],
     }
-    store.write("manifest.json", _json(manifest))
+    store.write("manifest.json", json_bytes(manifest))
     return manifest
 
 
@@ -160,16 +205,33 @@ def read_manifest(store: Store) -> dict[str, Any]:
     """
     if not store.exists("manifest.json"):
         raise FileNotFoundError(f"No manifest in {store.uri}. Run jobs/synthesize.py first.")
-    return _parse(store, "manifest.json")
+    return read_json(store, "manifest.json")
 
 
 def read_rows(store: Store) -> pa.Table:
-    """The sidecar rows of all committed shards in one table, failed samples included."""
-    tables = [
-        from_parquet(_checked(store, marker, "sidecar", "parquet"), SIDECAR_SCHEMA.names)
-        for marker in committed_shards(store)
-    ]
+    """The sidecar rows of all committed shards in one table, those that failed included.
+
+    Of a sample that was tried again there is the last attempt alone.
+    """
+    markers = committed_shards(store)
+    names = {marker["shard"] for marker in markers}
+    tables = []
+    for marker in markers:
+        rows = read_shard_rows(store, marker)
+        shard, _, attempt = marker["shard"].partition("-retry")
+        if retry_name(shard, int(attempt or 0) + 1) in names:
+            rows = rows.filter(pc.field("status") == "ok")
+        tables.append(rows)
     return pa.concat_tables(tables) if tables else SIDECAR_SCHEMA.empty_table()
+
+
+def read_shard_rows(store: Store, marker: Mapping[str, Any]) -> pa.Table:
+    """The sidecar rows of one committed shard.
+
+    Raises:
+        ValueError: the sidecar is not the one that the marker describes.
+    """
+    return from_parquet(_checked(store, marker, "sidecar", "parquet"), SIDECAR_SCHEMA.names)
 
 
 def read_images(store: Store, shard: str) -> Iterator[tuple[dict[str, Any], RGBImage]]:
@@ -178,14 +240,19 @@ def read_images(store: Store, shard: str) -> Iterator[tuple[dict[str, Any], RGBI
     Raises:
         ValueError: the tar is not the one that the marker describes.
     """
-    data = _checked(store, _parse(store, f"images/{shard}.json"), "tar", "tar")
+    for row, data in read_encoded_images(store, shard):
+        yield row, np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def read_encoded_images(store: Store, shard: str) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """As `read_images`, the images as the JPEG bytes that are stored."""
+    data = _checked(store, read_json(store, f"images/{shard}.json"), "tar", "tar")
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         members = {member.name: member for member in tar.getmembers()}
         for name in members:
             if name.endswith(".jpg"):
                 row = _member(tar, members[name.removesuffix(".jpg") + ".json"])
-                image = Image.open(io.BytesIO(_member(tar, members[name]))).convert("RGB")
-                yield json.loads(row), np.array(image)
+                yield json.loads(row), _member(tar, members[name])
 
 
 def _tar(rows: Sequence[Mapping[str, Any]], images: Sequence[bytes | None]) -> bytes:
@@ -194,7 +261,7 @@ def _tar(rows: Sequence[Mapping[str, Any]], images: Sequence[bytes | None]) -> b
     for row, image in zip(rows, images, strict=True):
         if image is not None:
             members[f"{row['key']}.jpg"] = image
-            members[f"{row['key']}.json"] = _json(row)
+            members[f"{row['key']}.json"] = json_bytes(row)
             members[f"{row['key']}.txt"] = str(row["caption"]).encode()
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
@@ -220,21 +287,3 @@ def _checked(store: Store, marker: Mapping[str, Any], part: str, ending: str) ->
             f"images/{marker['shard']}.json and run jobs/synthesize.py again."
         )
     return data
-
-
-def _json(values: Mapping[str, Any]) -> bytes:
-    return (json.dumps(values, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _parse(store: Store, key: str) -> dict[str, Any]:
-    try:
-        values = json.loads(store.read(key))
-    except ValueError as error:
-        raise ValueError(_corrupt(store, key)) from error
-    if not isinstance(values, dict):
-        raise ValueError(_corrupt(store, key))
-    return values
-
-
-def _corrupt(store: Store, key: str) -> str:
-    return f"{key} in {store.uri} is damaged. Remove it and run jobs/synthesize.py again."

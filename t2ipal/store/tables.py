@@ -1,12 +1,12 @@
-"""Tables as parquet and arrays as safetensors: sidecars, stored captions, features."""
+"""Tables as parquet, arrays as safetensors, records as JSON: what the objects of a run hold."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import safetensors
 import safetensors.numpy
@@ -63,37 +63,15 @@ class RefusedCaption(Protocol):
     def reason(self) -> str: ...  # noqa: D102
 
 
-def write_captions(
-    store: Store, kept: Iterable[KeptCaption], rejected: Iterable[RefusedCaption]
-) -> None:
-    """Writes captions.parquet: every caption that was looked at, and what became of it."""
+def captions_table(kept: Iterable[KeptCaption], rejected: Iterable[RefusedCaption]) -> pa.Table:
+    """Captions that were looked at, and what became of each."""
     rows: list[tuple[Any, ...]] = [(c.caption_id, c.text, list(c.labels), "kept", "") for c in kept]
     rows += [(c.caption_id, c.text, [], "rejected", c.reason) for c in rejected]
     columns = zip(*rows, strict=True) if rows else [[] for _ in CAPTIONS_SCHEMA]
     arrays = [
         pa.array(column, field.type) for column, field in zip(columns, CAPTIONS_SCHEMA, strict=True)
     ]
-    store.write(
-        "captions.parquet", to_parquet(pa.Table.from_arrays(arrays, schema=CAPTIONS_SCHEMA))
-    )
-
-
-def read_stored_captions(store: Store, status: str = "kept") -> pa.Table:
-    """The captions of a run, in their order.
-
-    Args:
-        status: "kept", "rejected" or "all".
-
-    Raises:
-        FileNotFoundError: the run has no captions yet.
-    """
-    one_of("status", status, ["kept", "rejected", "all"])
-    if not store.exists("captions.parquet"):
-        raise FileNotFoundError(f"No captions in {store.uri}. Run jobs/synthesize.py first.")
-    table = from_parquet(store.read("captions.parquet"), CAPTIONS_SCHEMA.names)
-    if status == "all":
-        return table
-    return table.filter(pc.field("status") == status)
+    return pa.Table.from_arrays(arrays, schema=CAPTIONS_SCHEMA)
 
 
 def read_parquet_columns(uri: str | Path, columns: Sequence[str]) -> dict[str, list[Any]]:
@@ -154,3 +132,29 @@ def read_arrays(store: Store, key: str) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{key} in {store.uri} is not a complete safetensors file. Remove it and make it again."
         ) from error
+
+
+def json_bytes(values: Mapping[str, Any]) -> bytes:
+    """A record as JSON, the same bytes for the same values."""
+    return (json.dumps(values, indent=1, sort_keys=True) + "\n").encode()
+
+
+def read_json(store: Store, key: str) -> dict[str, Any]:
+    """The record that one object holds.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        ValueError: it is not a whole JSON record.
+    """
+    try:
+        values = json.loads(store.read(key))
+    except ValueError as error:
+        raise ValueError(damaged(store, key)) from error
+    if not isinstance(values, dict):
+        raise ValueError(damaged(store, key))
+    return values
+
+
+def damaged(store: Store, key: str) -> str:
+    """What to say of an object that cannot be read."""
+    return f"{key} in {store.uri} is damaged. Remove it and run jobs/synthesize.py again."

@@ -1,0 +1,175 @@
+"""From what is asked for and what a run already holds to the plans of all its shards.
+
+A larger request adds sections; what earlier ones hold is never touched.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from t2ipal.captions import LabelledCaption, RejectedCaption
+from t2ipal.config import require
+from t2ipal.engine.plans import ShardPlan, captions_per_shard, plan_shards
+from t2ipal.store import (
+    Section,
+    Store,
+    committed_shards,
+    is_retry,
+    read_sections,
+    read_shard_rows,
+    read_stored_captions,
+    retry_name,
+    write_rejected,
+    write_section,
+    write_section_captions,
+)
+
+
+def stored_captions(store: Store) -> list[LabelledCaption]:
+    """The run's captions in its order; none before the first request."""
+    if not read_sections(store):
+        return []
+    rows = read_stored_captions(store).to_pylist()
+    return [
+        LabelledCaption(row["caption_id"], row["caption"], tuple(row["labels"])) for row in rows
+    ]
+
+
+def plan_run(store: Store, settings: Mapping[str, Any]) -> list[ShardPlan]:
+    """Plans of all shards that the run was asked for so far, finished or not."""
+    captions = stored_captions(store)
+    return [
+        plan
+        for section in read_sections(store)
+        for plan in plan_shards(
+            captions, section, settings["synthesis"], settings["images_per_shard"]
+        )
+    ]
+
+
+def plan_of_shard(store: Store, settings: Mapping[str, Any], shard: str) -> ShardPlan:
+    """The plan of one shard by its name, retries included.
+
+    Raises:
+        ValueError: the run has no such shard.
+    """
+    name, _, attempt = shard.partition("-retry")
+    plan = next((plan for plan in plan_run(store, settings) if plan.shard == name), None)
+    require(plan is not None, f"No shard {shard!r} in {store.uri}.")
+    assert plan is not None
+    if not is_retry(shard):
+        return plan
+    # As it was when this attempt was planned: with the attempts before it, and no later one.
+    before = {name, *(retry_name(name, earlier) for earlier in range(1, int(attempt)))}
+    finished = {marker["shard"]: marker for marker in committed_shards(store)}
+    plans = plan_retries(store, [plan], {key: finished[key] for key in before if key in finished})
+    require(len(plans) == 1 and plans[0].shard == shard, f"No shard {shard!r} in {store.uri}.")
+    return plans[0]
+
+
+def plan_retries(
+    store: Store, plans: Sequence[ShardPlan], finished: Mapping[str, Mapping[str, Any]]
+) -> list[ShardPlan]:
+    """Plans of the samples that failed at the last attempt, a shard each.
+
+    Args:
+        store: home of the run.
+        plans: of all shards.
+        finished: the markers of the committed ones by name.
+    """
+    retries = []
+    for plan in plans:
+        attempt, marker = 0, finished.get(plan.shard)
+        while (again := finished.get(retry_name(plan.shard, attempt + 1))) is not None:
+            attempt, marker = attempt + 1, again
+        if marker is None or not marker["num_failed"]:
+            continue
+        places = {(s.caption_id, s.k): place for place, s in enumerate(plan.samples)}
+        rows = read_shard_rows(store, marker).to_pylist()
+        failed = [(row["caption_id"], row["k"]) for row in rows if row["status"] == "failed"]
+        positions = tuple(places[sample] for sample in failed)
+        name = retry_name(plan.shard, attempt + 1)
+        retries.append(dataclasses.replace(plan, shard=name, positions=positions))
+    return retries
+
+
+def record_request(
+    store: Store,
+    kept: Sequence[LabelledCaption],
+    rejected: Sequence[RejectedCaption],
+    images_per_caption: int,
+    images_per_shard: int,
+) -> None:
+    """Adds the sections that the run lacks for `kept` captions x `images_per_caption`.
+
+    A request that was given up before its first shard gives way to another one.
+
+    Raises:
+        ValueError: the run holds captions, or images of a caption, that are not asked for.
+    """
+    while True:
+        sections, given_up = read_sections(store), False
+        try:
+            missing = _missing(store, sections, kept, images_per_caption)
+        except ValueError:
+            if len(sections) > 1 or committed_shards(store):
+                raise
+            missing = [((0, list(kept), len(kept)), (0, images_per_caption))]
+            sections, given_up = [], True
+        if not missing:
+            return
+        write_rejected(store, rejected)
+        (first_caption, brought, num_captions), (first_k, end_k) = missing[0]
+        number, last = len(sections), sections[-1] if sections else None
+        size = captions_per_shard(images_per_shard, end_k - first_k)
+        section = Section(
+            first_shard=last.first_shard + last.num_shards if last else 0,
+            num_shards=-(-num_captions // size),
+            first_caption=first_caption,
+            num_captions=num_captions,
+            first_k=first_k,
+            num_k=end_k - first_k,
+            captions_key=write_section_captions(store, number, brought) if brought else "",
+        )
+        # Where another driver was first, its section is looked at as any other in the next round.
+        write_section(store, number, section, replace=given_up)
+
+
+def _missing(
+    store: Store,
+    sections: Sequence[Section],
+    kept: Sequence[LabelledCaption],
+    images_per_caption: int,
+) -> list[tuple[tuple[int, list[LabelledCaption], int], tuple[int, int]]]:
+    """(first caption, captions brought, number of captions), (first k, end k) of what lacks."""
+    stored = stored_captions(store)
+    asked = {caption.caption_id: caption for caption in kept}
+    lost = [caption for caption in stored if asked.get(caption.caption_id) != caption]
+    require(
+        not lost,
+        f"{store.uri} holds {len(stored)} captions, and {len(lost)} of them are not among those "
+        f"asked for, or changed (first: {lost[0].caption_id if lost else ''}). A run only grows: "
+        "ask for the same captions and more, or choose another output folder.",
+    )
+    missing = []
+    for section in sections:
+        if section.captions_key:
+            start, end = section.first_caption, section.first_caption + section.num_captions
+            made = max(
+                other.first_k + other.num_k
+                for other in sections
+                if other.first_caption <= start and end <= other.first_caption + other.num_captions
+            )
+            require(
+                made <= images_per_caption,
+                f"{store.uri} holds another run. Differences: synthesis.images_per_caption: {made} "
+                f"there, {images_per_caption} here. A run only grows: ask for at least {made}, or "
+                "choose another output folder.",
+            )
+            if made < images_per_caption:
+                missing.append(((start, [], end - start), (made, images_per_caption)))
+    known = {caption.caption_id for caption in stored}
+    new = [caption for caption in kept if caption.caption_id not in known]
+    if new:
+        missing.append(((len(stored), new, len(new)), (0, images_per_caption)))
+    return missing

@@ -1,0 +1,108 @@
+"""What a run was asked for, section by section: a run that grows gets another, the old ones stay.
+
+A section is captions x images of each, a rectangle. `sections/00000.json` describes it and names
+the parquet file of the captions that it brings. The run's captions are those of all its sections,
+in their order; a section that only adds images to captions brings none.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from t2ipal.config import from_dict, one_of, to_dict
+from t2ipal.store.objects import Store
+from t2ipal.store.tables import (
+    CAPTIONS_SCHEMA,
+    KeptCaption,
+    RefusedCaption,
+    captions_table,
+    damaged,
+    from_parquet,
+    json_bytes,
+    read_json,
+    to_parquet,
+)
+
+REJECTED_KEY = "rejected.parquet"
+
+
+@dataclass(frozen=True)
+class Section:
+    """One rectangle of captions and images."""
+
+    first_shard: int
+    """Number of its first shard; shards are numbered through all sections."""
+    num_shards: int
+    first_caption: int
+    """Position in the run's order of captions."""
+    num_captions: int
+    first_k: int
+    """The first image that it gives each caption, from 0."""
+    num_k: int
+    """Images that it gives each caption."""
+    captions_key: str
+    """Object with the captions it brings; "" where it only adds images to those there are."""
+
+
+def read_sections(store: Store) -> list[Section]:
+    """The run's sections in order; none where nothing was asked for yet.
+
+    Raises:
+        ValueError: one of them is damaged.
+    """
+    sections = []
+    for key in store.list("sections/"):
+        if not key.endswith(".json"):
+            continue
+        try:
+            sections.append(from_dict(Section, read_json(store, key)))
+        except TypeError as error:  # a field is missing
+            raise ValueError(damaged(store, key)) from error
+    return sections
+
+
+def write_section(store: Store, number: int, section: Section, replace: bool = False) -> None:
+    """Adds the section after the `number` that there are, unless another writer was first.
+
+    Args:
+        store: home of the run.
+        number: of the section, from 0.
+        section: what to add.
+        replace: write over the one that is there: a request that was given up.
+    """
+    write = store.write if replace else store.write_if_absent
+    write(f"sections/{number:05d}.json", json_bytes(to_dict(section)))
+
+
+def write_section_captions(store: Store, number: int, captions: Sequence[KeptCaption]) -> str:
+    """Writes the captions that a section brings, under a name of their content; returns the key."""
+    data = to_parquet(captions_table(captions, []))
+    key = f"sections/{number:05d}-{hashlib.sha256(data).hexdigest()[:16]}.parquet"
+    store.write_if_absent(key, data)
+    return key
+
+
+def write_rejected(store: Store, rejected: Sequence[RefusedCaption]) -> None:
+    """Writes the captions that were looked at and not taken, with the reasons."""
+    store.write(REJECTED_KEY, to_parquet(captions_table([], rejected)))
+
+
+def read_stored_captions(store: Store, status: str = "kept") -> pa.Table:
+    """The captions of a run, in their order.
+
+    Args:
+        store: home of the run.
+        status: "kept", "rejected" or "all".
+
+    Raises:
+        FileNotFoundError: the run has no captions yet.
+    """
+    one_of("status", status, ["kept", "rejected", "all"])
+    sections = read_sections(store)
+    if not sections:
+        raise FileNotFoundError(f"No captions in {store.uri}. Run jobs/synthesize.py first.")
+    keys = [section.captions_key for section in sections if section.captions_key]
+    keys = {"kept": keys, "rejected": [REJECTED_KEY], "all": [*keys, REJECTED_KEY]}[status]
+    return pa.concat_tables(from_parquet(store.read(key), CAPTIONS_SCHEMA.names) for key in keys)

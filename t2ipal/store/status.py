@@ -1,0 +1,93 @@
+"""How far a run is, from its store alone: while it goes on, or after."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from t2ipal.config import require
+from t2ipal.store.objects import Store
+from t2ipal.store.sections import read_sections
+from t2ipal.store.shards import committed_shards, count_samples, is_retry, read_rows
+
+RATE_WINDOW_S = 600.0
+"""The rate is that of the last ten minutes in which shards came."""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """What is done, what is left, and what it costs."""
+
+    num_samples: int
+    """Samples that were asked for so far."""
+    num_images: int
+    num_failed: int
+    failed_by_reason: dict[str, int]
+    num_shards: int
+    """Shards planned for those samples."""
+    num_shards_done: int
+    size_bytes: int
+    """Of all finished shards: images and sidecars."""
+    images_per_second: float | None
+    """Samples finished a second over the last ten minutes of work; None before the second shard."""
+    seconds_left: float | None
+    """At that rate; 0 when all is done."""
+    worker_hours: float
+    """Hours that workers, one GPU each, took to make what is there."""
+    cost: float | None
+    """Of those hours at the price that was given."""
+    cost_in_the_end: float | None
+    """Of the whole run, if the rest takes as long a sample."""
+
+
+def run_status(store: Store, price_per_gpu_hour: float | None = None) -> RunStatus:
+    """Reads sections and markers, and the sidecars only where samples failed.
+
+    Args:
+        store: home of the run.
+        price_per_gpu_hour: of one worker's GPU, in any currency.
+
+    Raises:
+        FileNotFoundError: there is no run.
+        ValueError: the price is negative.
+    """
+    price = price_per_gpu_hour
+    require(price is None or price >= 0, f"price_per_gpu_hour must be >= 0, got {price}.")
+    sections = read_sections(store)
+    if not sections:
+        raise FileNotFoundError(f"No run in {store.uri}. Run jobs/synthesize.py first.")
+    markers = committed_shards(store)
+    num_done, num_failed = count_samples(markers)
+    num_samples = sum(section.num_captions * section.num_k for section in sections)
+    reasons: Counter[str] = Counter()
+    if num_failed:
+        reasons.update(reason for reason in read_rows(store)["reason"].to_pylist() if reason)
+    rate = _samples_per_second(markers, store.times("images/"))
+    hours = sum(marker["seconds"] for marker in markers) / 3600
+    left = num_samples - num_done
+    cost = None if price is None else hours * price
+    return RunStatus(
+        num_samples=num_samples,
+        num_images=num_done - num_failed,
+        num_failed=num_failed,
+        failed_by_reason=dict(reasons.most_common()),
+        num_shards=sum(section.num_shards for section in sections),
+        num_shards_done=sum(not is_retry(marker["shard"]) for marker in markers),
+        size_bytes=sum(m["tar"]["size_bytes"] + m["sidecar"]["size_bytes"] for m in markers),
+        images_per_second=rate,
+        seconds_left=0.0 if left == 0 else left / rate if rate else None,
+        worker_hours=hours,
+        cost=cost,
+        cost_in_the_end=cost * num_samples / num_done if cost is not None and num_done else None,
+    )
+
+
+def _samples_per_second(
+    markers: Sequence[Mapping[str, Any]], times: Mapping[str, float]
+) -> float | None:
+    """Samples of the shards that came after the first one in the window, over the time since it."""
+    ends = sorted((times[f"images/{m['shard']}.json"], m["num_rows"]) for m in markers)
+    recent = [end for end in ends if end[0] >= ends[-1][0] - RATE_WINDOW_S]
+    if len(recent) < 2 or recent[-1][0] <= recent[0][0]:
+        return None
+    return sum(rows for _, rows in recent[1:]) / (recent[-1][0] - recent[0][0])
