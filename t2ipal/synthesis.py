@@ -45,6 +45,9 @@ class SynthesisConfig:
     guidance_scale: float = 2.0
     """Classifier-free guidance; 1 is none. For training recognizers, published sweeps are best near
     2."""
+    guidance_until: float = 1.0
+    """Share of the steps, from pure noise on, that are guided; the others cost half. The first
+    decide what an image shows (Kynkaanniemi et al., 2024, guide in an interval too)."""
     num_inference_steps: int = 20
     """Diffusion steps per image."""
     scheduler: str = "dpm++"
@@ -67,6 +70,10 @@ class SynthesisConfig:
             require(getattr(self, name) > 0, f"{name} must be > 0, got {getattr(self, name)}.")
         require(
             self.guidance_scale >= 0, f"guidance_scale must be >= 0, got {self.guidance_scale}."
+        )
+        require(
+            0 < self.guidance_until <= 1,
+            f"guidance_until must be > 0 and <= 1, got {self.guidance_until}.",
         )
         require(
             1 <= self.jpeg_quality <= 100,
@@ -136,6 +143,7 @@ class Synthesizer:
                 prompts, negative_prompt=negative, guidance_scale=config.guidance_scale,
                 num_inference_steps=config.num_inference_steps, generator=generators,
                 height=config.image_size_px, width=config.image_size_px, output_type="np",
+                **_stop_guidance(self.pipeline, config),
             )  # fmt: skip
         images = np.asarray(output.images, dtype=np.float32)
         flagged = getattr(output, "nsfw_content_detected", None) or [False] * len(images)
@@ -151,6 +159,24 @@ class Synthesizer:
             "status": np.array(["failed" if reason else "ok" for reason in reasons]),
             "reason": np.array(reasons),
         }
+
+
+def _stop_guidance(pipeline: Any, config: SynthesisConfig) -> dict[str, Any]:
+    """The arguments with which diffusers ends guidance after the first steps: halves its batch."""
+    last = max(1, round(config.guidance_until * config.num_inference_steps)) - 1
+    if config.guidance_scale <= 1 or last + 1 >= config.num_inference_steps:
+        return {}
+    conditions = ("prompt_embeds", "add_text_embeds", "add_time_ids")  # the last two are SDXL's
+    names = [name for name in conditions if name in pipeline._callback_tensor_inputs]
+
+    def after_step(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> Any:
+        if step != last:
+            return {}
+        pipeline._guidance_scale = 1.0
+        # The first half of each belongs to the empty caption.
+        return {name: tensor.chunk(2)[1] for name, tensor in tensors.items()}
+
+    return {"callback_on_step_end": after_step, "callback_on_step_end_tensor_inputs": names}
 
 
 def _fault(image: np.ndarray, flagged: bool) -> str:

@@ -83,6 +83,7 @@ def test_settings_reach_the_image(synthesizer, folder):
         {"num_inference_steps": 3},
         {"scheduler": "euler"},
         {"negative_prompt": "a boat"},
+        {"guidance_scale": 7.0, "guidance_until": 0.5},
         {"precision": "bf16"},
     )
     for change in changes:
@@ -90,6 +91,31 @@ def test_settings_reach_the_image(synthesizer, folder):
         assert not np.array_equal(other, plain), change
     larger = Synthesizer(config(folder, image_size_px=48), device="cpu")(batch(1))
     assert larger["image"].shape == (1, 48, 48, 3)
+
+
+@pytest.mark.parametrize(
+    "write", [write_tiny_stable_diffusion, write_tiny_stable_diffusion_xl], ids=["sd", "sdxl"]
+)
+def test_guidance_ends_where_it_is_told(write, tmp_path):
+    """The steps up to there are those of a guided run; after it the UNet sees half the batch."""
+
+    def trace(**changes):
+        maker = Synthesizer(config(write(tmp_path), num_inference_steps=4, **changes), "cpu")
+        seen = []
+        maker.pipeline.unet.register_forward_pre_hook(
+            lambda module, args, kwargs: seen.append(args[0].clone()), with_kwargs=True
+        )
+        assert maker(batch(3))["status"].tolist() == ["ok"] * 3
+        return seen
+
+    whole, half = trace(guidance_scale=5.0), trace(guidance_scale=5.0, guidance_until=0.5)
+    assert [len(latents) for latents in whole] == [6, 6, 6, 6]
+    assert [len(latents) for latents in half] == [6, 6, 3, 3]
+    for guided, ended in zip(whole[:2], half[:2]):
+        assert torch.equal(guided, ended)
+    # The third step starts where the guided run's third starts.
+    assert torch.equal(whole[2][3:], half[2])
+    assert len(trace(guidance_scale=1.0, guidance_until=0.5)[0]) == 3
 
 
 def test_half_precision_on_a_cpu_stays_close(synthesizer, folder):
@@ -117,6 +143,7 @@ def test_failed_images_say_why(synthesizer, monkeypatch):
     ("changes", "message"),
     [
         ({"images_per_caption": 0}, "images_per_caption must be > 0, got 0"),
+        ({"guidance_until": 0.0}, "guidance_until must be > 0 and <= 1, got 0.0"),
         ({"num_inference_steps": -1}, "num_inference_steps must be > 0, got -1"),
         ({"batch_size": 0}, "batch_size must be > 0, got 0"),
         ({"guidance_scale": -0.5}, r"guidance_scale must be >= 0, got -0\.5"),

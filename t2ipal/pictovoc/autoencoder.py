@@ -43,7 +43,7 @@ class AutoencoderConfig:
 
     optim: PretrainConfig = field(
         default_factory=lambda: PretrainConfig(
-            2200, 32, learning_rate=2e-3, warmup_steps=200, ema_decay=0.995
+            1000, 32, learning_rate=2e-3, matrix_learning_rate=4e-3, ema_decay=0.995
         )
     )
     """Steps, batch and learning rate."""
