@@ -8,6 +8,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,9 @@ SCHEDULERS = {
     "unipc": "UniPCMultistepScheduler",
 }
 """Option -> diffusers' class; `default` is what the pipeline's folder names."""
+POSITIVE_INPUTS = ("prompt_embeds", "pooled_prompt_embeds")
+NEGATIVE_INPUTS = ("negative_prompt_embeds", "negative_pooled_prompt_embeds")
+"""The text inputs of a pipeline; the second ones are SDXL's."""
 MISFITS = ("size mismatch", "mismatched", "expected shape", "Unable to load weights")
 """Words of diffusers and transformers where a file of weights is damaged or of another shape."""
 
@@ -120,6 +125,7 @@ class Synthesizer:
         dtype = "fp32" if self._autocast else precision
         names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         self._half = names[precision]
+        self._unguided: dict[str, Any] = {}
         self.pipeline: Any = load_pipeline(config, names[dtype]).to(self.device)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -132,33 +138,69 @@ class Synthesizer:
             sample_seed(config.seed, str(i), int(k))
             for i, k in zip(batch["caption_id"], batch["k"])
         ]
-        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        prompts = [str(caption) for caption in batch["caption"]]
-        negative = [config.negative_prompt] * len(prompts) if config.negative_prompt else None
         with (
             torch.inference_mode(),
             torch.autocast(self.device, self._half, enabled=self._autocast),
         ):
-            output = self.pipeline(
-                prompts, negative_prompt=negative, guidance_scale=config.guidance_scale,
-                num_inference_steps=config.num_inference_steps, generator=generators,
-                height=config.image_size_px, width=config.image_size_px, output_type="np",
-                **_stop_guidance(self.pipeline, config),
-            )  # fmt: skip
-        images = np.asarray(output.images, dtype=np.float32)
-        flagged = getattr(output, "nsfw_content_detected", None) or [False] * len(images)
-        reasons = [_fault(image, bool(flag)) for image, flag in zip(images, flagged)]
-        finite = np.nan_to_num(images, nan=0.0, posinf=1.0, neginf=0.0)
-        uint8: UInt8[np.ndarray, "batch height width 3"] = (
-            (finite.clip(0, 1) * 255).round().astype(np.uint8)
-        )
+            images, reasons = self._draw([str(caption) for caption in batch["caption"]], seeds)
         return {
             **batch,
-            "image": uint8,
+            "image": images,
             "seed": np.array(seeds, dtype=np.uint64),
             "status": np.array(["failed" if reason else "ok" for reason in reasons]),
             "reason": np.array(reasons),
         }
+
+    def _draw(
+        self, prompts: list[str], seeds: list[int]
+    ) -> tuple[UInt8[np.ndarray, "batch height width 3"], list[str]]:
+        """Images and what is wrong with each, "" for nothing; in halves where memory is short."""
+        torch, config = self._torch, self.config
+        try:
+            output = self.pipeline(
+                **self._conditions(prompts), guidance_scale=config.guidance_scale,
+                num_inference_steps=config.num_inference_steps,
+                generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+                height=config.image_size_px, width=config.image_size_px, output_type="pt",
+                **_stop_guidance(self.pipeline, config),
+            )  # fmt: skip
+        except torch.OutOfMemoryError:
+            if len(prompts) == 1:
+                raise
+        else:
+            flagged = getattr(output, "nsfw_content_detected", None) or [False] * len(prompts)
+            # Still on the device: a quarter of the bytes has to leave it.
+            images = output.images.float()
+            peaks = images.flatten(1).amax(dim=1).tolist()
+            reasons = [_fault(peak, bool(flag)) for peak, flag in zip(peaks, flagged)]
+            uint8 = (images.nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
+            return uint8.permute(0, 2, 3, 1).contiguous().cpu().numpy(), reasons
+        # Only here, outside of the except, are the tensors free that the error's frames held.
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        middle = len(prompts) // 2
+        parts = [
+            self._draw(prompts[part], seeds[part]) for part in (slice(middle), slice(middle, None))
+        ]
+        return np.concatenate([images for images, _ in parts]), [r for _, rs in parts for r in rs]
+
+    def _conditions(self, prompts: list[str]) -> dict[str, Any]:
+        """The pipeline's text inputs; each distinct caption is encoded once, the empty one ever."""
+        config, guided = self.config, self.config.guidance_scale > 1
+        encode = partial(self.pipeline.encode_prompt, device=self.device, num_images_per_prompt=1)
+        if guided and not self._unguided:
+            encoded = encode(
+                prompt="", do_classifier_free_guidance=True,
+                negative_prompt=config.negative_prompt or None,
+            )  # fmt: skip
+            self._unguided = dict(zip(NEGATIVE_INPUTS, encoded[1::2]))
+        distinct = list(dict.fromkeys(prompts))
+        encoded = encode(prompt=distinct, do_classifier_free_guidance=False)[::2]
+        rows = [distinct.index(prompt) for prompt in prompts]
+        inputs = {name: tensor[rows] for name, tensor in zip(POSITIVE_INPUTS, encoded)}
+        for name, tensor in self._unguided.items():
+            inputs[name] = tensor.expand(len(prompts), *tensor.shape[1:])
+        return inputs
 
 
 def _stop_guidance(pipeline: Any, config: SynthesisConfig) -> dict[str, Any]:
@@ -179,14 +221,13 @@ def _stop_guidance(pipeline: Any, config: SynthesisConfig) -> dict[str, Any]:
     return {"callback_on_step_end": after_step, "callback_on_step_end_tensor_inputs": names}
 
 
-def _fault(image: np.ndarray, flagged: bool) -> str:
+def _fault(peak: float, flagged: bool) -> str:
+    """What is wrong with an image of this largest value; a single NaN makes that NaN too."""
     if flagged:
         return "flagged by the safety checker"
-    if not np.isfinite(image).all():
+    if not isfinite(peak):
         return "not finite"
-    if image.max() < 2 / 255:
-        return "black"
-    return ""
+    return "black" if peak < 2 / 255 else ""
 
 
 @contextmanager

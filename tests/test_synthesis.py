@@ -124,19 +124,67 @@ def test_half_precision_on_a_cpu_stays_close(synthesizer, folder):
     assert np.abs(half.astype(int) - exact).mean() < 8
 
 
-def test_failed_images_say_why(synthesizer, monkeypatch):
+def test_failed_images_say_why(folder, monkeypatch):
     class Output:
-        images = np.full((4, 8, 8, 3), 0.5)
+        images = torch.full((4, 3, 8, 8), 0.5)
         nsfw_content_detected = (False, False, False, True)
 
-    Output.images[0, 0, 0, 0] = np.nan
+    Output.images[0, 0, 0, 0] = torch.nan
     Output.images[1] = 0.001
-    monkeypatch.setattr(synthesizer, "pipeline", lambda *words, **settings: Output)
-    made = synthesizer(batch(4))
+    maker = Synthesizer(config(folder), device="cpu")
+    monkeypatch.setattr(type(maker.pipeline), "__call__", lambda *words, **settings: Output)
+    made = maker(batch(4))
     assert made["status"].tolist() == ["failed", "failed", "ok", "failed"]
     reasons = ["not finite", "black", "", "flagged by the safety checker"]
     assert made["reason"].tolist() == reasons
     assert made["image"].dtype == np.uint8 and made["image"][2].flat[0] == 128
+
+
+def test_short_memory_halves_the_batch(folder, monkeypatch):
+    maker = Synthesizer(config(folder), device="cpu")
+    whole, sizes = maker(batch(5)), []
+    draw = type(maker.pipeline).__call__
+
+    def small(pipeline, *args, **settings):
+        sizes.append(len(settings["prompt_embeds"]))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("no room")
+        return draw(pipeline, *args, **settings)
+
+    monkeypatch.setattr(type(maker.pipeline), "__call__", small)
+    halves = maker(batch(5))
+    assert sizes == [5, 2, 3, 1, 2]
+    assert halves["seed"].tolist() == whole["seed"].tolist()
+    assert_same_but_for_rounding(halves["image"], whole["image"])
+    monkeypatch.setattr(type(maker.pipeline), "__call__", no_room)
+    with pytest.raises(torch.OutOfMemoryError, match="not even one"):
+        maker(batch(2))
+
+
+def no_room(*args, **settings):
+    raise torch.OutOfMemoryError("not even one")
+
+
+@pytest.mark.parametrize(
+    "write", [write_tiny_stable_diffusion, write_tiny_stable_diffusion_xl], ids=["sd", "sdxl"]
+)
+def test_captions_are_encoded_once(write, tmp_path):
+    """What comes out is what the pipeline makes of the captions themselves."""
+    settings = config(write(tmp_path), guidance_scale=5.0, negative_prompt="a boat")
+    maker, encoded = Synthesizer(settings, "cpu"), []
+    maker.pipeline.text_encoder.register_forward_pre_hook(
+        lambda module, args: encoded.append(len(args[0]))
+    )
+    made = maker(batch(4))
+    assert maker(batch(4))["image"].tobytes() == made["image"].tobytes()
+    # Four images of two captions; before them, the empty caption and the negative prompt.
+    assert encoded == [1, 1, 2, 2]
+    generators = [torch.Generator("cpu").manual_seed(int(seed)) for seed in made["seed"]]
+    plain = maker.pipeline(
+        batch(4)["caption"].tolist(), negative_prompt=["a boat"] * 4, guidance_scale=5.0,
+        num_inference_steps=2, generator=generators, output_type="np",
+    ).images  # fmt: skip
+    assert_same_but_for_rounding(made["image"], (plain * 255).round().astype(int))
 
 
 @pytest.mark.parametrize(
