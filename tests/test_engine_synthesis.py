@@ -1,6 +1,8 @@
 import dataclasses
 import hashlib
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,13 +10,14 @@ import pytest
 from small_run import run_contents
 
 from t2ipal.captions import FilterResult, LabelledCaption, RejectedCaption, Vocabulary
-from t2ipal.engine.growth import record_request
-from t2ipal.engine.plans import ShardPlan, plan_shards
+from t2ipal.engine.growth import plan_run, record_request
+from t2ipal.engine.plans import ShardPlan, ShardWorker, plan_shards
 from t2ipal.engine.pool import RunConfig, _pool_size
 from t2ipal.engine.synthesis import SynthesisRequest, synthesize, synthesize_locally
 from t2ipal.store import (
     Section,
     Store,
+    commit_shard,
     read_images,
     read_manifest,
     read_rows,
@@ -163,6 +166,38 @@ def test_a_bucket_holds_the_same_bytes_as_a_folder(tmp_path, s3_server):
         synthesize_locally(store, a_request(), factory=FakeSynthesizer)
     assert run_contents(bucket) == run_contents(folder)
     assert synthesize_locally(bucket, a_request()).num_shards_skipped == 3
+
+
+def test_the_device_works_on_while_a_shard_is_stored(tmp_path, monkeypatch):
+    """The first shard's upload does not end before the second one's images are made."""
+    busy, uploading, made = threading.Lock(), threading.Event(), threading.Event()
+
+    class Watched(FakeSynthesizer):
+        def __call__(self, batch):
+            assert busy.acquire(blocking=False), "two micro-batches on one device"
+            output = super().__call__(batch)
+            busy.release()
+            return output
+
+    def slow_commit(store, shard, *args):
+        if shard == "00000":
+            uploading.set()
+            assert made.wait(30)
+        else:
+            made.set()
+        return commit_shard(store, shard, *args)
+
+    monkeypatch.setattr("t2ipal.engine.plans.commit_shard", slow_commit)
+    request = a_request(texts(8), images_per_shard=8)
+    store = Store(tmp_path)
+    record_request(store, request.captions.kept, [], 2, 8)
+    first, second = plan_run(store, request.settings())
+    worker = ShardWorker(store, request.config, Watched)
+    with ThreadPoolExecutor(1) as pool:
+        marker = pool.submit(worker, first)
+        assert uploading.wait(30)
+        assert worker(second)["shard"] == "00001"
+        assert marker.result()["shard"] == "00000"
 
 
 def test_rerun_skips_finished_shards_and_remakes_missing_ones(tmp_path):

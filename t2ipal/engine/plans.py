@@ -5,6 +5,7 @@ No Ray here: the same worker serves an actor pool and a plain loop, so both stor
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -141,22 +142,30 @@ class ShardWorker:
         self.store = store
         self.config = config
         self.synthesizer = factory(config)
+        self._device = threading.Lock()
         torch = sys.modules.get("torch")  # a synthesizer without torch needs no threads of it
         if torch is not None and num_threads is not None:
             torch.set_num_threads(num_threads)
 
     def __call__(self, plan: ShardPlan) -> dict[str, Any]:
-        """Makes and commits one shard; returns its marker."""
-        started = time.monotonic()
-        made = [self._make(plan, batch) for batch in self._batches(plan)]
-        rows, images = zip(*(sample for batch in made for sample in batch), strict=True)
-        seconds = time.monotonic() - started
+        """Makes and commits one shard; returns its marker.
+
+        Two threads may do so at once: one then encodes and uploads while the device works for the
+        other.
+        """
+        made, seconds = [], 0.0
+        for batch in self._batches(plan):
+            samples, busy = self._make(plan, batch)
+            made += samples
+            seconds += busy
+        rows, images = zip(*made, strict=True)
         return commit_shard(self.store, plan.shard, plan.identity(), rows, images, seconds)
 
     def remake(self, plan: ShardPlan, index: int) -> tuple[dict[str, Any], bytes | None]:
         """One sample of a plan again, its row and its JPEG, made within its own micro-batch."""
         batch = next(batch for batch in self._batches(plan) if index in batch)
-        return self._make(plan, batch)[index - batch.start]
+        samples, _ = self._make(plan, batch)
+        return samples[index - batch.start]
 
     def _batches(self, plan: ShardPlan) -> list[range]:
         """Positions of each micro-batch.
@@ -167,14 +176,20 @@ class ShardWorker:
         count, size = len(plan.samples), self.config.batch_size
         return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
-    def _make(self, plan: ShardPlan, batch: range) -> list[tuple[dict[str, Any], bytes | None]]:
-        """Rows and JPEGs of one micro-batch."""
+    def _make(
+        self, plan: ShardPlan, batch: range
+    ) -> tuple[list[tuple[dict[str, Any], bytes | None]], float]:
+        """Rows and JPEGs of one micro-batch, and the seconds that the device worked on it."""
         samples = plan.samples[batch.start : batch.stop]
-        output = self._generate(samples)
-        return [
+        with self._device:
+            started = time.monotonic()
+            output = self._generate(samples)
+            seconds = time.monotonic() - started
+        made = [
             self._row(plan, batch.start + position, sample, output, position)
             for position, sample in enumerate(samples)
         ]
+        return made, seconds
 
     def _generate(self, samples: Sequence[Sample]) -> Mapping[str, Any]:
         """The synthesizer's output; if it raises, one sample after another to find the culprit."""

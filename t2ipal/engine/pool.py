@@ -11,6 +11,8 @@ from t2ipal.config import require
 from t2ipal.engine.plans import ShardPlan, ShardWorker, SynthesizerFactory
 from t2ipal.store import Store
 
+SHARDS_IN_HAND = 2
+"""Shards that a worker has in hand; its device serves one micro-batch at a time."""
 COUNTS = ("shard", "num_rows", "num_failed")
 """What the driver learns of a finished shard."""
 
@@ -71,7 +73,14 @@ def work_on_pool(
     ).map(
         cast(Any, _Actor),  # Ray's stubs know functions only
         fn_constructor_args=(store, config, factory, run.cpus_per_worker),
-        compute=ray.data.ActorPoolStrategy(min_size=smallest, max_size=largest),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=smallest,
+            max_size=largest,
+            # While one shard is encoded and uploaded, the device works on the next.
+            max_concurrent_calls_per_actor=SHARDS_IN_HAND,
+            max_tasks_in_flight_per_actor=SHARDS_IN_HAND,
+            enable_true_multi_threading=True,
+        ),
         num_cpus=run.cpus_per_worker,
         num_gpus=gpus,
     )

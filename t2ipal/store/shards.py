@@ -95,7 +95,7 @@ def commit_shard(
         plan: plain values that fix what the shard holds; their hash goes into the marker.
         rows: the sidecar's rows (`SIDECAR_SCHEMA`), in order.
         images: JPEG bytes of each row, None where its status is "failed".
-        seconds: that a worker took to make them; kept in the marker.
+        seconds: that a device worked to make them; kept in the marker.
 
     Raises:
         ValueError: the shard was already committed from another plan; the differences are named.
