@@ -36,6 +36,7 @@ from t2ipal.config import require
 from t2ipal.engine.pool import RunConfig
 from t2ipal.engine.session import connect, runs_as_submitted_job
 from t2ipal.engine.synthesis import SynthesisRequest, remake, synthesize, synthesize_locally
+from t2ipal.report.card import write_card
 from t2ipal.store import Store
 from t2ipal.synthesis import SynthesisConfig
 
@@ -103,6 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         workers, cpus = options.run.min_workers or 1, options.run.cpus_per_worker
         with connect(least_cpus=workers * cpus, least_gpus=options.run.gpus_per_worker or 0):
             summary = synthesize(store, request, options.run, progress=True)
+    if summary.num_images:
+        write_card(store)
     result = {
         "output": store.uri,
         "num_rejected": len(filtered.rejected),

@@ -1,0 +1,168 @@
+"""The data-set card of a run: README.md beside the manifest, with a sheet of samples.
+
+Written in the form that dataset hubs show: YAML head, Markdown body. The same run gives the same
+bytes.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from t2ipal.config import require
+from t2ipal.store import (
+    Store,
+    committed_shards,
+    read_images,
+    read_manifest,
+    read_rows,
+    read_stored_captions,
+)
+
+CARD_KEY, SAMPLES_KEY = "README.md", "samples.jpg"
+SAMPLE_SHARDS, SAMPLES_PER_SHARD, SAMPLE_COLUMNS = 6, 4, 6
+SAMPLE_SIDE_PX = 160
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+BODY = """
+# Synthetic images for {num_classes} classes ({vocabulary})
+
+{num_images:,} images that {pipeline} drew from {num_captions:,} captions. Nobody labelled an
+image: its labels are the classes that its caption names. Made with t2ipal; not photographs.
+
+![Samples of the images]({samples})
+
+{captions}
+
+| | |
+|---|---|
+| images | {num_images:,} |
+| samples without an image | {num_failed:,} {reasons}|
+| captions | {num_captions:,} kept, {num_rejected:,} looked at and not taken |
+| classes an image is labelled with | {labels_per_image:.2f} on average |
+
+## How they were made
+
+| setting | value |
+|---|---|
+{settings}
+
+## Classes
+
+| class | captions | images | share of images |
+|---|---|---|---|
+{classes}
+
+## Files
+
+`images/*.tar` hold `KEY.jpg`, `KEY.txt` (the caption) and `KEY.json` (labels, seed, settings) of
+each sample, as webdataset and open_clip read them; `images/*.parquet` the same rows as a table,
+failed samples included. A tar counts where a marker `images/*.json` with its checksum lies beside
+it. `manifest.json` lists them all.
+
+## Before using them
+
+- A caption may leave out what the image shows, and the image what the caption names: labels are
+  noisy both ways.
+- The images carry the biases of the captions and of the model that drew them, and its license's
+  terms.
+"""
+
+
+def write_card(store: Store) -> None:
+    """Writes the card and the sheet of a finished run.
+
+    Raises:
+        FileNotFoundError: the run is not finished.
+        ValueError: the run has no image, or is damaged.
+    """
+    manifest = read_manifest(store)
+    require(manifest["num_images"] > 0, f"No image in {store.uri}: there is nothing to describe.")
+    samples = _samples(store)
+    buffer = io.BytesIO()
+    _sheet([image for _, image in samples]).save(buffer, "JPEG", quality=90)
+    store.write(SAMPLES_KEY, buffer.getvalue())
+    store.write(CARD_KEY, _card(store, manifest, [row for row, _ in samples]).encode())
+
+
+def _samples(store: Store) -> list[tuple[dict[str, Any], np.ndarray]]:
+    """A few images of shards from all over the run."""
+    shards = [m["shard"] for m in committed_shards(store) if m["num_rows"] > m["num_failed"]]
+    chosen = [shards[len(shards) * k // SAMPLE_SHARDS] for k in range(SAMPLE_SHARDS)]
+    count = {shard: SAMPLES_PER_SHARD * chosen.count(shard) for shard in dict.fromkeys(chosen)}
+    samples = []
+    for shard, wanted in count.items():
+        pairs = list(read_images(store, shard))
+        wanted = min(wanted, len(pairs))
+        samples += [pairs[len(pairs) * k // wanted] for k in range(wanted)]
+    return samples
+
+
+def _sheet(images: Sequence[np.ndarray]) -> Image.Image:
+    """The images one row after the other."""
+    side, columns = SAMPLE_SIDE_PX, min(SAMPLE_COLUMNS, len(images))
+    sheet = Image.new("RGB", (columns * side, -(-len(images) // columns) * side), "white")
+    for place, pixels in enumerate(images):
+        small = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
+        sheet.paste(small, (place % columns * side, place // columns * side))
+    return sheet
+
+
+def _card(store: Store, manifest: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> str:
+    names, settings = manifest["class_names"], manifest["settings"]
+    rows = read_rows(store)
+    made = rows.filter(rows["status"].to_numpy(zero_copy_only=False) == "ok")
+    labels_of_images = made["labels"].to_pylist()
+    captions = read_stored_captions(store)
+    images = Counter(label for labels in labels_of_images for label in labels)
+    named = Counter(label for labels in captions["labels"].to_pylist() for label in labels)
+    reasons = Counter(reason for reason in rows["reason"].to_pylist() if reason)
+    head = {
+        "pretty_name": f"t2ipal synthetic images, {settings['vocabulary']}",
+        "task_categories": ["image-classification"],
+        "tags": ["synthetic", "multi-label", "text-to-image", "webdataset"],
+        "size_categories": [_size(manifest["num_images"])],
+    }
+    synthesis = {"revision": "the newest", **_without_nones(settings["synthesis"])}
+    body = BODY.format(
+        num_classes=len(names),
+        vocabulary=settings["vocabulary"],
+        num_images=manifest["num_images"],
+        num_failed=manifest["num_failed"],
+        num_captions=len(captions),
+        num_rejected=len(read_stored_captions(store, "rejected")),
+        pipeline=f"`{synthesis['pipeline']}`",
+        samples=SAMPLES_KEY,
+        reasons="".join(f"({count} x {_cell(reason)}) " for reason, count in reasons.items()),
+        labels_per_image=np.mean([len(labels) for labels in labels_of_images]),
+        captions="\n".join(
+            f"{number}. {_cell(row['caption'])} (*{', '.join(names[i] for i in row['labels'])}*)"
+            for number, row in enumerate(samples, 1)
+        ),
+        settings="\n".join(f"| `{name}` | {_cell(value)} |" for name, value in synthesis.items()),
+        classes="\n".join(
+            f"| {_cell(name)} | {named[i]:,} | {images[i]:,} | {images[i] / len(made):.1%} |"
+            for i, name in enumerate(names)
+        ),
+    )
+    return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n{body}"
+
+
+def _size(count: int) -> str:
+    """The hub's own name of a data set's size."""
+    return next((name for end, name in SIZES if count < end), "n>1M")
+
+
+def _without_nones(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _cell(value: Any) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    text = " ".join(str(value).split())
+    for sign in ("\\", "`", "*", "_", "[", "]", "<", ">", "|"):
+        text = text.replace(sign, "\\" + sign)
+    return text

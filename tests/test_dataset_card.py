@@ -1,0 +1,41 @@
+import io
+
+import pytest
+import yaml
+from PIL import Image
+from small_run import write_small_run
+
+from t2ipal.report.card import write_card
+from t2ipal.store import Store, read_manifest
+
+
+def test_a_card_says_what_a_run_holds(tmp_path):
+    write_small_run(tmp_path)
+    store = Store(tmp_path)
+    write_card(store)
+    manifest, text = read_manifest(store), store.read("README.md").decode()
+    _, head, body = text.split("---\n", 2)
+    assert yaml.safe_load(head)["size_categories"] == ["n<1K"]
+    assert f"| images | {manifest['num_images']} |" in body
+    assert "| samples without an image | 0 |" in body
+    assert "| `pipeline` | rendered |" in body and "| `guidance_scale` | 2.0 |" in body
+    # In the ring of captions every class is named twice, each time with two images.
+    row = next(line for line in body.splitlines() if line.startswith("| sheep |"))
+    assert int(row.split("|")[2]) >= 2 and int(row.split("|")[3]) == 2 * int(row.split("|")[2])
+    assert "1. " in body and "24. " in body and "25. " not in body
+    sheet = Image.open(io.BytesIO(store.read("samples.jpg")))
+    assert sheet.size == (6 * 160, 4 * 160)
+    before = {name: store.read(name) for name in ("README.md", "samples.jpg")}
+    write_card(store)
+    assert {name: store.read(name) for name in before} == before
+
+
+def test_what_a_caption_says_stays_text(tmp_path):
+    from t2ipal.report.card import _cell
+
+    assert _cell("a | b\n<script> `x` *y*") == r"a \| b \<script\> \`x\` \*y\*"
+
+
+def test_an_unfinished_run_has_no_card(tmp_path):
+    with pytest.raises(FileNotFoundError, match="No manifest"):
+        write_card(Store(tmp_path))
