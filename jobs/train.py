@@ -31,7 +31,7 @@ from t2ipal.engine.training import TrainingRun, train_runs
 from t2ipal.extraction import read_training_features
 from t2ipal.features import Backbone, BackboneConfig, TrainingFeatures, load_backbone
 from t2ipal.recipes import METHODS, Recipe, recipe
-from t2ipal.store import Store, read_manifest
+from t2ipal.store import Store, read_choice_settings, read_manifest
 
 FLAT = tyro.conf.arg(name="")
 
@@ -44,6 +44,8 @@ class Options:
     """Folder that jobs/synthesize.py filled: a local path, or s3://bucket/prefix."""
     output: str | None = None
     """Local folder for the recognizers; None: `run`/train."""
+    images: str | None = None
+    """A choice among the images by its name (jobs/choose.py); None: all of them."""
     methods: tuple[str, ...] = ("zsclip", "tai_dpt", "t2ipal")
     """Any of the recipes: zsclip, zsclip_local, tai, tai_dpt, tai_dpt_adapter, t2ipal,
     t2ipal_no_adapter, t2ipal_images_only, ..."""
@@ -79,10 +81,10 @@ def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
 
 
 def load_inputs(
-    uri: str, endpoint_url: str | None, config: BackboneConfig, folder: str
+    uri: str, endpoint_url: str | None, config: BackboneConfig, folder: str, images: str | None
 ) -> tuple[Backbone, TrainingFeatures]:
     """What a training worker reads."""
-    return load_backbone(config), read_training_features(Store(uri, endpoint_url), folder)
+    return load_backbone(config), read_training_features(Store(uri, endpoint_url), folder, images)
 
 
 def plan_runs(options: Options, settings: dict[str, Any]) -> list[TrainingRun]:
@@ -112,18 +114,23 @@ def run(options: Options) -> dict[str, Any]:
         options.output is not None or "://" not in options.run,
         "output must be a local folder where the run is in a bucket: give --output.",
     )
+    facts: dict[str, Any] = {"backbone": to_dict(options.backbone)}
+    if options.images is not None:  # before anything starts: a choice that is not there
+        facts["images"] = read_choice_settings(store, options.images)
     output = Path(options.output or f"{options.run}/train")
     workers = 0 if options.num_workers == 0 else None
     least_gpus = options.num_workers if options.use_gpu else 0
     session = connect(least_cpus=max(options.num_workers, 1), least_gpus=least_gpus)
     with nullcontext() if workers == 0 else session:
         folder = extract_run(store, options.backbone, num_workers=workers, progress=True)
-        inputs = partial(load_inputs, store.uri, options.endpoint_url, options.backbone, folder)
+        inputs = partial(
+            load_inputs, store.uri, options.endpoint_url, options.backbone, folder, options.images
+        )
         results = train_runs(
             runs,
             inputs,
             output,
-            inputs={"features": folder, "backbone": to_dict(options.backbone)},
+            inputs={"features": folder, **facts},
             num_workers=options.num_workers,
             use_gpu=options.use_gpu,
         )

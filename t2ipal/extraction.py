@@ -7,19 +7,22 @@ training never has to; knows nothing of prompts or losses.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
 from t2ipal.config import require
 from t2ipal.features import Backbone, FeatureSet, TrainingFeatures, resize_and_crop
+from t2ipal.quality import only_images, perceptual_hash
 from t2ipal.store import (
     Store,
     committed_shards,
     read_arrays,
+    read_choice,
     read_images,
     read_manifest,
     read_rows,
@@ -97,7 +100,9 @@ class FeatureExtractor:
         if not images:
             return {"global_features": np.zeros((0, self.backbone.embed_dim), np.float16)}
         features = image_set(self.backbone, images, torch.zeros(len(images), 1))
-        return _halves(features, ("global_features", "local_features", "pooled_features"))
+        arrays = _halves(features, ("global_features", "local_features", "pooled_features"))
+        arrays["hashes"] = perceptual_hash(torch.from_numpy(np.stack(images))).numpy()
+        return arrays
 
 
 def _halves(features: FeatureSet, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -155,10 +160,18 @@ def multi_hot(rows: Sequence[Sequence[int]], num_classes: int) -> Float[Tensor, 
     return labels
 
 
-def read_training_features(store: Store, folder: str) -> TrainingFeatures:
+def read_training_features(
+    store: Store, folder: str, choice: str | None = None
+) -> TrainingFeatures:
     """A run's captions and images as training wants them.
 
+    Args:
+        store: home of the run.
+        folder: of the backbone's features in it.
+        choice: name of a choice among the images (jobs/choose.py); None: all of them.
+
     Raises:
+        ValueError: the choice does not know all images of the run.
         FileNotFoundError: the synthesis is not finished, or features are missing.
     """
     tasks = feature_tasks(store, folder)
@@ -182,7 +195,49 @@ def read_training_features(store: Store, folder: str) -> TrainingFeatures:
         multi_hot(captions["labels"].to_pylist(), num_classes),
     )
     images, image_of_caption = _read_images(store, folder, caption_ids, num_classes)
-    return TrainingFeatures(text_features, images, image_of_caption)
+    data = TrainingFeatures(text_features, images, image_of_caption)
+    return data if choice is None else only_images(data, _kept(store, choice))
+
+
+def image_rows(store: Store) -> list[dict[str, Any]]:
+    """The sidecar rows of all images, in the order of their features."""
+    return [row for row in read_rows(store).to_pylist() if row["status"] == "ok"]
+
+
+def read_hashes(store: Store, folder: str) -> Int[Tensor, " images"]:
+    """Every image's perceptual hash.
+
+    Raises:
+        ValueError: the features were computed before there were hashes.
+    """
+    columns = []
+    for part in _image_parts(store, folder):
+        require(
+            "hashes" in part,
+            f"The features in {store.uri}/{folder} have no hashes of the images. Remove that "
+            "folder and run the command again.",
+        )
+        columns.append(torch.from_numpy(part["hashes"]))
+    return torch.cat(columns)
+
+
+def _kept(store: Store, choice: str) -> Bool[Tensor, " images"]:
+    table = read_choice(store, choice)
+    kept = dict(zip(table["key"].to_pylist(), table["kept"].to_pylist()))
+    keys = [row["key"] for row in image_rows(store)]
+    unknown = [key for key in keys if key not in kept]
+    require(
+        not unknown,
+        f"The choice {choice!r} in {store.uri} was made before {len(unknown)} of the run's images "
+        f"were there (first: {unknown[0] if unknown else ''}). Run jobs/choose.py again.",
+    )
+    return torch.tensor([kept[key] for key in keys], dtype=torch.bool)
+
+
+def _image_parts(store: Store, folder: str) -> list[dict[str, np.ndarray]]:
+    """The stored features of every shard that has images."""
+    keys = [key for key in store.list(f"{folder}/images-") if key.endswith(".safetensors")]
+    return [part for key in keys if len((part := read_arrays(store, key))["global_features"])]
 
 
 def _padded(rows: Tensor, length: int) -> Tensor:
@@ -193,7 +248,7 @@ def _padded(rows: Tensor, length: int) -> Tensor:
 def _read_images(
     store: Store, folder: str, caption_ids: list[str], num_classes: int
 ) -> tuple[FeatureSet | None, Tensor]:
-    rows = [row for row in read_rows(store).to_pylist() if row["status"] == "ok"]
+    rows = image_rows(store)
     place = {caption_id: index for index, caption_id in enumerate(caption_ids)}
     per_caption = 1 + max((row["k"] for row in rows), default=0)
     image_of_caption = torch.full((len(caption_ids), per_caption), -1)
@@ -201,8 +256,7 @@ def _read_images(
         image_of_caption[place[row["caption_id"]], row["k"]] = index
     if not rows:
         return None, image_of_caption
-    keys = [key for key in store.list(f"{folder}/images-") if key.endswith(".safetensors")]
-    parts = [part for key in keys if len((part := read_arrays(store, key))["global_features"])]
+    parts = _image_parts(store, folder)
 
     def column(name: str) -> Tensor:
         return torch.cat([torch.from_numpy(part[name]) for part in parts]).float()

@@ -3,6 +3,7 @@
 The only package that imports boto3 and pyarrow. It knows no model, no caption filter and no Ray.
 """
 
+from t2ipal.store.choices import read_choice, read_choice_settings, write_choice
 from t2ipal.store.objects import Store, read_bytes
 from t2ipal.store.sections import (
     Section,
@@ -45,6 +46,8 @@ __all__ = [
     "open_run",
     "read_arrays",
     "read_bytes",
+    "read_choice",
+    "read_choice_settings",
     "read_encoded_images",
     "read_images",
     "read_manifest",
@@ -57,6 +60,7 @@ __all__ = [
     "retry_name",
     "run_status",
     "write_arrays",
+    "write_choice",
     "write_manifest",
     "write_rejected",
     "write_section",

@@ -1,0 +1,126 @@
+"""Measures every synthetic image with the frozen CLIP, and chooses which are worth training on.
+
+Only look (columns for every image, all are kept):
+
+    python jobs/choose.py --run runs/coco --name measured
+
+Keep the best two images of each caption in which half of the named classes are found:
+
+    python jobs/choose.py --run runs/coco --name good --min-found 0.5 --best 2
+    python jobs/train.py --run runs/coco --images good
+
+Writes RUN/manifests/NAME.parquet (CLIP similarity, classes found and missing, twins, kept or not)
+and NAME.json; no image is copied or removed. The last line of the output is a JSON summary.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import tyro
+
+from jobs._job import run_job
+from t2ipal.config import to_dict
+from t2ipal.engine.extraction import extract_run
+from t2ipal.engine.session import connect
+from t2ipal.extraction import image_rows, read_hashes, read_training_features
+from t2ipal.features import BackboneConfig, load_backbone
+from t2ipal.quality import (
+    ChoiceConfig,
+    ImageQuality,
+    QualityConfig,
+    kept_images,
+    measure_quality,
+)
+from t2ipal.store import Store, read_manifest, write_choice
+
+FLAT = tyro.conf.arg(name="")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Chooses among the images of a run."""
+
+    run: str
+    """Folder that jobs/synthesize.py filled: a local path, or s3://bucket/prefix."""
+    name: str = "chosen"
+    """Of the choice, as jobs/train.py --images takes it; one of that name gives way."""
+    endpoint_url: str | None = None
+    """Server of an S3 store that is not on AWS."""
+    in_process: bool = False
+    """Compute missing features in this process, without Ray."""
+    choice: Annotated[ChoiceConfig, FLAT] = field(default_factory=ChoiceConfig)
+    quality: Annotated[QualityConfig, FLAT] = field(default_factory=QualityConfig)
+    backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
+
+
+def describe(quality: ImageQuality, kept: Any, class_names: Sequence[str]) -> str:
+    """How often each class is found where it is named: in all images, and in the kept ones."""
+    lines = [f"{'class':16} {'named':>7} {'found':>7} {'kept':>7} {'found':>7}"]
+    rows = [(name, quality.named[:, i], quality.found[:, i]) for i, name in enumerate(class_names)]
+    for name, named, found in [*rows, ("all", quality.named, quality.found)]:
+        counts = [int(named.sum()), int(found.sum()), int(named[kept].sum())]
+        if counts[0]:
+            share = int(found[kept].sum()) / counts[2] if counts[2] else 0.0
+            lines.append(
+                f"{name:16} {counts[0]:7,} {counts[1] / counts[0]:7.1%} {counts[2]:7,} {share:7.1%}"
+            )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    options = tyro.cli(Options, args=arguments, description=__doc__)
+    store = Store(options.run, options.endpoint_url)
+    settings = read_manifest(store)["settings"]
+    with nullcontext() if options.in_process else connect():
+        workers = 0 if options.in_process else None
+        folder = extract_run(store, options.backbone, num_workers=workers, progress=True)
+    data = read_training_features(store, folder)
+    prompts = [f"a photo of a {name}." for name in settings["prompt_names"]]
+    embeddings = load_backbone(options.backbone).encode_texts(prompts).global_features.cpu()
+    hashes = read_hashes(store, folder)
+    quality = measure_quality(data, embeddings, hashes, options.quality)
+    kept = kept_images(quality, options.choice)
+    rows = image_rows(store)
+    columns = zip(rows, quality.similarity.tolist(), quality.found, quality.twin.tolist(), kept)
+    write_choice(
+        store,
+        options.name,
+        [
+            {
+                **{name: row[name] for name in ("key", "caption_id", "k")},
+                "similarity": similarity,
+                "found": [label for label in row["labels"] if found[label]],
+                "missing": [label for label in row["labels"] if not found[label]],
+                "twin_of": rows[twin]["key"] if twin >= 0 else "",
+                "kept": bool(keep),
+            }
+            for row, similarity, found, twin, keep in columns
+        ],
+        {
+            "features": folder,
+            "choice": to_dict(options.choice),
+            "quality": to_dict(options.quality),
+        },
+    )
+    print(describe(quality, kept, settings["class_names"]))
+    result = {
+        "output": f"{store.uri}/manifests/{options.name}.json",
+        "num_images": len(rows),
+        "num_kept": int(kept.sum()),
+        "found_share": int(quality.found.sum()) / max(int(quality.named.sum()), 1),
+        "mean_similarity": float(quality.similarity.mean()),
+        "num_twins": int((quality.twin >= 0).sum()),
+    }
+    print(json.dumps(result))
+    return result
+
+
+if __name__ == "__main__":
+    run_job(main)

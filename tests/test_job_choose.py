@@ -1,0 +1,77 @@
+import json
+
+import pytest
+from small_run import write_small_run
+from tiny_clip import write_tiny_clip
+
+from jobs import choose, train
+from t2ipal.extraction import read_training_features
+from t2ipal.store import Store, read_choice, read_choice_settings, read_rows
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(write_tiny_clip(tmp_path_factory.mktemp("clip")))
+
+
+@pytest.fixture
+def arguments(tmp_path, model):
+    write_small_run(tmp_path)
+    return ["--run", str(tmp_path), "--model", model, "--in-process"]
+
+
+def train_on(arguments, *more):
+    words = ["--num-workers", "0", "--methods", "t2ipal", "--seeds", "0"]
+    return train.main([*arguments[:4], *words, "--set", "training.num_epochs=1", *more])
+
+
+def test_columns_for_all_and_a_choice_of_some(arguments, tmp_path, capsys):
+    summary = choose.main([*arguments, "--name", "measured"])
+    lines = capsys.readouterr().out.splitlines()
+    assert json.loads(lines[-1]) == summary and lines[0].split()[:2] == ["class", "named"]
+    assert summary["num_images"] == summary["num_kept"] == 48
+    store = Store(tmp_path)
+    rows = read_choice(store, "measured").to_pylist()
+    sidecar = {row["key"]: row for row in read_rows(store).to_pylist()}
+    assert [row["key"] for row in rows] == list(sidecar)
+    for row in rows:
+        assert sorted(row["found"] + row["missing"]) == sorted(sidecar[row["key"]]["labels"])
+        assert -1 <= row["similarity"] <= 1 and row["kept"]
+    assert 0 < summary["found_share"] < 1
+
+    best = choose.main([*arguments, "--name", "good", "--best", "1"])
+    assert best["num_kept"] == 24 and best["num_images"] == 48
+    kept = [row for row in read_choice(store, "good").to_pylist() if row["kept"]]
+    assert len({row["caption_id"] for row in kept}) == 24
+    for row in kept:
+        (other,) = [o for o in rows if o["caption_id"] == row["caption_id"] and o["k"] != row["k"]]
+        assert (len(row["found"]), row["similarity"]) >= (len(other["found"]), other["similarity"])
+    folder = read_choice_settings(store, "good")["settings"]["features"]
+    images = read_training_features(store, folder, "good").image_of_caption
+    assert (images >= 0).sum(dim=1).tolist() == [1] * 24
+
+
+def test_training_on_a_choice(arguments, tmp_path):
+    choose.main([*arguments, "--name", "good", "--best", "1"])
+    chosen = train_on(arguments, "--images", "good", "--output", str(tmp_path / "on-good"))
+    everything = train_on(arguments)
+    assert chosen["final_loss"] != everything["final_loss"]
+    # Other images in the same place are refused, the choice of that name made anew included.
+    with pytest.raises(ValueError, match="images"):
+        train_on(arguments, "--images", "good")
+    choose.main([*arguments, "--name", "good"])
+    with pytest.raises(ValueError, match=r"num_kept: 24 there, 48 here"):
+        train_on(arguments, "--images", "good", "--output", str(tmp_path / "on-good"))
+
+
+def test_a_choice_that_is_not_there_or_too_old(arguments, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"No choice 'good' of images .* there is none"):
+        train_on(arguments, "--images", "good")
+    choose.main([*arguments, "--name", "early"])
+    with pytest.raises(FileNotFoundError, match=r"there is early\. Run jobs/choose.py first"):
+        train_on(arguments, "--images", "good")
+    write_small_run(tmp_path, images_per_caption=3)
+    with pytest.raises(ValueError, match=r"made before 24 of the run's images were there"):
+        train_on(arguments, "--images", "early")
+    with pytest.raises(ValueError, match=r"one word of letters, digits, - and _, got '\.\./x'"):
+        choose.main([*arguments, "--name", "../x"])
