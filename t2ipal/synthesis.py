@@ -277,6 +277,11 @@ def load_pipeline(config: SynthesisConfig, dtype: Any) -> Any:
             if isinstance(error, SafetensorError) or any(sign in text for sign in MISFITS):
                 raise ValueError(f"The weights in {source} do not fit: {text}") from error
             raise FileNotFoundError(f"The pipeline {source} could not be loaded: {text}") from error
+    require(
+        hasattr(pipeline, "encode_prompt"),
+        f"{source} must hold a Stable Diffusion (1.x, 2.x, XL) that reads captions, got a "
+        f"{type(pipeline).__name__}.",
+    )
     _require_complete(pipeline, str(source), remarks)
     if config.scheduler != "default":
         kind = getattr(diffusers, SCHEDULERS[config.scheduler])

@@ -139,6 +139,9 @@ def test_sentence(filters, vocabulary, text, names):
         ("A street without dogs or cats", "only negated: cat, dog"),
         ("a toy train", "only in another sense: train"),
         ("dog " * 61, "too long"),
+        ("dog " * 25_000, "too long"),
+        ("a dog\0 on a boat", "control character"),
+        ("a dog\n\ton a boat", ""),
     ],
 )
 def test_reason(filters, text, reason):

@@ -248,6 +248,28 @@ def test_damaged_weights(copy, weights):
         load_pipeline(config(copy), torch.float32)
 
 
+def test_pickles_are_never_opened(copy):
+    """Neither under their own name nor under that of safetensors."""
+    path = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(path), path.with_suffix(".bin"))
+    path.unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"no file named diffusion_pytorch_model\.safetensors"
+    ):
+        load_pipeline(config(copy), torch.float32)
+    path.with_suffix(".bin").rename(path)
+    with pytest.raises(ValueError, match="do not fit"):
+        load_pipeline(config(copy), torch.float32)
+
+
+def test_a_pipeline_that_reads_no_captions(copy):
+    parts = {"unet": "UNet2DConditionModel", "scheduler": "DDIMScheduler"}
+    index = {"_class_name": "DDPMPipeline"} | {n: ["diffusers", k] for n, k in parts.items()}
+    (copy / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"that reads captions, got a DDPMPipeline"):
+        load_pipeline(config(copy), torch.float32)
+
+
 @pytest.mark.parametrize(
     ("part", "change"),
     [("unet", {"cross_attention_dim": 16}), ("text_encoder", {"intermediate_size": 16})],

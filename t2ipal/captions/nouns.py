@@ -4,11 +4,15 @@ Owns matching (compounds before single words) and the verdict; `english.py` the 
 `filtering.py` runs the filter over files. No file is read at run time but the vocabulary.
 """
 
+import re
 from dataclasses import dataclass
 
 from t2ipal.captions import english, words
 from t2ipal.captions.vocabulary import Vocabulary
 from t2ipal.config import require
+
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+"""What is in no sentence; white space apart."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class NounFilter:
 
     def __call__(self, text: str) -> Verdict:
         """The verdict on one caption."""
+        if not text.isprintable() and CONTROL.search(text):
+            return Verdict((), "control character")
         tokens = english.tokenize(text)
         if not any(token[0].isalnum() for token in tokens):
             return Verdict((), "empty")
