@@ -74,50 +74,56 @@ def describe(quality: ImageQuality, kept: Any, class_names: Sequence[str]) -> st
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    options = tyro.cli(Options, args=arguments, description=__doc__)
-    store = Store(options.run, options.endpoint_url)
-    settings = read_manifest(store)["settings"]
-    with nullcontext() if options.in_process else connect():
-        workers = 0 if options.in_process else None
-        folder = extract_run(store, options.backbone, num_workers=workers, progress=True)
+def measure(
+    store: Store, quality: QualityConfig, backbone: BackboneConfig, workers: int | None
+) -> tuple[ImageQuality, str]:
+    """Every image's columns, and the folder of the features; missing features are computed."""
+    folder = extract_run(store, backbone, num_workers=workers, progress=True)
+    names = read_manifest(store)["settings"]["prompt_names"]
+    prompts = [f"a photo of a {name}." for name in names]
+    embeddings = load_backbone(backbone).encode_texts(prompts).global_features.cpu()
     data = read_training_features(store, folder)
-    prompts = [f"a photo of a {name}." for name in settings["prompt_names"]]
-    embeddings = load_backbone(options.backbone).encode_texts(prompts).global_features.cpu()
-    hashes = read_hashes(store, folder)
-    quality = measure_quality(data, embeddings, hashes, options.quality)
-    kept = kept_images(quality, options.choice)
-    rows = image_rows(store)
+    return measure_quality(data, embeddings, read_hashes(store, folder), quality), folder
+
+
+def save(
+    store: Store, name: str, quality: ImageQuality, choice: ChoiceConfig, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Chooses, writes the choice and prints how often classes are found; returns the summary."""
+    kept, rows = kept_images(quality, choice), image_rows(store)
     columns = zip(rows, quality.similarity.tolist(), quality.found, quality.twin.tolist(), kept)
-    write_choice(
-        store,
-        options.name,
-        [
-            {
-                **{name: row[name] for name in ("key", "caption_id", "k")},
-                "similarity": similarity,
-                "found": [label for label in row["labels"] if found[label]],
-                "missing": [label for label in row["labels"] if not found[label]],
-                "twin_of": rows[twin]["key"] if twin >= 0 else "",
-                "kept": bool(keep),
-            }
-            for row, similarity, found, twin, keep in columns
-        ],
+    table = [
         {
-            "features": folder,
-            "choice": to_dict(options.choice),
-            "quality": to_dict(options.quality),
-        },
-    )
-    print(describe(quality, kept, settings["class_names"]))
-    result = {
-        "output": f"{store.uri}/manifests/{options.name}.json",
+            **{column: row[column] for column in ("key", "caption_id", "k")},
+            "similarity": similarity,
+            "found": [label for label in row["labels"] if found[label]],
+            "missing": [label for label in row["labels"] if not found[label]],
+            "twin_of": rows[twin]["key"] if twin >= 0 else "",
+            "kept": bool(keep),
+        }
+        for row, similarity, found, twin, keep in columns
+    ]
+    write_choice(store, name, table, {"choice": to_dict(choice), **facts})
+    print(describe(quality, kept, read_manifest(store)["class_names"]))
+    return {
+        "output": f"{store.uri}/manifests/{name}.json",
         "num_images": len(rows),
         "num_kept": int(kept.sum()),
         "found_share": int(quality.found.sum()) / max(int(quality.named.sum()), 1),
         "mean_similarity": float(quality.similarity.mean()),
         "num_twins": int((quality.twin >= 0).sum()),
     }
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    options = tyro.cli(Options, args=arguments, description=__doc__)
+    store = Store(options.run, options.endpoint_url)
+    read_manifest(store)  # before Ray starts: there may be no run
+    with nullcontext() if options.in_process else connect():
+        workers = 0 if options.in_process else None
+        quality, folder = measure(store, options.quality, options.backbone, workers)
+    facts = {"features": folder, "quality": to_dict(options.quality)}
+    result = save(store, options.name, quality, options.choice, facts)
     print(json.dumps(result))
     return result
 

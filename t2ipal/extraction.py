@@ -250,10 +250,11 @@ def _read_images(
 ) -> tuple[FeatureSet | None, Tensor]:
     rows = image_rows(store)
     place = {caption_id: index for index, caption_id in enumerate(caption_ids)}
-    per_caption = 1 + max((row["k"] for row in rows), default=0)
-    image_of_caption = torch.full((len(caption_ids), per_caption), -1)
+    # A repaired run has numbers k that few captions have: a column is worth having for all.
+    column_of = {k: column for column, k in enumerate(sorted({row["k"] for row in rows}))}
+    image_of_caption = torch.full((len(caption_ids), max(len(column_of), 1)), -1)
     for index, row in enumerate(rows):
-        image_of_caption[place[row["caption_id"]], row["k"]] = index
+        image_of_caption[place[row["caption_id"]], column_of[row["k"]]] = index
     if not rows:
         return None, image_of_caption
     parts = _image_parts(store, folder)

@@ -194,6 +194,35 @@ def kept_images(quality: ImageQuality, config: ChoiceConfig) -> Bool[Tensor, " i
     return keep
 
 
+def lacking_images(
+    quality: ImageQuality, wanted: int, min_found: float, budget: int | None = None
+) -> dict[int, int]:
+    """How many good images captions lack, by the row of the caption; none for those with enough.
+
+    Args:
+        quality: of all images that there are.
+        wanted: good images of each caption.
+        min_found: share of the named classes that a good image shows, 0 to 1.
+        budget: images at most over all captions, those with the fewest good ones first; None: all.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
+    require(0 <= min_found <= 1, f"min_found must be in 0..1, got {min_found}.")
+    require(budget is None or budget >= 0, f"budget must be >= 0, got {budget}.")
+    good = torch.zeros(int(quality.caption.max()) + 1, dtype=torch.long)
+    good.index_add_(0, quality.caption, (quality.found_share >= min_found).long())
+    left, lacking = budget, {}
+    for caption in good.argsort(stable=True).tolist():
+        count = wanted - int(good[caption])
+        if left is not None:
+            count = min(count, left)
+            left -= max(count, 0)
+        if count > 0:
+            lacking[caption] = count
+    return lacking
+
+
 def only_images(data: TrainingFeatures, keep: Bool[Tensor, " images"]) -> TrainingFeatures:
     """The same captions with the chosen images alone."""
     rows = data.image_of_caption

@@ -3,10 +3,11 @@ import json
 import pytest
 from small_run import write_small_run
 from tiny_clip import write_tiny_clip
+from tiny_stable_diffusion import write_tiny_stable_diffusion
 
-from jobs import choose, train
+from jobs import choose, repair, synthesize, train
 from t2ipal.extraction import read_training_features
-from t2ipal.store import Store, read_choice, read_choice_settings, read_rows
+from t2ipal.store import Store, read_choice, read_choice_settings, read_rows, run_status
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +76,32 @@ def test_a_choice_that_is_not_there_or_too_old(arguments, tmp_path):
         train_on(arguments, "--images", "early")
     with pytest.raises(ValueError, match=r"one word of letters, digits, - and _, got '\.\./x'"):
         choose.main([*arguments, "--name", "../x"])
+
+
+def test_repair_draws_again_what_is_not_found(tmp_path, model, capsys):
+    """On images of a diffusion model with random weights: nothing is found but by chance."""
+    pipeline = write_tiny_stable_diffusion(tmp_path / "pipeline")
+    (tmp_path / "captions.txt").write_text("a dog\na cat on a sofa\na boat and a bird\na car\n")
+    output = str(tmp_path / "run")
+    captions = ["--captions", str(tmp_path / "captions.txt"), "--images-per-caption", "2"]
+    settings = ["--pipeline", str(pipeline), "--num-inference-steps", "1", "--in-process"]
+    synthesize.main(["--output", output, *captions, *settings])
+    arguments = ["--run", output, "--model", model, "--in-process"]
+    summary = repair.main([*arguments, "--rounds", "2", "--budget", "5"])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == summary
+    assert sum(summary["num_made"]) <= 5 and summary["num_images"] == 8 + sum(summary["num_made"])
+    assert summary["num_made"][0] > 0 and summary["num_kept"] == 8
+    assert len(summary["good_share"]) == len(summary["num_made"]) + 1
+    rows = read_choice(Store(output), "repaired").to_pylist()
+    for caption in {row["caption_id"] for row in rows}:
+        mine = [row for row in rows if row["caption_id"] == caption]
+        missing = [len(row["missing"]) for row in mine if row["kept"]]
+        assert len(missing) == 2
+        assert max(missing) <= min([len(r["missing"]) for r in mine if not r["kept"]], default=9)
+    folder = read_choice_settings(Store(output), "repaired")["settings"]["features"]
+    images = read_training_features(Store(output), folder, "repaired").image_of_caption
+    assert (images >= 0).sum(dim=1).tolist() == [2] * 4
+    status = run_status(Store(output))
+    assert status.num_images == summary["num_images"] and status.seconds_left == 0
+    with pytest.raises(ValueError, match="rounds must be > 0, got 0"):
+        repair.main([*arguments, "--rounds", "0"])

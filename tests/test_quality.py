@@ -14,6 +14,7 @@ from t2ipal.quality import (
     caption_of_image,
     find_classes,
     kept_images,
+    lacking_images,
     measure_quality,
     only_images,
     perceptual_hash,
@@ -160,6 +161,22 @@ def test_choices(changes, kept):
     assert kept_images(QUALITY, ChoiceConfig(**changes)).nonzero().flatten().tolist() == kept
 
 
+@pytest.mark.parametrize(
+    ("arguments", "lacking"),
+    [
+        ((2, 1.0), {1: 2, 2: 1}),
+        ((2, 0.5), {1: 2, 2: 1}),
+        ((3, 0.5), {1: 3, 2: 2}),
+        ((4, 0.5), {1: 4, 2: 3, 0: 1}),
+        ((1, 0.0), {}),
+        ((4, 0.5, 6), {1: 4, 2: 2}),
+        ((4, 0.5, 0), {}),
+    ],
+)
+def test_what_captions_lack(arguments, lacking):
+    assert lacking_images(QUALITY, *arguments) == lacking
+
+
 def test_only_the_chosen_images_are_drawn():
     data = fake_clip.training_features(20, k=3)
     keep = torch.arange(len(data.images)) % 3 > 0
@@ -176,6 +193,8 @@ def test_only_the_chosen_images_are_drawn():
         (lambda: QualityConfig(false_alarms=0), "false_alarms must be between 0 and 1, got 0"),
         (lambda: QualityConfig(twin_bits=57), "twin_bits must be in 0..56, got 57"),
         (lambda: QualityConfig(twin_cosine=2), "twin_cosine must be in -1..1, got 2"),
+        (lambda: lacking_images(QUALITY, 1, 2.0), "min_found must be in 0..1, got 2"),
+        (lambda: lacking_images(QUALITY, 1, 1.0, -1), "budget must be >= 0, got -1"),
         (lambda: ChoiceConfig(best=0), "best must be > 0, got 0"),
         (lambda: ChoiceConfig(min_found=1.5), "min_found must be in 0..1, got 1.5"),
         (lambda: ChoiceConfig(min_similarity=-2), "min_similarity must be in -1..1, got -2"),

@@ -3,7 +3,6 @@
 A larger request adds sections; what earlier ones hold is never touched.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,10 +14,12 @@ from t2ipal.store import (
     Store,
     committed_shards,
     is_retry,
+    read_extras,
     read_sections,
     read_shard_rows,
     read_stored_captions,
     retry_name,
+    write_extras,
     write_rejected,
     write_section,
     write_section_captions,
@@ -42,7 +43,11 @@ def plan_run(store: Store, settings: Mapping[str, Any]) -> list[ShardPlan]:
         plan
         for section in read_sections(store)
         for plan in plan_shards(
-            captions, section, settings["synthesis"], settings["images_per_shard"]
+            captions,
+            section,
+            settings["synthesis"],
+            settings["images_per_shard"],
+            read_extras(store, section) if section.extras_key else None,
         )
     ]
 
@@ -87,9 +92,8 @@ def plan_retries(
         places = {(s.caption_id, s.k): place for place, s in enumerate(plan.samples)}
         rows = read_shard_rows(store, marker).to_pylist()
         failed = [(row["caption_id"], row["k"]) for row in rows if row["status"] == "failed"]
-        positions = tuple(places[sample] for sample in failed)
         name = retry_name(plan.shard, attempt + 1)
-        retries.append(dataclasses.replace(plan, shard=name, positions=positions))
+        retries.append(plan.only(name, [places[sample] for sample in failed]))
     return retries
 
 
@@ -135,6 +139,30 @@ def record_request(
         write_section(store, number, section, replace=given_up)
 
 
+def record_extras(store: Store, extras: Mapping[int, int], images_per_shard: int) -> None:
+    """Adds a section of more images for some captions, with numbers k that none has yet.
+
+    Args:
+        store: home of a run.
+        extras: position of a caption -> how many more images it gets.
+        images_per_shard: as in the run's settings.
+    """
+    sections = read_sections(store)
+    num_k, last = max(extras.values()), sections[-1]
+    section = Section(
+        first_shard=last.first_shard + last.num_shards,
+        num_shards=-(-len(extras) // captions_per_shard(images_per_shard, num_k)),
+        first_caption=0,
+        num_captions=len(extras),
+        first_k=max(section.first_k + section.num_k for section in sections),
+        num_k=num_k,
+        captions_key="",
+        extras_key=write_extras(store, len(sections), extras),
+        num_extras=sum(extras.values()),
+    )
+    write_section(store, len(sections), section)
+
+
 def _missing(
     store: Store,
     sections: Sequence[Section],
@@ -151,20 +179,28 @@ def _missing(
         f"asked for, or changed (first: {lost[0].caption_id if lost else ''}). A run only grows: "
         "ask for the same captions and more, or choose another output folder.",
     )
-    missing = []
+    missing, repaired = [], any(section.extras_key for section in sections)
     for section in sections:
         if section.captions_key:
             start, end = section.first_caption, section.first_caption + section.num_captions
             made = max(
                 other.first_k + other.num_k
                 for other in sections
-                if other.first_caption <= start and end <= other.first_caption + other.num_captions
+                if not other.extras_key
+                and other.first_caption <= start
+                and end <= other.first_caption + other.num_captions
             )
             require(
                 made <= images_per_caption,
                 f"{store.uri} holds another run. Differences: synthesis.images_per_caption: {made} "
                 f"there, {images_per_caption} here. A run only grows: ask for at least {made}, or "
                 "choose another output folder.",
+            )
+            require(
+                made == images_per_caption or not repaired,
+                f"{store.uri} was repaired: it cannot get more images of every caption, got "
+                f"images_per_caption {images_per_caption} where it has {made}. More captions are "
+                "possible.",
             )
             if made < images_per_caption:
                 missing.append(((start, [], end - start), (made, images_per_caption)))

@@ -3,6 +3,7 @@
 No Ray here: the same worker serves an actor pool and a plain loop, so both store the same bytes.
 """
 
+import dataclasses
 import json
 import sys
 import threading
@@ -48,7 +49,13 @@ class ShardPlan:
     num_k: int
     """Images of each caption."""
     positions: tuple[int, ...] | None = None
-    """Which of those samples to make, where not all: the failed ones of a retry."""
+    """Which of those samples to make, where not all: the failed ones of a retry, or extras."""
+
+    def only(self, shard: str, places: Sequence[int]) -> "ShardPlan":
+        """The plan of a shard with those of this one's samples alone."""
+        positions = self.positions
+        chosen = tuple(places) if positions is None else tuple(positions[p] for p in places)
+        return dataclasses.replace(self, shard=shard, positions=chosen)
 
     @property
     def samples(self) -> list[Sample]:
@@ -98,6 +105,7 @@ def plan_shards(
     section: Section,
     config: Mapping[str, Any],
     images_per_shard: int,
+    extras: Mapping[int, int] | None = None,
 ) -> list[ShardPlan]:
     """Cuts a section's rectangle of captions x images into shards.
 
@@ -106,15 +114,28 @@ def plan_shards(
         section: what is to be planned.
         config: the plain values of a SynthesisConfig.
         images_per_shard: at most, unless one caption alone has more.
+        extras: the positions of the only captions that get images, and how many each gets.
     """
-    settings = fingerprint(image_settings(config))
-    size = captions_per_shard(images_per_shard, section.num_k)
-    mine = captions[section.first_caption : section.first_caption + section.num_captions]
-    parts = [tuple(mine[start : start + size]) for start in range(0, len(mine), size)]
-    return [
-        ShardPlan(f"{section.first_shard + n:05d}", settings, part, section.first_k, section.num_k)
-        for n, part in enumerate(parts)
-    ]
+    first, num_k = section.first_caption, section.num_k
+    order = range(first, first + section.num_captions) if extras is None else sorted(extras)
+    plans, size = [], captions_per_shard(images_per_shard, num_k)
+    for start in range(0, len(order), size):
+        part, positions = order[start : start + size], None
+        if extras is not None:
+            positions = tuple(
+                row * num_k + k for row, at in enumerate(part) for k in range(extras[at])
+            )
+        plans.append(
+            ShardPlan(
+                shard=f"{section.first_shard + len(plans):05d}",
+                settings=fingerprint(image_settings(config)),
+                captions=tuple(captions[at] for at in part),
+                first_k=section.first_k,
+                num_k=num_k,
+                positions=positions,
+            )
+        )
+    return plans
 
 
 class ShardWorker:

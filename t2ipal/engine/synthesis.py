@@ -16,7 +16,13 @@ from tqdm import tqdm
 
 from t2ipal.captions import FilterResult, Vocabulary
 from t2ipal.config import fingerprint, from_dict, require, to_dict
-from t2ipal.engine.growth import plan_of_shard, plan_retries, plan_run, record_request
+from t2ipal.engine.growth import (
+    plan_of_shard,
+    plan_retries,
+    plan_run,
+    record_extras,
+    record_request,
+)
 from t2ipal.engine.plans import ShardPlan, ShardWorker, SynthesizerFactory
 from t2ipal.engine.pool import RunConfig, work_on_pool
 from t2ipal.store import (
@@ -26,6 +32,7 @@ from t2ipal.store import (
     count_samples,
     open_run,
     read_encoded_images,
+    read_manifest,
     read_rows,
     read_settings,
     write_manifest,
@@ -34,6 +41,8 @@ from t2ipal.synthesis import SynthesisConfig
 
 Counts = Generator[dict[str, Any], None, None]
 """`shard`, `num_rows` and `num_failed` of one finished shard after another."""
+Work = Callable[[list[ShardPlan]], Counts]
+"""Makes and commits the shards of some plans."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +131,7 @@ def synthesize(
     """
     run = run or RunConfig()
 
-    def on_ray(plans: list[ShardPlan]) -> Counts:
-        return work_on_pool(plans, store, request.config, run, factory)
-
-    return _synthesize(store, request, run, on_ray, progress)
+    return _synthesize(store, request, run, _on_ray(store, request.config, run, factory), progress)
 
 
 def synthesize_locally(
@@ -137,13 +143,8 @@ def synthesize_locally(
     progress: bool = False,
 ) -> SynthesisSummary:
     """As `synthesize`, in this process and without Ray; stores the same bytes."""
-
-    def here(plans: list[ShardPlan]) -> Counts:
-        worker = ShardWorker(store, request.config, factory)
-        for plan in plans:
-            yield worker(plan)
-
-    return _synthesize(store, request, run or RunConfig(), here, progress)
+    work = _here(store, request.config, factory)
+    return _synthesize(store, request, run or RunConfig(), work, progress)
 
 
 def remake(
@@ -188,18 +189,73 @@ def _synthesize(
     store: Store,
     request: SynthesisRequest,
     run: RunConfig,
-    work: Callable[[list[ShardPlan]], Counts],
+    work: Work,
     progress: bool,
 ) -> SynthesisSummary:
     start = time.monotonic()
     settings, captions = request.settings(), request.captions
-    fixed = request.fixed_settings()
-    open_run(store, fixed)
+    open_run(store, request.fixed_settings())
     record_request(
         store, captions.kept, captions.rejected,
         settings["synthesis"]["images_per_caption"], request.images_per_shard,
     )  # fmt: skip
-    plans = plan_run(store, fixed)
+    return _carry_out(store, settings, run, work, progress, start)
+
+
+def add_images(
+    store: Store,
+    extras: Mapping[int, int],
+    run: RunConfig | None = None,
+    *,
+    factory: SynthesizerFactory | None = None,
+    in_process: bool = False,
+    progress: bool = False,
+) -> SynthesisSummary:
+    """Makes more images of some captions of a finished run, and what an earlier call left undone.
+
+    Args:
+        store: home of the run.
+        extras: position of a caption -> how many more images it gets; empty: only what is undone.
+        run: where to make them.
+        factory: makes a worker's synthesizer; None is `t2ipal.synthesis.Synthesizer`.
+        in_process: in this process and without Ray.
+        progress: show a bar.
+
+    Raises:
+        FileNotFoundError: the run was never finished.
+        RuntimeError: as `synthesize`.
+    """
+    start, settings, run = time.monotonic(), read_manifest(store)["settings"], run or RunConfig()
+    config = from_dict(SynthesisConfig, settings["synthesis"])
+    if extras:
+        record_extras(store, extras, settings["images_per_shard"])
+    work = _here(store, config, factory) if in_process else _on_ray(store, config, run, factory)
+    return _carry_out(store, settings, run, work, progress, start)
+
+
+def _on_ray(store: Store, config: Any, run: RunConfig, factory: SynthesizerFactory | None) -> Work:
+    return lambda plans: work_on_pool(plans, store, config, run, factory)
+
+
+def _here(store: Store, config: Any, factory: SynthesizerFactory | None) -> Work:
+    def work(plans: list[ShardPlan]) -> Counts:
+        worker = ShardWorker(store, config, factory)
+        for plan in plans:
+            yield worker(plan)
+
+    return work
+
+
+def _carry_out(
+    store: Store,
+    settings: Mapping[str, Any],
+    run: RunConfig,
+    work: Work,
+    progress: bool,
+    start: float,
+) -> SynthesisSummary:
+    """Makes all shards that the run was asked for and lacks; then writes the manifest."""
+    plans = plan_run(store, settings)
     finished = {marker["shard"]: marker for marker in committed_shards(store)}
     pending = []
     for plan in plans:
@@ -211,7 +267,7 @@ def _synthesize(
     if run.retry_failed:
         pending += plan_retries(store, plans, finished)
 
-    num_samples = sum(len(plan.captions) * plan.num_k for plan in plans)
+    num_samples = sum(len(plan.samples) for plan in plans)
     tally = _Tally(store, num_samples, run.max_failed_fraction)
     tally.add(finished.values())
     if not run.retry_failed:
@@ -232,10 +288,10 @@ def _synthesize(
                 tally.check()
                 bar.set_postfix(failed=tally.num_failed, refresh=False)
                 bar.update(marker["num_rows"])
-    write_manifest(store, request.vocabulary.class_names, settings)
+    write_manifest(store, settings["class_names"], settings)
     seconds = time.monotonic() - start
     return SynthesisSummary(
-        num_captions=len(captions.kept),
+        num_captions=settings["num_captions"],
         num_images=tally.num_images,
         num_failed=tally.num_failed,
         num_shards=len(plans),

@@ -7,8 +7,10 @@ from t2ipal.store.choices import read_choice, read_choice_settings, write_choice
 from t2ipal.store.objects import Store, read_bytes
 from t2ipal.store.sections import (
     Section,
+    read_extras,
     read_sections,
     read_stored_captions,
+    write_extras,
     write_rejected,
     write_section,
     write_section_captions,
@@ -49,6 +51,7 @@ __all__ = [
     "read_choice",
     "read_choice_settings",
     "read_encoded_images",
+    "read_extras",
     "read_images",
     "read_manifest",
     "read_parquet_columns",
@@ -61,6 +64,7 @@ __all__ = [
     "run_status",
     "write_arrays",
     "write_choice",
+    "write_extras",
     "write_manifest",
     "write_rejected",
     "write_section",

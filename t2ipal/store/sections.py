@@ -6,7 +6,7 @@ in their order; a section that only adds images to captions brings none.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -44,6 +44,15 @@ class Section:
     """Images that it gives each caption."""
     captions_key: str
     """Object with the captions it brings; "" where it only adds images to those there are."""
+    extras_key: str = ""
+    """Object with how many of the `num_k` images each caption gets, where not all get them."""
+    num_extras: int = 0
+    """Sum of those."""
+
+    @property
+    def num_samples(self) -> int:
+        """Images that it asks for."""
+        return self.num_extras if self.extras_key else self.num_captions * self.num_k
 
 
 def read_sections(store: Store) -> list[Section]:
@@ -82,6 +91,25 @@ def write_section_captions(store: Store, number: int, captions: Sequence[KeptCap
     key = f"sections/{number:05d}-{hashlib.sha256(data).hexdigest()[:16]}.parquet"
     store.write_if_absent(key, data)
     return key
+
+
+def write_extras(store: Store, number: int, extras: Mapping[int, int]) -> str:
+    """Writes how many more images captions get, by their positions; returns the key.
+
+    The name follows the content, as that of a section's captions.
+    """
+    positions = sorted(extras)
+    table = pa.table({"caption": positions, "num_images": [extras[at] for at in positions]})
+    data = to_parquet(table)
+    key = f"sections/{number:05d}-extras-{hashlib.sha256(data).hexdigest()[:16]}.parquet"
+    store.write_if_absent(key, data)
+    return key
+
+
+def read_extras(store: Store, section: Section) -> dict[int, int]:
+    """What `write_extras` was given for a section."""
+    table = from_parquet(store.read(section.extras_key), ("caption", "num_images"))
+    return dict(zip(table["caption"].to_pylist(), table["num_images"].to_pylist()))
 
 
 def write_rejected(store: Store, rejected: Sequence[RefusedCaption]) -> None:

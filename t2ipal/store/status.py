@@ -58,7 +58,7 @@ def run_status(store: Store, price_per_gpu_hour: float | None = None) -> RunStat
         raise FileNotFoundError(f"No run in {store.uri}. Run jobs/synthesize.py first.")
     markers = committed_shards(store)
     num_done, num_failed = count_samples(markers)
-    num_samples = sum(section.num_captions * section.num_k for section in sections)
+    num_samples = sum(section.num_samples for section in sections)
     reasons: Counter[str] = Counter()
     if num_failed:
         reasons.update(reason for reason in read_rows(store)["reason"].to_pylist() if reason)
