@@ -56,7 +56,8 @@ DATA_SETS: dict[str, dict[str, Any]] = {
         "training.num_epochs": 30,
         "training.batch_size": 64,
         "training.lr": 1.5e-3,
-        "training.prototype_lr": 0.05,
+        "training.prototype_lr": 12.0,
+        "method.scale": 20.0,
         "method.image_temperature": 0.1,
     },
 }
