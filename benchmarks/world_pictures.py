@@ -42,7 +42,7 @@ from t2ipal.config import one_of, require
 from t2ipal.features import BackboneConfig, load_backbone
 from t2ipal.methods import T2IPAL
 from t2ipal.pictovoc import WEIGHTS_DIR
-from t2ipal.pictovoc.autoencoder import to_images, to_pixels
+from t2ipal.pictovoc.autoencoder import known_latents, to_images
 from t2ipal.pictovoc.captions import world_captions
 from t2ipal.pictovoc.checks import NAMED_THRESHOLD, PROMPT_NAMES
 from t2ipal.pictovoc.judge import load_judge
@@ -163,14 +163,12 @@ def heatmaps(options: Options) -> Image.Image:
 
 
 def autoencoder(options: Options) -> Image.Image:
-    """Scenes above what the autoencoder of the embedded Stable Diffusion makes of them."""
+    """Scenes above what the autoencoder makes of them, told which class is where."""
     vae = load_pipeline(SynthesisConfig(), torch.float32).vae
-    images = np.stack([draw_scene("test", index).image for index in range(14)])
+    drawn = [draw_scene("test", index) for index in range(14)]
+    images = np.stack([scene.image for scene in drawn])
     with torch.inference_mode():
-        encoded = vae.encode(to_pixels(images))
-        # AutoencoderTiny gives latents, AutoencoderKL a distribution of them.
-        latents = encoded.latents if "latents" in encoded else encoded.latent_dist.mean
-        decoded = to_images(vae.decode(latents).sample)
+        decoded = to_images(vae.decode(known_latents(vae, drawn)).sample)
     rows = []
     for first in (0, 7):
         for head, pictures in (("scene", images), ("decoded", decoded)):

@@ -1,8 +1,6 @@
 """A run folder as the jobs leave it, in which every class is named twice; and a short test set."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -32,15 +30,6 @@ def write_small_run(folder: Path, images_per_caption: int = 2) -> SynthesisSumma
     config = SynthesisConfig(pipeline="rendered", images_per_caption=images_per_caption)
     request = SynthesisRequest(config, vocabulary, filter_captions(small_captions(), vocabulary))
     return synthesize_locally(Store(folder), request, factory=RenderingSynthesizer)
-
-
-def run_contents(store: Store) -> dict[str, Any]:
-    """Every object's bytes; of a marker all but the seconds that its shard took."""
-    found: dict[str, Any] = {key: store.read(key) for key in store.list()}
-    for key, data in found.items():
-        if key.startswith("images/") and key.endswith(".json"):
-            found[key] = {name: v for name, v in json.loads(data).items() if name != "seconds"}
-    return found
 
 
 def write_random_judge(weights_dir: Path) -> None:

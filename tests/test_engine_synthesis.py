@@ -2,18 +2,25 @@ import dataclasses
 import hashlib
 import json
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from small_run import run_contents
 
+from benchmarks.chaos_checks import run_contents
 from t2ipal.captions import FilterResult, LabelledCaption, RejectedCaption, Vocabulary
 from t2ipal.engine.growth import plan_run, record_request
 from t2ipal.engine.plans import ShardPlan, ShardWorker, plan_shards
 from t2ipal.engine.pool import RunConfig, _pool_size
-from t2ipal.engine.synthesis import SynthesisRequest, synthesize, synthesize_locally
+from t2ipal.engine.synthesis import (
+    SynthesisRequest,
+    add_images,
+    remake,
+    synthesize,
+    synthesize_locally,
+)
 from t2ipal.store import (
     Section,
     Store,
@@ -22,6 +29,7 @@ from t2ipal.store import (
     read_manifest,
     read_rows,
     read_stored_captions,
+    run_status,
 )
 
 
@@ -353,6 +361,53 @@ def test_failed_samples_are_tried_again_alone(tmp_path):
     # Without the option nothing is tried, and what failed still counts.
     with pytest.raises(RuntimeError, match="2 of 10 samples failed"):
         synthesize_locally(store, request, factory=BrokenSynthesizer)
+
+
+def test_some_captions_get_more_images(tmp_path):
+    """With numbers of their own, in new shards; again without anything new, it does nothing."""
+    store = Store(tmp_path)
+    synthesize_locally(store, a_request(texts(5)), factory=FakeSynthesizer)
+    before = run_contents(store)
+    extras = {4: 1, 1: 3, 0: 2}
+    summary = add_images(store, extras, factory=FakeSynthesizer, in_process=True)
+    assert (summary.num_images, summary.num_captions) == (16, 5)
+    now = run_contents(store)
+    old = [key for key in before if key.startswith(("images/", "sections/", "config"))]
+    assert {key: now[key] for key in old} == {key: before[key] for key in old}
+    counts = Counter((row["caption_id"], row["k"]) for row in read_rows(store).to_pylist())
+    more = {(f"id {at}", 2 + k) for at, count in extras.items() for k in range(count)}
+    assert {*counts} == {(f"id {i}", k) for i in range(5) for k in range(2)} | more
+    assert max(counts.values()) == 1
+    status = run_status(store)
+    assert status.num_samples == status.num_images == 16
+    assert status.num_shards == status.num_shards_done == summary.num_shards
+
+    again = add_images(store, {}, factory=BrokenSynthesizer, in_process=True)
+    assert again.num_shards_skipped == summary.num_shards and run_contents(store) == now
+    add_images(store, {1: 1}, factory=FakeSynthesizer, in_process=True)
+    last = read_rows(store).to_pylist()[-1]
+    assert (last["caption_id"], last["k"]) == ("id 1", 5)
+    key = last["key"]
+    assert remake(store, key, FakeSynthesizer)[2] is True
+
+    # More captions are welcome, more images of every caption are not.
+    grown = synthesize_locally(store, a_request(texts(6)), factory=FakeSynthesizer)
+    assert grown.num_images == 19
+    with pytest.raises(ValueError, match="was repaired: it cannot get more images of every"):
+        synthesize_locally(store, a_request(texts(6), FakeConfig(images_per_caption=3)))
+
+
+def test_extra_images_that_failed_are_tried_again(tmp_path):
+    store = Store(tmp_path)
+    run = RunConfig(max_failed_fraction=1)
+    words = ["a dog", "a fail dog"]
+    synthesize_locally(store, a_request(words), run, factory=FakeSynthesizer)
+    add_images(store, {0: 1, 1: 2}, run, factory=FakeSynthesizer, in_process=True)
+    retry = RunConfig(max_failed_fraction=1, retry_failed=True)
+    done = add_images(store, {}, retry, factory=MendedSynthesizer, in_process=True)
+    assert (done.num_images, done.num_failed) == (7, 0)
+    ok = {(r["caption_id"], r["k"]) for r in read_rows(store).to_pylist() if r["status"] == "ok"}
+    assert ok == {("id 0", 0), ("id 0", 1), ("id 0", 2), *(("id 1", k) for k in range(4))}
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_run import run_contents
 from tiny_stable_diffusion import write_tiny_stable_diffusion
 
+from benchmarks.chaos_checks import run_contents
 from jobs import status
 from jobs._job import run_job
 from jobs.synthesize import main

@@ -1,0 +1,120 @@
+"""One driver of the chaos run: the work, a generator that costs next to nothing, and a command.
+
+    python benchmarks/chaos_driver.py --output s3://chaos/run --address 127.0.0.1:6379
+
+Prints "connected" when it may be killed to some effect, and a JSON summary last.
+"""
+
+import dataclasses
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import tyro
+
+from jobs._job import run_job
+from t2ipal.captions import FilterResult, LabelledCaption, RejectedCaption, Vocabulary
+from t2ipal.config import require
+from t2ipal.engine.pool import RunConfig
+from t2ipal.engine.session import connect
+from t2ipal.engine.synthesis import SynthesisRequest, synthesize
+from t2ipal.store import Store
+from t2ipal.synthesis import SynthesisConfig
+
+FLAT = tyro.conf.arg(name="")
+PETS = Vocabulary("pets", ("dog", "cat"), ("dog", "cat"), (("puppy",), ("kitten",)))
+IMAGE_SIZE_PX = 64
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be made; it decides the bytes."""
+
+    num_captions: int = 1200
+    images_per_shard: int = 4
+    images_per_caption: int = 1
+    """Grows by one from round to round; each round then adds the same number of shards."""
+
+    def __post_init__(self):
+        for name, value in dataclasses.asdict(self).items():
+            require(value > 0, f"{name} must be > 0, got {value}.")
+
+    def request(self) -> SynthesisRequest:
+        """The same captions for everyone."""
+        captions = [
+            LabelledCaption(f"id {n}", f"a dog and cat number {n}", (0, 1)[: 1 + n % 2])
+            for n in range(self.num_captions)
+        ]
+        return SynthesisRequest(
+            SynthesisConfig("stub", images_per_caption=self.images_per_caption, batch_size=3),
+            PETS,
+            FilterResult(captions, [RejectedCaption("house", "a house", "no class")]),
+            self.images_per_shard,
+        )
+
+
+@dataclass(frozen=True)
+class Options:
+    """Synthesizes with the stub on a cluster."""
+
+    output: str
+    """Store of the run."""
+    address: str
+    """Of the cluster."""
+    endpoint_url: str | None = None
+    """Server of an S3 store that is not on AWS."""
+    num_workers: int = 2
+    seconds_per_image: float = 0.0
+    """For which the stub sleeps."""
+    work: Annotated[Work, FLAT] = field(default_factory=Work)
+
+
+class StubSynthesizer:
+    """Noise from the sample's name and the size of its micro-batch, after a sleep."""
+
+    def __init__(self, config: Any, seconds_per_image: float = 0.0):
+        self.seconds_per_image = seconds_per_image
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Images of one micro-batch."""
+        count = len(batch["k"])
+        time.sleep(count * self.seconds_per_image)
+        names = [f"{name}/{k}" for name, k in zip(batch["caption_id"], batch["k"], strict=True)]
+        hashes = [hashlib.sha256(name.encode()).digest() for name in names]
+        seeds = [int.from_bytes(each[:8], "little") for each in hashes]
+        shape = IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3
+        images = [np.random.default_rng(seed).integers(0, 200, shape) + count for seed in seeds]
+        return {
+            "image": np.stack(images).astype(np.uint8),
+            "seed": np.array(seeds, dtype=np.uint64),
+            "status": np.full(count, "ok"),
+            "reason": np.full(count, ""),
+        }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Works until every image of the request is there."""
+    options = tyro.cli(Options, args=arguments, description=__doc__)
+    workers = options.num_workers
+    with connect(address=options.address):
+        print("connected", flush=True)
+        summary = synthesize(
+            Store(options.output, options.endpoint_url),
+            options.work.request(),
+            RunConfig(min_workers=workers, max_workers=workers),
+            factory=partial(StubSynthesizer, seconds_per_image=options.seconds_per_image),
+        )
+    print(json.dumps(dataclasses.asdict(summary)))
+
+
+if __name__ == "__main__":
+    run_job(main)
