@@ -33,7 +33,7 @@ from t2ipal.features import BackboneConfig, load_backbone
 from t2ipal.pictovoc.captions import world_captions
 from t2ipal.pictovoc.rendering import RenderingSynthesizer
 from t2ipal.store import Store
-from t2ipal.synthesis import SynthesisConfig
+from t2ipal.synthesis import SynthesisConfig, with_class_prompts
 from t2ipal.test_sets import test_set_features
 
 FLAT = tyro.conf.arg(name="")
@@ -86,7 +86,7 @@ def run(options: Options, command: str = "python jobs/demo.py") -> dict[str, Any
 
     with timed("captions"):
         vocabulary, filtered = choose_captions(options.num_captions)
-    config, factory = options.synthesis, None
+    config, factory = with_class_prompts(options.synthesis, vocabulary.prompt_names), None
     if options.images == "rendered":
         config, factory = dataclasses.replace(config, pipeline="rendered"), RenderingSynthesizer
     request = SynthesisRequest(config, vocabulary, filtered)

@@ -38,7 +38,7 @@ from t2ipal.engine.session import connect, runs_as_submitted_job
 from t2ipal.engine.synthesis import SynthesisRequest, remake, synthesize, synthesize_locally
 from t2ipal.report.card import write_card
 from t2ipal.store import Store
-from t2ipal.synthesis import SynthesisConfig
+from t2ipal.synthesis import SynthesisConfig, with_class_prompts
 
 FLAT = tyro.conf.arg(name="")
 
@@ -97,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     filtered = filter_captions(
         read_captions(options.captions), vocabulary, options.num_captions, options.caption_seed
     )
-    request = SynthesisRequest(options.synthesis, vocabulary, filtered, options.images_per_shard)
+    config = with_class_prompts(options.synthesis, vocabulary.prompt_names)
+    request = SynthesisRequest(config, vocabulary, filtered, options.images_per_shard)
     if options.in_process:
         summary = synthesize_locally(store, request, options.run, progress=True)
     else:

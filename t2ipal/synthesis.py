@@ -3,9 +3,10 @@
 Owns loading a pipeline and the randomness of a sample. Knows nothing of stores, shards or Ray.
 """
 
+import dataclasses
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -53,6 +54,11 @@ class SynthesisConfig:
     guidance_until: float = 1.0
     """Share of the steps, from pure noise on, that are guided; the others cost half. The first
     decide what an image shows (Kynkaanniemi et al., 2024, guide in an interval too)."""
+    composition: float = 0.0
+    """Weight with which each class that the caption names guides beside the caption itself
+    (Composable Diffusion, Liu et al., 2022); 0 is none. A class costs half as much as a caption."""
+    class_prompts: tuple[str, ...] = ()
+    """Prompt of each class, for `composition`; the jobs take them from the vocabulary."""
     num_inference_steps: int = 20
     """Diffusion steps per image."""
     scheduler: str = "dpm++"
@@ -76,6 +82,11 @@ class SynthesisConfig:
         require(
             self.guidance_scale >= 0, f"guidance_scale must be >= 0, got {self.guidance_scale}."
         )
+        require(self.composition >= 0, f"composition must be >= 0, got {self.composition}.")
+        require(
+            not self.composition or self.guidance_scale > 1,
+            f"composition needs guidance: guidance_scale must be > 1, got {self.guidance_scale}.",
+        )
         require(
             0 < self.guidance_until <= 1,
             f"guidance_until must be > 0 and <= 1, got {self.guidance_until}.",
@@ -92,6 +103,14 @@ class SynthesisConfig:
         one_of("scheduler", self.scheduler, SCHEDULERS)
         one_of("precision", self.precision, PRECISIONS)
         require(bool(self.pipeline), "pipeline must name a model or a folder, got ''.")
+
+
+def with_class_prompts(config: SynthesisConfig, prompt_names: Sequence[str]) -> SynthesisConfig:
+    """The config with "a photo of a {}." of each class, where it composes and has none."""
+    if not config.composition or config.class_prompts:
+        return config
+    prompts = tuple(f"a photo of a {name}." for name in prompt_names)
+    return dataclasses.replace(config, class_prompts=prompts)
 
 
 def sample_seed(run_seed: int, caption_id: str, k: int) -> int:
@@ -112,6 +131,7 @@ class Synthesizer:
         """
         import torch
 
+        from t2ipal.composition import Conjunction
         from t2ipal.devices import computes_bf16
 
         self.config = config
@@ -126,12 +146,18 @@ class Synthesizer:
         names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         self._half = names[precision]
         self._unguided: dict[str, Any] = {}
+        self._classes: Any = None
         self.pipeline: Any = load_pipeline(config, names[dtype]).to(self.device)
+        self._conjunction = None
+        if config.composition:
+            require(bool(config.class_prompts), "composition needs class_prompts, got none.")
+            self._conjunction = Conjunction(self.pipeline.unet, config.composition)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Adds `image`, `seed`, `status` and `reason` to a batch of `caption_id`, `caption`, `k`.
 
-        An image that is black or not finite gets status "failed" with its reason; the rest "ok".
+        `labels`, the classes that each caption names, are needed where they are composed. An image
+        that is black or not finite gets status "failed" with its reason; the rest "ok".
         """
         torch, config = self._torch, self.config
         seeds = [
@@ -142,7 +168,9 @@ class Synthesizer:
             torch.inference_mode(),
             torch.autocast(self.device, self._half, enabled=self._autocast),
         ):
-            images, reasons = self._draw([str(caption) for caption in batch["caption"]], seeds)
+            labels = batch["labels"] if self._conjunction else [()] * len(seeds)
+            prompts = [str(caption) for caption in batch["caption"]]
+            images, reasons = self._draw(prompts, [list(row) for row in labels], seeds)
         return {
             **batch,
             "image": images,
@@ -152,13 +180,13 @@ class Synthesizer:
         }
 
     def _draw(
-        self, prompts: list[str], seeds: list[int]
+        self, prompts: list[str], labels: list[list[int]], seeds: list[int]
     ) -> tuple[UInt8[np.ndarray, "batch height width 3"], list[str]]:
         """Images and what is wrong with each, "" for nothing; in halves where memory is short."""
         torch, config = self._torch, self.config
         try:
             output = self.pipeline(
-                **self._conditions(prompts), guidance_scale=config.guidance_scale,
+                **self._conditions(prompts, labels), guidance_scale=config.guidance_scale,
                 num_inference_steps=config.num_inference_steps,
                 generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
                 height=config.image_size_px, width=config.image_size_px, output_type="pt",
@@ -180,11 +208,12 @@ class Synthesizer:
             torch.cuda.empty_cache()
         middle = len(prompts) // 2
         parts = [
-            self._draw(prompts[part], seeds[part]) for part in (slice(middle), slice(middle, None))
+            self._draw(prompts[part], labels[part], seeds[part])
+            for part in (slice(middle), slice(middle, None))
         ]
         return np.concatenate([images for images, _ in parts]), [r for _, rs in parts for r in rs]
 
-    def _conditions(self, prompts: list[str]) -> dict[str, Any]:
+    def _conditions(self, prompts: list[str], labels: list[list[int]]) -> dict[str, Any]:
         """The pipeline's text inputs; each distinct caption is encoded once, the empty one ever."""
         config, guided = self.config, self.config.guidance_scale > 1
         encode = partial(self.pipeline.encode_prompt, device=self.device, num_images_per_prompt=1)
@@ -198,6 +227,17 @@ class Synthesizer:
         encoded = encode(prompt=distinct, do_classifier_free_guidance=False)[::2]
         rows = [distinct.index(prompt) for prompt in prompts]
         inputs = {name: tensor[rows] for name, tensor in zip(POSITIVE_INPUTS, encoded)}
+        if self._conjunction is not None:
+            if self._classes is None:
+                prompts_of = list(config.class_prompts)
+                self._classes = encode(prompt=prompts_of, do_classifier_free_guidance=False)[::2]
+            chosen = [label for row in labels for label in row]
+            image = [number for number, row in enumerate(labels) for _ in row]
+            states, pooled = [part[chosen] for part in self._classes], None
+            if len(states) > 1:
+                pooled = states[1]
+            rows_of = self._torch.tensor(image, dtype=self._torch.long, device=self.device)
+            self._conjunction.prepare(states[0], pooled, rows_of, len(prompts))
         for name, tensor in self._unguided.items():
             inputs[name] = tensor.expand(len(prompts), *tensor.shape[1:])
         return inputs

@@ -118,6 +118,71 @@ def test_guidance_ends_where_it_is_told(write, tmp_path):
     assert len(trace(guidance_scale=1.0, guidance_until=0.5)[0]) == 3
 
 
+def unet_calls(maker):
+    """Inputs and outputs of the UNet as the pipeline sees them, in order."""
+    calls = []
+    maker.pipeline.unet.register_forward_pre_hook(
+        lambda module, args, kwargs: calls.append([args[0], kwargs["encoder_hidden_states"]]),
+        with_kwargs=True,
+    )
+    maker.pipeline.unet.register_forward_hook(lambda m, args, output: calls[-1].append(output[0]))
+    return calls
+
+
+@pytest.mark.parametrize(
+    "write", [write_tiny_stable_diffusion, write_tiny_stable_diffusion_xl], ids=["sd", "sdxl"]
+)
+def test_classes_guide_beside_the_caption(write, tmp_path):
+    """The pipeline's prediction is c + w sum (c_i - u), from the UNet's own on wider batches."""
+    prompts = ("a photo of a dog.", "a photo of a cat.", "a photo of a car.")
+    changes = {"guidance_scale": 4.0, "composition": 0.5, "class_prompts": prompts}
+    maker = Synthesizer(config(write(tmp_path), **changes), "cpu")
+    calls = unet_calls(maker)  # after the conjunction's own hooks: wide inputs, narrow outputs
+    labels = [(0, 2), (), (1,)]
+    made = maker({**batch(3), "labels": labels})
+    assert made["status"].tolist() == ["ok"] * 3
+    assert [len(call[0]) for call in calls] == [9, 9]
+    sample, states, seen = calls[0]
+    assert torch.equal(sample[6:], sample[torch.tensor([0, 0, 2])])
+    embeddings = maker.pipeline.encode_prompt(
+        prompt=list(prompts), device="cpu", num_images_per_prompt=1,
+        do_classifier_free_guidance=False,
+    )[0]  # fmt: skip
+    torch.testing.assert_close(states[6:], embeddings[torch.tensor([0, 2, 1])])
+
+    plain = Synthesizer(config(write(tmp_path), guidance_scale=4.0), "cpu")
+    extra = {}
+    if "xl" in write.__name__:
+        pooled = maker._classes[1][torch.tensor([0, 2, 1])]
+        empty, caption = maker._unguided["negative_pooled_prompt_embeds"], None
+        caption = plain._conditions(batch(3)["caption"].tolist(), [])["pooled_prompt_embeds"]
+        texts = torch.cat([empty.expand(3, -1), caption, pooled])
+        size = plain.pipeline.default_sample_size * plain.pipeline.vae_scale_factor
+        times = torch.tensor([[size, size, 0, 0, size, size]] * 9, dtype=torch.float32)
+        extra = {"added_cond_kwargs": {"text_embeds": texts, "time_ids": times}}
+    first = maker.pipeline.scheduler.timesteps[0]
+    with torch.inference_mode():
+        own = plain.pipeline.unet(sample, first, encoder_hidden_states=states, **extra).sample
+    u, c, p = own.split(3)
+    expected = torch.stack(
+        [c[0] + 0.5 * (p[0] + p[1] - 2 * u[0]), c[1], c[2] + 0.5 * (p[2] - u[2])]
+    )
+    torch.testing.assert_close(seen, torch.cat([u, expected]), atol=1e-5, rtol=1e-4)
+
+
+def test_composition_ends_with_guidance(folder):
+    changes = {"guidance_scale": 4.0, "composition": 1.0, "class_prompts": ("a dog", "a cat")}
+    maker = Synthesizer(config(folder, **changes, guidance_until=0.5, num_inference_steps=4), "cpu")
+    calls = unet_calls(maker)
+    maker({**batch(2), "labels": [(0,), (1,)]})
+    assert [len(call[0]) for call in calls] == [6, 6, 2, 2]
+    nothing = {**batch(2), "labels": [(), ()]}
+    plain = Synthesizer(
+        config(folder, guidance_scale=4.0, guidance_until=0.5, num_inference_steps=4), "cpu"
+    )
+    np.testing.assert_array_equal(maker(nothing)["image"], plain(batch(2))["image"])
+
+
 def test_half_precision_on_a_cpu_stays_close(synthesizer, folder):
     exact = synthesizer(batch(4))["image"].astype(int)
     half = Synthesizer(config(folder, precision="bf16"), device="cpu")(batch(4))["image"]
@@ -191,6 +256,8 @@ def test_captions_are_encoded_once(write, tmp_path):
     ("changes", "message"),
     [
         ({"images_per_caption": 0}, "images_per_caption must be > 0, got 0"),
+        ({"composition": -1.0}, "composition must be >= 0, got -1"),
+        ({"composition": 1.0, "guidance_scale": 1.0}, "guidance_scale must be > 1, got 1.0"),
         ({"guidance_until": 0.0}, "guidance_until must be > 0 and <= 1, got 0.0"),
         ({"num_inference_steps": -1}, "num_inference_steps must be > 0, got -1"),
         ({"batch_size": 0}, "batch_size must be > 0, got 0"),

@@ -18,7 +18,7 @@ from t2ipal.captions import LabelledCaption
 from t2ipal.config import fingerprint, from_dict
 from t2ipal.store import Section, Store, commit_shard, encode_jpeg
 
-Batch = dict[str, np.ndarray]
+Batch = dict[str, Any]
 SynthesizerFactory = Callable[..., Callable[[Batch], Batch]]
 """Called once per worker with the config; what it gives, with one micro-batch after another."""
 
@@ -220,6 +220,7 @@ class ShardWorker:
                     "caption_id": np.array([sample.caption_id for sample in samples]),
                     "caption": np.array([sample.caption for sample in samples]),
                     "k": np.array([sample.k for sample in samples], dtype=np.int64),
+                    "labels": [sample.labels for sample in samples],
                 }
             )
         except Exception as error:

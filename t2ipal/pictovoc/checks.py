@@ -19,7 +19,7 @@ from t2ipal.pictovoc.judge import load_judge
 from t2ipal.pictovoc.scenes import CLASS_NAMES, TEST_SCENES
 from t2ipal.pictovoc.worlds import ImagesAndLabels, object_boxes, world_scenes
 from t2ipal.scoring import local_similarities
-from t2ipal.synthesis import SynthesisConfig, Synthesizer
+from t2ipal.synthesis import SynthesisConfig, Synthesizer, with_class_prompts
 
 NAMED_THRESHOLD = 0.5
 """The judge finds a class in an image where its probability is above this."""
@@ -179,6 +179,7 @@ def check_diffusion(
 ) -> dict[str, float]:
     """Share of named classes found in images made from captions of test scenes, beside chance."""
     config = config or SynthesisConfig(pipeline=str(models_dir / "stable-diffusion"), batch_size=32)
+    config = with_class_prompts(config, PROMPT_NAMES)
     verdicts = NounFilter(load_vocabulary("voc2007"))
     rows = [(i, text, verdicts(text).labels) for i, text in world_captions("test", 2 * count)]
     rows = [row for row in rows if row[2]][:count]
@@ -189,6 +190,7 @@ def check_diffusion(
         batch = {
             "caption_id": np.array([r[0] for r in part]),
             "caption": np.array([r[1] for r in part]),
+            "labels": [r[2] for r in part],
         }
         images.append(synthesizer({**batch, "k": np.zeros(len(part), dtype=np.int64)})["image"])
     stacked = np.concatenate(images)
