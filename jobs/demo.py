@@ -58,7 +58,13 @@ class Options:
     set: tuple[str, ...] = ()
     """Changes to every recipe, as name=value with dotted names, e.g. method.sharpness=3.5."""
     synthesis: Annotated[SynthesisConfig, FLAT] = field(
-        default_factory=lambda: SynthesisConfig(images_per_caption=4, guidance_scale=7.5)
+        default_factory=lambda: SynthesisConfig(
+            images_per_caption=4,
+            guidance_scale=4.0,
+            guidance_until=0.6,
+            num_inference_steps=14,
+            batch_size=32,
+        )
     )
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
 
