@@ -46,16 +46,8 @@ def s3_server():
     """An S3 of moto's in this process, and credentials that it takes."""
     from moto.server import ThreadedMotoServer
 
-    variables = {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "very-secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        patch.delenv("AWS_PROFILE", raising=False)
+        use_credentials(patch, "key", "very-secret")
         server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         server.start()
         host, port = server.get_host_and_port()
@@ -65,3 +57,37 @@ def s3_server():
         boto3.client("s3", endpoint_url=url).create_bucket(Bucket="runs")
         yield url
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def swift(tmp_path_factory):
+    """An OpenStack Swift of our own."""
+    from benchmarks.object_servers import swift_missing, swift_server
+
+    if missing := swift_missing():
+        pytest.skip(missing)
+    with swift_server(tmp_path_factory.mktemp("swift")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ceph(tmp_path_factory):
+    """A Ceph of our own, with its S3 gateway."""
+    from benchmarks.object_servers import ceph_missing, ceph_server
+
+    if missing := ceph_missing():
+        pytest.skip(missing)
+    with ceph_server(tmp_path_factory.mktemp("ceph")) as server:
+        yield server
+
+
+def use_credentials(patch, access_key, secret_key):
+    """Lets boto3 know an S3 server's credentials, and no others."""
+    import boto3
+
+    patch.setenv("AWS_ACCESS_KEY_ID", access_key)
+    patch.setenv("AWS_SECRET_ACCESS_KEY", secret_key)
+    patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    patch.delenv("AWS_PROFILE", raising=False)
+    patch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the credentials that it found first

@@ -20,6 +20,7 @@ from t2ipal.store import (
     commit_shard,
     committed_shards,
     encode_jpeg,
+    objects,
     open_run,
     read_arrays,
     read_bytes,
@@ -138,6 +139,112 @@ def test_one_of_many_racing_writers_wins(tmp_path):
     assert len(winners) == 1
     assert store.read("marker") == str(winners[0]).encode()
     assert os.listdir(tmp_path) == ["marker"]
+
+
+def without_conditions(monkeypatch, store, status=None, code=""):
+    """Lets a bucket's server overlook the condition of a PUT, or refuse it."""
+    client = store._backend._client
+    put = client.put_object
+
+    def put_object(IfNoneMatch=None, **request):
+        if IfNoneMatch and status:
+            reply = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+            raise client.exceptions.ClientError(reply, "PutObject")
+        return put(**request)
+
+    monkeypatch.setattr(client, "put_object", put_object)
+
+
+def warnings_in(caplog):
+    return [record.message for record in caplog.records if record.name.startswith("t2ipal")]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(None, ""), (501, "NotImplemented"), (400, "InvalidArgument"), (400, "InvalidRequest")],
+)
+def test_a_server_without_conditional_writes(
+    tmp_path, monkeypatch, s3_server, caplog, status, code
+):
+    store = Store(f"s3://runs/{tmp_path.name}", s3_server)
+    without_conditions(monkeypatch, store, status, code)
+    assert not store.conditional_writes()
+    assert store.list() == []
+    assert open_run(store, {"seed": 1})
+    assert len(warnings_in(caplog)) == 1
+    assert f"{store.uri} has no conditional writes" in warnings_in(caplog)[0]
+    marker = commit_shard(store, "00000", PLAN, some_rows(), some_images())
+    assert commit_shard(store, "00000", PLAN, some_rows(), some_images()) == marker
+    assert not open_run(store, {"seed": 1})
+    with pytest.raises(ValueError, match=r"holds another run. Differences: seed: 1 there, 2 here"):
+        open_run(store, {"seed": 2})
+    assert not store.write_if_absent("config.json", b"{}")
+    assert json.loads(store.read("config.json")) == {"seed": 1}
+
+
+def test_a_store_with_conditional_writes_needs_no_warning(store, caplog):
+    assert store.conditional_writes()
+    open_run(store, {"seed": 1})
+    assert not warnings_in(caplog)
+    assert store.list() == ["config.json"]
+
+
+def test_a_worker_learns_from_the_first_refusal(tmp_path, monkeypatch, s3_server):
+    store = Store(f"s3://runs/{tmp_path.name}", s3_server)
+    without_conditions(monkeypatch, store, 501, "NotImplemented")
+    assert store.write_if_absent("marker", b"first")
+    assert not store.write_if_absent("marker", b"second")
+    assert store.read("marker") == b"first"
+    assert not store.conditional_writes()
+
+
+def test_a_put_that_fails_for_another_reason_is_no_refusal(tmp_path, monkeypatch, s3_server):
+    store = Store(f"s3://runs/{tmp_path.name}", s3_server)
+    without_conditions(monkeypatch, store, 400, "IncompleteBody")
+    for attempt in (store.conditional_writes, lambda: store.write_if_absent("a", b"")):
+        with pytest.raises(OSError, match=r"did not take the request .* \(IncompleteBody\)"):
+            attempt()
+
+
+@pytest.mark.parametrize(("num_conflicts", "created"), [(2, True), (99, False)])
+def test_a_conflict_with_another_writer_is_tried_again(
+    tmp_path, monkeypatch, s3_server, num_conflicts, created
+):
+    """As long as the object is not there: the other writer may fail."""
+    store = Store(f"s3://runs/{tmp_path.name}", s3_server)
+    client, left = store._backend._client, [num_conflicts]
+    put = client.put_object
+
+    def put_object(**request):
+        left[0] -= 1
+        if left[0] >= 0:
+            reply = {"ResponseMetadata": {"HTTPStatusCode": 409}, "Error": {"Code": "Conflict"}}
+            raise client.exceptions.ClientError(reply, "PutObject")
+        return put(**request)
+
+    monkeypatch.setattr(objects, "_pause", lambda attempt: None)
+    monkeypatch.setattr(client, "put_object", put_object)
+    if not created:
+        with pytest.raises(OSError, match=r"did not take the request .* \(Conflict\)"):
+            store.write_if_absent("marker", b"mine")
+        return
+    assert store.write_if_absent("marker", b"mine")
+    left[0] = 1
+    assert not store.write_if_absent("marker", b"other")
+    assert store.read("marker") == b"mine"
+
+
+def test_the_probe_may_lack_the_right_to_delete(tmp_path, monkeypatch, s3_server):
+    store = Store(f"s3://runs/{tmp_path.name}", s3_server)
+    client = store._backend._client
+
+    def refuse(**_):
+        reply = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+        raise client.exceptions.ClientError(reply, "DeleteObject")
+
+    monkeypatch.setattr(client, "delete_object", refuse)
+    assert store.conditional_writes()
+    assert store.list() == []  # what it left is no object of the run
 
 
 def test_a_store_can_be_pickled(store):
@@ -293,6 +400,16 @@ def test_committing_twice_changes_nothing_and_another_plan_is_refused(store):
     with pytest.raises(ValueError, match=message):
         commit_shard(store, "00000", {**PLAN, "num_samples": 2}, some_rows(2), some_images(2))
     assert store.read("images/00000.tar") == tar
+
+
+def test_who_commits_a_shard_too_late_looks_at_what_is_there(store, monkeypatch):
+    rows, images = some_rows(), some_images()
+    marker = commit_shard(store, "00000", PLAN, rows, images, seconds=1.0)
+    monkeypatch.setattr(store, "exists", lambda key: False)  # as just before the other's marker
+    assert commit_shard(store, "00000", PLAN, rows, images, seconds=2.0) == marker
+    others = [images[2], None, images[0]]
+    with pytest.raises(ValueError, match=r"images/00000.tar .* not what its marker describes"):
+        commit_shard(store, "00000", PLAN, rows, others)
 
 
 def test_damage_is_found_and_named(tmp_path):

@@ -1,10 +1,14 @@
 """Named objects in a local folder or an S3 bucket, behind the same six operations.
 
-Owns atomic and conditional writes. Knows nothing of what the bytes mean.
+Owns atomic and conditional writes, and trying again where a server or a connection fails. Knows
+nothing of what the bytes mean.
 """
 
 import contextlib
 import os
+import random
+import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +17,23 @@ from typing import Any
 from t2ipal.config import require
 
 TEMPORARY_PREFIX = ".part-"
+"""Of files that are being written; no listing shows them."""
+PROBE_PREFIX = ".probe-"
+"""Of objects that ask a server what it can; no listing shows one that a killed driver left."""
+MULTIPART_BYTES = 64 * 2**20
+"""Larger objects go to a bucket in parts: a connection that breaks costs one part."""
+PART_BYTES = 16 * 2**20
+TOKEN_NAME = "t2ipal-upload"
+"""Of an object that came in parts, in its metadata: tells which upload it came from."""
+PAGE_KEYS = 1000
+"""Keys of one reply to a listing: as many as S3 gives."""
+MAX_ATTEMPTS = 10
+"""At every request to a bucket, the first one included."""
+MAX_PAUSE_S = 20.0
+"""Between two attempts; the first pauses are shorter."""
+
+# boto3's default session must not be used by two threads at once.
+_connecting = threading.Lock()
 
 
 class Store:
@@ -60,8 +81,23 @@ class Store:
         self._backend.write(key, data)
 
     def write_if_absent(self, key: str, data: bytes) -> bool:
-        """Creates one object; False, and nothing written, where it exists. One writer wins."""
+        """Creates one object; False, and nothing written, where it exists. One writer wins.
+
+        False may also mean that this call wrote the object: its request is sent again where the
+        reply was lost, and the server refuses the second one. So compare what is there. And all
+        writers of an object must write what can stand for each other: a server may lack conditional
+        writes (`conditional_writes`), or let several racing writers win as OpenStack Swift does.
+        """
         return self._backend.write_if_absent(key, data)
+
+    def conditional_writes(self) -> bool:
+        """Whether `write_if_absent` can leave it to the store to refuse what exists.
+
+        A folder always can. A server is asked once, by writing and deleting a small object: for the
+        driver of a run, not for each worker. Where the answer was no, `write_if_absent` looks first
+        and writes then, and the last of several racing writers wins.
+        """
+        return self._backend.conditional_writes()
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""
@@ -116,6 +152,9 @@ class _Folder:
                 return False
         return True
 
+    def conditional_writes(self) -> bool:
+        return True
+
     @contextlib.contextmanager
     def _complete_file(self, key: str, data: bytes) -> Iterator[tuple[Path, Path]]:
         """A finished temporary file beside the final path; removed afterwards if still there."""
@@ -160,51 +199,137 @@ class _Bucket:
         self.prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
         self.endpoint_url = endpoint_url
         self._opened: Any = None
+        self._conditional: bool | None = None  # not known yet
 
     @property
     def _client(self) -> Any:
-        if self._opened is None:
-            import boto3
-            from botocore.config import Config
+        with _connecting:
+            if self._opened is None:
+                import boto3
+                from botocore.config import Config
 
-            self._opened = boto3.client(
-                "s3",
-                endpoint_url=self.endpoint_url,  # None: boto3 looks at AWS_ENDPOINT_URL itself
-                config=Config(
-                    retries={"mode": "adaptive", "max_attempts": 10},
-                    # The newer default checksums are refused by several servers that are not AWS.
-                    request_checksum_calculation="when_required",
-                    response_checksum_validation="when_required",
-                ),
-            )
+                self._opened = boto3.client(
+                    "s3",
+                    endpoint_url=self.endpoint_url,  # None: boto3 looks at AWS_ENDPOINT_URL itself
+                    config=Config(
+                        retries={"mode": "adaptive", "total_max_attempts": MAX_ATTEMPTS},
+                        # Several servers that are not AWS refuse the newer default checksums.
+                        request_checksum_calculation="when_required",
+                        response_checksum_validation="when_required",
+                    ),
+                )
         return self._opened
 
     def read(self, key: str) -> bytes:
+        from botocore.exceptions import (
+            IncompleteReadError,
+            ReadTimeoutError,
+            ResponseStreamingError,
+        )
+
         with self._clear_errors(key):
-            reply = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)
-            return reply["Body"].read()
+            attempt = 1
+            while True:
+                body = self._client.get_object(**self._named(key))["Body"]
+                try:
+                    # botocore's own attempts end where the body begins.
+                    return body.read()
+                except (IncompleteReadError, ReadTimeoutError, ResponseStreamingError):
+                    if attempt == MAX_ATTEMPTS:
+                        raise
+                _pause(attempt)
+                attempt += 1
 
     def write(self, key: str, data: bytes) -> None:
         with self._clear_errors(key):
-            self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data)
+            if len(data) > MULTIPART_BYTES:
+                self._write_in_parts(key, data)
+            else:
+                self._client.put_object(**self._named(key), Body=data)
+
+    def _write_in_parts(self, key: str, data: bytes) -> None:
+        """Uploads part after part; where one fails, no part of it stays."""
+        name, token = self._named(key), uuid.uuid4().hex
+        created = self._client.create_multipart_upload(**name, Metadata={TOKEN_NAME: token})
+        upload = {**name, "UploadId": created["UploadId"]}
+        try:
+            parts = []
+            for number, start in enumerate(range(0, len(data), PART_BYTES), 1):
+                part = data[start : start + PART_BYTES]
+                reply = self._client.upload_part(**upload, PartNumber=number, Body=part)
+                parts.append({"PartNumber": number, "ETag": reply["ETag"]})
+            self._complete_upload(upload, parts, token)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._client.abort_multipart_upload(**upload)
+            raise
+
+    def _complete_upload(
+        self, upload: dict[str, str], parts: list[dict[str, Any]], token: str
+    ) -> None:
+        client_error = self._client.exceptions.ClientError
+        try:
+            self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+        except client_error as error:
+            # Where the reply was lost and the request sent again, the upload is gone, for the
+            # object is there.
+            head: dict[str, Any] = {}
+            with contextlib.suppress(client_error):
+                head = self._client.head_object(Bucket=upload["Bucket"], Key=upload["Key"])
+            if _status(error) != 404 or head.get("Metadata", {}).get(TOKEN_NAME) != token:
+                raise
 
     def write_if_absent(self, key: str, data: bytes) -> bool:
         with self._clear_errors(key):
+            if self._conditional is not False:
+                try:
+                    return self._create(key, data)
+                except self._client.exceptions.ClientError as error:
+                    if not _refuses_condition(error):
+                        raise
+                    self._conditional = False
+            if self.exists(key):
+                return False
+            self._client.put_object(**self._named(key), Body=data)
+        return True
+
+    def _create(self, key: str, data: bytes) -> bool:
+        """One conditional request; False where the object is there."""
+        for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
-                self._client.put_object(
-                    Bucket=self.bucket, Key=self.prefix + key, Body=data, IfNoneMatch="*"
-                )
+                self._client.put_object(**self._named(key), Body=data, IfNoneMatch="*")
+                return True
             except self._client.exceptions.ClientError as error:
-                # 412: the object is there. 409: another writer of it was at work just now.
+                # 412: the object is there. 409: another writer of it was at work just now, who
+                # may yet fail.
                 if _status(error) == 412 or (_status(error) == 409 and self.exists(key)):
                     return False
-                raise
-        return True
+                if _status(error) != 409 or attempt == MAX_ATTEMPTS:
+                    raise
+            _pause(attempt)
+        raise AssertionError
+
+    def conditional_writes(self) -> bool:
+        if self._conditional is None:
+            key = f"{PROBE_PREFIX}{uuid.uuid4().hex}"
+            with self._clear_errors(key):
+                client_error = self._client.exceptions.ClientError
+                try:
+                    self._create(key, b"")
+                    self._conditional = not self._create(key, b"")
+                except client_error as error:
+                    if not _refuses_condition(error):
+                        raise
+                    self._conditional = False
+                # Who may not delete gets a run all the same.
+                with contextlib.suppress(client_error):
+                    self._client.delete_object(**self._named(key))
+        return self._conditional
 
     def exists(self, key: str) -> bool:
         try:
             with self._clear_errors(key):
-                self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)
+                self._client.head_object(**self._named(key))
         except FileNotFoundError:
             return False
         return True
@@ -213,13 +338,19 @@ class _Bucket:
         found = {}
         with self._clear_errors(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=self.prefix + prefix
+                Bucket=self.bucket,
+                Prefix=self.prefix + prefix,
+                PaginationConfig={"PageSize": PAGE_KEYS},
             )
             for page in pages:
                 for entry in page.get("Contents", []):
                     key = entry["Key"].removeprefix(self.prefix)
-                    found[key] = entry["LastModified"].timestamp()
+                    if not key.startswith(PROBE_PREFIX):
+                        found[key] = entry["LastModified"].timestamp()
         return found
+
+    def _named(self, key: str) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": self.prefix + key}
 
     @contextlib.contextmanager
     def _clear_errors(self, key: str) -> Iterator[None]:
@@ -235,11 +366,11 @@ class _Bucket:
         try:
             yield
         except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
+            code = _code(error)
             if code == "NoSuchBucket":
                 message = f"No bucket {self.bucket!r}. Create it first, or check the address."
                 raise FileNotFoundError(message) from error
-            if _status(error) == 404:
+            if _status(error) == 404 and code != "NoSuchUpload":
                 raise FileNotFoundError(f"No object {uri}.") from error
             if _status(error) in (401, 403):
                 raise PermissionError(
@@ -255,5 +386,20 @@ class _Bucket:
             raise OSError(f"Cannot reach {uri}: {error}") from error
 
 
+def _pause(attempt: int) -> None:
+    """Longer after each attempt, and never the same for two writers."""
+    time.sleep(random.uniform(0, min(2**attempt / 10, MAX_PAUSE_S)))
+
+
 def _status(error: Any) -> int:
     return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+
+
+def _code(error: Any) -> str:
+    return error.response.get("Error", {}).get("Code", "")
+
+
+def _refuses_condition(error: Any) -> bool:
+    """Whether a server will not have the condition, rather than the request or its body."""
+    codes = ("NotImplemented", "InvalidArgument", "InvalidRequest")
+    return _status(error) == 501 or (_status(error) == 400 and _code(error) in codes)

@@ -10,8 +10,11 @@ a marker does not exist.
 import hashlib
 import io
 import json
+import logging
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +35,10 @@ from t2ipal.store.tables import (
     to_parquet,
 )
 
+READERS = 16
+"""Markers that are read at once."""
 RGBImage = UInt8[np.ndarray, "height width 3"]
+logger = logging.getLogger(__name__)
 
 
 def encode_jpeg(image: RGBImage, quality: int) -> bytes:
@@ -50,11 +56,18 @@ def open_run(store: Store, settings: Mapping[str, Any]) -> bool:
     """Makes the store the home of a run with these settings; False where it already is.
 
     A run that was given up before its first shard holds nothing and gives way, so that a mistyped
-    option does not spoil the folder.
+    option does not spoil the folder. Warns where the store has no conditional writes.
 
     Raises:
         ValueError: the store holds a run with other settings; every difference is named.
     """
+    if not store.conditional_writes():
+        logger.warning(
+            "%s has no conditional writes: where two write an object at once, the later one stays. "
+            "Shards are the same whoever writes them; but start no two drivers with different "
+            "settings on this run.",
+            store.uri,
+        )
     if store.write_if_absent("config.json", json_bytes(settings)):
         return True
     lines = differences(json.loads(json_bytes(settings)), read_json(store, "config.json"))
@@ -98,7 +111,8 @@ def commit_shard(
         seconds: that a device worked to make them; kept in the marker.
 
     Raises:
-        ValueError: the shard was already committed from another plan; the differences are named.
+        ValueError: the shard was already committed from another plan; the differences are named. Or
+            someone else committed it meanwhile, with bytes that this call has written over.
     """
     key = f"images/{shard}.json"
     if store.exists(key):
@@ -118,9 +132,14 @@ def commit_shard(
     }
     store.write(f"images/{shard}.tar", tar)
     store.write(f"images/{shard}.parquet", sidecar)
-    if not store.write_if_absent(key, json_bytes(marker)):
-        return _committed(store, key, plan)
-    return marker
+    if store.write_if_absent(key, json_bytes(marker)):
+        return marker
+    # Someone else was first, or this marker was sent twice: then it is there as it is here.
+    other = _committed(store, key, plan)
+    for part, ending in (("tar", "tar"), ("sidecar", "parquet")):
+        if other[part] != marker[part]:
+            _checked(store, other, part, ending)  # ours may have taken the place of theirs
+    return other
 
 
 def _committed(store: Store, key: str, plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,14 +187,14 @@ def committed_shards(store: Store) -> list[dict[str, Any]]:
     Raises:
         ValueError: a marker cannot be read.
     """
-    markers = []
-    for key in store.list("images/"):
-        if key.endswith(".json"):
-            marker = read_json(store, key)
-            missing = {"shard", "plan", "plan_hash", "num_rows", "num_failed"} - {*marker}
-            if missing or f"images/{marker['shard']}.json" != key:
-                raise ValueError(damaged(store, key))
-            markers.append(marker)
+    keys = [key for key in store.list("images/") if key.endswith(".json")]
+    # A bucket answers after some milliseconds, to many at once as to one.
+    with ThreadPoolExecutor(READERS) as pool:
+        markers = list(pool.map(partial(read_json, store), keys))
+    for key, marker in zip(keys, markers, strict=True):
+        missing = {"shard", "plan", "plan_hash", "num_rows", "num_failed"} - {*marker}
+        if missing or f"images/{marker['shard']}.json" != key:
+            raise ValueError(damaged(store, key))
     return markers
 
 
