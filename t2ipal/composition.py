@@ -55,7 +55,8 @@ class Conjunction:
         if not self._guided:
             return None
         states = kwargs["encoder_hidden_states"]
-        changed = {"encoder_hidden_states": torch.cat([states, self._embeddings.to(states)])}
+        joined = torch.cat([states, self._embeddings.to(states)])
+        changed: dict[str, Any] = {"encoder_hidden_states": joined}
         added = kwargs.get("added_cond_kwargs")
         if added:
             texts, times = added["text_embeds"], added["time_ids"]

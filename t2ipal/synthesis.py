@@ -153,7 +153,7 @@ class Synthesizer:
             require(bool(config.class_prompts), "composition needs class_prompts, got none.")
             self._conjunction = Conjunction(self.pipeline.unet, config.composition)
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Adds `image`, `seed`, `status` and `reason` to a batch of `caption_id`, `caption`, `k`.
 
         `labels`, the classes that each caption names, are needed where they are composed. An image

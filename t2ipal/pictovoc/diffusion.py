@@ -238,6 +238,7 @@ def train_diffusion(
     tokenizer = clip_tokenizer()
     torch.manual_seed(config.optim.seed)
     # Contiguous memory on purpose: on a CPU the backward of GroupNorm is slow in channels_last.
+    unet: Any
     if config.start:
         started = StableDiffusionPipeline.from_pretrained(config.start, dtype=torch.float32)
         unet, text_encoder = started.unet, started.text_encoder.requires_grad_(False)
