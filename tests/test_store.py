@@ -247,6 +247,32 @@ def test_the_probe_may_lack_the_right_to_delete(tmp_path, monkeypatch, s3_server
     assert store.list() == []  # what it left is no object of the run
 
 
+@pytest.mark.parametrize("was_completed", [True, False])
+def test_a_completed_upload_is_told_from_one_that_is_gone(
+    tmp_path, monkeypatch, s3_server, was_completed
+):
+    store = Store(f"s3://runs/{tmp_path.name}", s3_server)
+    store.write("large", b"old")
+    monkeypatch.setattr(objects, "MULTIPART_BYTES", 1)
+    client = store._backend._client
+    complete = client.complete_multipart_upload
+
+    def complete_multipart_upload(**request):
+        if was_completed:
+            complete(**request)  # its reply is lost, and the server says this to the next request:
+        reply = {"Error": {"Code": "NoSuchUpload"}, "ResponseMetadata": {"HTTPStatusCode": 404}}
+        raise client.exceptions.ClientError(reply, "CompleteMultipartUpload")
+
+    monkeypatch.setattr(client, "complete_multipart_upload", complete_multipart_upload)
+    if was_completed:
+        store.write("large", b"new")
+    else:
+        with pytest.raises(OSError, match=r"did not take the request .*large \(NoSuchUpload\)"):
+            store.write("large", b"new")
+    assert store.read("large") == (b"new" if was_completed else b"old")
+    assert "Uploads" not in client.list_multipart_uploads(Bucket="runs")
+
+
 def test_a_store_can_be_pickled(store):
     store.write("a", b"1")
     assert pickle.loads(pickle.dumps(store)).read("a") == b"1"
