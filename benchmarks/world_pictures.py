@@ -42,7 +42,7 @@ from t2ipal.config import one_of, require
 from t2ipal.features import BackboneConfig, load_backbone
 from t2ipal.methods import T2IPAL
 from t2ipal.pictovoc import WEIGHTS_DIR
-from t2ipal.pictovoc.autoencoder import known_latents, to_images
+from t2ipal.pictovoc.autoencoder import draw_scenes, known_latents, to_images
 from t2ipal.pictovoc.captions import world_captions
 from t2ipal.pictovoc.checks import NAMED_THRESHOLD, PROMPT_NAMES
 from t2ipal.pictovoc.judge import load_judge
@@ -165,7 +165,7 @@ def heatmaps(options: Options) -> Image.Image:
 def autoencoder(options: Options) -> Image.Image:
     """Scenes above what the autoencoder makes of them, told which class is where."""
     vae = load_pipeline(SynthesisConfig(), torch.float32).vae
-    drawn = [draw_scene("test", index) for index in range(14)]
+    drawn = draw_scenes("test", 0, 14)
     images = np.stack([scene.image for scene in drawn])
     with torch.inference_mode():
         decoded = to_images(vae.decode(known_latents(vae, drawn)).sample)
