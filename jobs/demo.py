@@ -60,7 +60,7 @@ class Options:
     synthesis: Annotated[SynthesisConfig, FLAT] = field(
         default_factory=lambda: SynthesisConfig(
             images_per_caption=4,
-            guidance_scale=4.0,
+            guidance_scale=2.0,
             guidance_until=0.6,
             num_inference_steps=14,
             batch_size=32,
