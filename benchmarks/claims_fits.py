@@ -46,9 +46,11 @@ _backbone = cache(load_backbone)
 
 
 @lru_cache(maxsize=1)
-def _training_features(output: str, images: str, folder: str) -> TrainingFeatures:
+def _training_features(
+    output: str, images: str, choice: str | None, folder: str
+) -> TrainingFeatures:
     if not images.startswith("labeled-"):
-        return read_training_features(Store(f"{output}/{images}"), folder)
+        return read_training_features(Store(f"{output}/{images}"), folder, choice)
     scenes = _read_features(output, f"{folder}/{images}.safetensors")
     return TrainingFeatures(scenes, scenes, torch.arange(len(scenes)).unsqueeze(1))
 
@@ -73,7 +75,8 @@ def store_scenes(
 def train_one(task: Task) -> dict[str, Any]:
     """Trains one recognizer and measures it: a row of fits.jsonl."""
     backbone, training = _backbone(task.backbone), task.recipe.training
-    data = _training_features(task.output, task.setting.images, task.features)
+    chosen = task.setting.images, task.setting.choice
+    data = _training_features(task.output, *chosen, task.features)
     method = T2IPAL(task.recipe.method, backbone, seed=training.seed)
     result = fit(method, data, training)
     maps = {}

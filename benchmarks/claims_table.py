@@ -20,6 +20,8 @@ class Setting:
     """Name of the recipe."""
     images_per_caption: int | None = None
     """Only the first so many; None: all, or none at all."""
+    choice: str | None = None
+    """Name of a choice among the images; None: all of them."""
 
 
 Row = tuple[str, str, Setting]
@@ -144,7 +146,7 @@ def markdown(measured: Mapping[str, Any]) -> str:
     head, test_sets = ["", "", "judge finds"], measured["test_sets"]
     for name in test_sets:
         head += [name, *(f"over {baseline}" for baseline in BASELINES)]
-    lines = [_line(head), _line(["---", "---", *["---:"] * (len(head) - 2)])]
+    lines = [table_line(head), table_line(["---", "---", *["---:"] * (len(head) - 2)])]
     before = ""
     for row in measured["rows"]:
         question, share = row["question"], row["judge_share"]
@@ -153,8 +155,8 @@ def markdown(measured: Mapping[str, Any]) -> str:
         for name in test_sets:
             numbers = row["mAP"][name]
             over = [numbers["over"].get(baseline) for baseline in BASELINES]
-            cells += [_number(numbers), *(_number(o, "+") if o else "" for o in over)]
-        lines.append(_line(cells))
+            cells += [number(numbers), *(number(o, "+") if o else "" for o in over)]
+        lines.append(table_line(cells))
         before = question
     lines.append("")
     for claim in measured["claims"]:
@@ -162,15 +164,17 @@ def markdown(measured: Mapping[str, Any]) -> str:
         for name, numbers in claim["difference"].items():
             wins = sum(value > 0 for value in numbers["mAPs"])
             seeds = f"{wins} of {len(numbers['seeds'])} seeds"
-            told.append(f"{name} {_number(numbers, '+')} ({seeds})")
+            told.append(f"{name} {number(numbers, '+')} ({seeds})")
         lines.append(f"- {claim['claim']}: {', '.join(told)}")
     return "\n".join(lines) + "\n"
 
 
-def _line(cells: Sequence[str]) -> str:
+def table_line(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
-def _number(numbers: Mapping[str, Any], sign: str = "") -> str:
+def number(numbers: Mapping[str, Any], sign: str = "") -> str:
+    """Mean and, of several seeds, standard deviation."""
     spread = f" ± {numbers['std']:.1f}" if len(numbers["seeds"]) > 1 else ""
     return f"{numbers['mean']:{sign}.1f}{spread}"

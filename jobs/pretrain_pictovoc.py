@@ -1,6 +1,7 @@
-"""Trains the embedded world's models from scratch: CLIP, autoencoder, UNet, judge.
+"""Trains the embedded world's models from scratch: CLIP, judge, autoencoder, UNet, and the decoder
+once more on what the UNet makes.
 
-Everything, one stage after the other (about three hours on two cores, minutes on a GPU):
+Everything, one stage after the other (about four hours on two cores, minutes on a GPU):
 
     python jobs/pretrain_pictovoc.py --output runs/pictovoc
 
@@ -32,6 +33,7 @@ from t2ipal.features import BackboneConfig, load_backbone
 from t2ipal.pictovoc.autoencoder import AutoencoderConfig, train_autoencoder
 from t2ipal.pictovoc.checks import check_autoencoder, check_clip, check_diffusion, check_judge
 from t2ipal.pictovoc.clip import ClipConfig, train_clip
+from t2ipal.pictovoc.decoder import DecoderConfig, train_decoder
 from t2ipal.pictovoc.diffusion import DiffusionConfig, train_diffusion
 from t2ipal.pictovoc.judge import JudgeConfig, train_judge
 
@@ -40,6 +42,7 @@ CHECKS = {
     "judge": check_judge,
     "autoencoder": check_autoencoder,
     "diffusion": check_diffusion,
+    "decoder": check_diffusion,
 }
 
 
@@ -51,7 +54,7 @@ class Options:
     """Folder for the finished models: clip, judge, stable-diffusion."""
     work_dir: str | None = None
     """Folder for checkpoints, logs and cached latents; None: `output`/work."""
-    stage: Literal["all", "clip", "judge", "autoencoder", "diffusion"] = "all"
+    stage: Literal["all", "clip", "judge", "autoencoder", "diffusion", "decoder"] = "all"
     """What to train; later stages need the earlier ones' models in `output`."""
     num_threads: int = 1
     """CPU threads of each process."""
@@ -63,6 +66,7 @@ class Options:
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
 
 
 def _train(stage: str, options: Options, output: Path, device: str) -> dict[str, float]:
@@ -75,6 +79,8 @@ def _train(stage: str, options: Options, output: Path, device: str) -> dict[str,
     backbone = load_backbone(BackboneConfig(model=str((output / "clip").resolve()), device=device))
     if stage == "autoencoder":
         return train_autoencoder(options.autoencoder, backbone, work, pipeline, device)
+    if stage == "decoder":
+        return train_decoder(options.decoder, backbone, work, pipeline, device)
     return train_diffusion(options.diffusion, backbone, pipeline / "vae", work, pipeline, device)
 
 
@@ -86,8 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     joined = "WORLD_SIZE" in os.environ
     if joined:
         require(
-            options.stage in ("autoencoder", "diffusion"),
-            f"Only autoencoder and UNet train in several processes, got {options.stage}.",
+            options.stage in ("autoencoder", "diffusion", "decoder"),
+            f"Only autoencoder, UNet and decoder train in several processes, got {options.stage}.",
         )
         torch.distributed.init_process_group("gloo" if device == "cpu" else "nccl")
     summary: dict[str, Any] = {}

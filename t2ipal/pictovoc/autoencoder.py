@@ -113,7 +113,7 @@ def scene_classes(
     """The class channels of scenes drawn `with_map`: each cell's mean of what its pixels show."""
     maps = np.stack([scene.class_map for scene in scenes if scene.class_map is not None])
     # Every other pixel is enough for a mean over a cell of 4 x 4.
-    codes = _class_codes()[torch.from_numpy(maps[:, ::2, ::2]).long()].permute(0, 3, 1, 2)
+    codes = class_codes()[torch.from_numpy(maps[:, ::2, ::2]).long()].permute(0, 3, 1, 2)
     return F.adaptive_avg_pool2d(codes, LATENT_SIDE)
 
 
@@ -129,7 +129,7 @@ def known_latents(
 
 
 @cache
-def _class_codes() -> Float[Tensor, "classes_and_none class_channels"]:
+def class_codes() -> Float[Tensor, "classes_and_none class_channels"]:
     """Corners of a cube, any two of them differing in at least two numbers; zeros for no class."""
     numbers = [n for n in range(2**CLASS_CHANNELS) if n.bit_count() % 2 == 0]
     generator = torch.Generator().manual_seed(0)

@@ -144,6 +144,23 @@ def clip_tokenizer() -> Any:
     return CLIPTokenizer(vocab=vocabulary, merges=pairs, model_max_length=PROMPT_TOKENS)
 
 
+def claim_cache(note: Path, made_with: dict[str, Any]) -> None:
+    """Notes what cached latents are made with, before the first of them is written.
+
+    Raises:
+        ValueError: the note is there and names something else.
+    """
+    if note.exists():
+        require(
+            json.loads(note.read_text()) == made_with,
+            f"{note.parent} must hold latents made with {', '.join(made_with)} as now, but they "
+            f"were made with others. Give another --work-dir or remove {note.stem}* from it.",
+        )
+    elif rank_and_world()[0] == 0:
+        note.with_suffix(".tmp").write_text(json.dumps(made_with) + "\n")
+        note.with_suffix(".tmp").rename(note)
+
+
 def cache_latents(vae: Any, config: DiffusionConfig, work_dir: Path) -> list[Path]:
     """Encodes the first train scenes by chunks; each process its share, finished ones stay.
 
@@ -156,16 +173,7 @@ def cache_latents(vae: Any, config: DiffusionConfig, work_dir: Path) -> list[Pat
     for value in vae.state_dict().values():
         digest.update(value.cpu().numpy().tobytes())
     made_with = {"autoencoder": digest.hexdigest(), "captions_per_scene": config.captions_per_scene}
-    note = work_dir / "latents.json"
-    if note.exists():
-        require(
-            json.loads(note.read_text()) == made_with,
-            f"{work_dir} must hold latents of this autoencoder and these captions_per_scene, but "
-            "they were made with others. Give another --work-dir or remove latents* from it.",
-        )
-    elif rank == 0:
-        note.with_suffix(".tmp").write_text(json.dumps(made_with) + "\n")
-        note.with_suffix(".tmp").rename(note)
+    claim_cache(work_dir / "latents.json", made_with)
     chunks = -(-config.num_scenes // CHUNK_SCENES)
     paths = [work_dir / f"latents-{chunk:05d}.safetensors" for chunk in range(chunks)]
     for chunk in tqdm(range(rank, chunks, world), desc="latents", mininterval=10, disable=rank > 0):
