@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tiny_clip import write_tiny_clip
 
 from t2ipal.features import BackboneConfig, load_backbone
-from t2ipal.pictovoc import WEIGHTS_DIR
+from t2ipal.pictovoc import WEIGHTS_DIR, decoder
 from t2ipal.pictovoc.autoencoder import (
     CLASS_CHANNELS,
     LOOK_CHANNELS,
@@ -33,6 +33,7 @@ from t2ipal.pictovoc.scenes import CLASS_NAMES
 from t2ipal.pictovoc.segmenter import (
     KINDS,
     OBJECT_WEIGHT,
+    Segmenter,
     SegmenterConfig,
     class_shares,
     reading_loss,
@@ -50,15 +51,18 @@ def pipeline():
 
 
 def test_the_segmenter_learns_to_read_scenes(tmp_path):
-    config = SegmenterConfig(PretrainConfig(12, 8, learning_rate=2e-3, warmup_steps=2))
+    config = SegmenterConfig(PretrainConfig(15, 8, learning_rate=4e-3, warmup_steps=2))
     segmenter, result = train_segmenter(config, tmp_path)
     assert not segmenter.training and not any(p.requires_grad for p in segmenter.parameters())
-    scenes = draw_scenes("test", 0, 4)
-    logits = segmenter(scene_pixels(scenes))
-    assert logits.shape == (4, KINDS, 16, 16)
-    torch.manual_seed(0)
-    untrained = reading_loss(torch.zeros_like(logits), class_shares(scenes))
-    assert 0 < result["loss"] < float(untrained)
+    assert math.isfinite(result["loss"]) and 0 <= result["objects_read"] <= 1
+    scenes = draw_scenes("test", 0, 8)
+    pixels, shares = scene_pixels(scenes), class_shares(scenes)
+    torch.manual_seed(config.optim.seed)
+    # By the statistics of this batch: those of so short a training have not settled.
+    before, after = (
+        reading_loss(model.train()(pixels), shares) for model in (Segmenter(), segmenter)
+    )
+    assert after < 0.9 * before
 
 
 def test_shares_of_a_cell():
@@ -155,18 +159,20 @@ def test_redrawing_undoes_noise_that_a_perfect_unet_knows(pipeline, monkeypatch)
     assert all(noisy == hidden for _, noisy, hidden in seen)
 
 
-def test_tuning_changes_the_decoder_alone(tmp_path):
+def test_tuning_changes_the_decoder_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoder, "BATCH", 4)
     backbone = load_backbone(BackboneConfig(model=str(write_tiny_clip(tmp_path / "clip"))))
     folder = shutil.copytree(WEIGHTS_DIR / "stable-diffusion", tmp_path / "stable-diffusion")
     name = "vae/diffusion_pytorch_model.safetensors"
     before, unet = load_file(folder / name), (folder / "unet" / name[4:]).read_bytes()
-    config = DecoderConfig(PretrainConfig(2, 4), num_scenes=BATCH, segmenter=FEW)
+    config = DecoderConfig(PretrainConfig(2, 4), num_scenes=8, segmenter=FEW)
     result = train_decoder(config, backbone, tmp_path / "work", folder)
     assert all(math.isfinite(result[term]) for term in ("picture", "perceptual", "misread"))
     after = load_file(folder / name)
     assert (folder / "unet" / name[4:]).read_bytes() == unet
-    for key, value in before.items():
-        assert torch.equal(after[key], value) == (not key.startswith("decoder.")), key
+    changed = {key for key, value in before.items() if not torch.equal(after[key], value)}
+    assert "decoder.layers.0.weight" in changed
+    assert all(key.startswith("decoder.") for key in changed)
     image = load_pipeline(SynthesisConfig(str(folder)), torch.float32).vae.decode(
         torch.zeros(1, 12, 16, 16)
     )
