@@ -32,12 +32,13 @@ import tyro
 
 from jobs._job import run_job
 from t2ipal.captions import filter_captions, load_vocabulary, read_captions
-from t2ipal.config import require
+from t2ipal.config import from_dict, require
 from t2ipal.engine.pool import RunConfig
 from t2ipal.engine.session import connect, runs_as_submitted_job
 from t2ipal.engine.synthesis import SynthesisRequest, remake, synthesize, synthesize_locally
+from t2ipal.images import ENDINGS
 from t2ipal.report.card import write_card
-from t2ipal.store import Store
+from t2ipal.store import Store, read_settings
 from t2ipal.synthesis import SynthesisConfig, with_class_prompts
 
 FLAT = tyro.conf.arg(name="")
@@ -53,7 +54,8 @@ class Options:
     """Caption file, local or s3://: COCO json, jsonl, csv, parquet or one caption a line."""
     only: str | None = None
     """Make one image of a run again, byte for byte on the same kind of device, and store it as
-    `remade/KEY.jpg` there: its key as in the tar, e.g. 00003-00017. Nothing else is looked at."""
+    `remade/KEY.jpg` there (.png and .webp in a run of those): its key as in the tar, e.g.
+    00003-00017. Nothing else is looked at."""
     vocabulary: str = "voc2007"
     """Classes to look for: voc2007, coco2014, nuswide, pictovoc_novel (the embedded world's things
     that are no VOC class), or the path of a YAML of your own."""
@@ -73,7 +75,8 @@ class Options:
 
 def _remake(store: Store, key: str) -> dict[str, Any]:
     row, image, same = remake(store, key)
-    place = f"remade/{key}.jpg"
+    config = from_dict(SynthesisConfig, read_settings(store)["synthesis"])
+    place = f"remade/{key}.{ENDINGS[config.image_format]}"
     store.write(place, image)
     result = {"output": f"{store.uri}/{place}", "same_as_stored": same, **row}
     print(json.dumps(result))

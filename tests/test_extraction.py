@@ -10,6 +10,7 @@ from tiny_clip import VIT, write_tiny_clip
 
 from t2ipal import extraction
 from t2ipal.captions import FilterResult, LabelledCaption, RejectedCaption, Vocabulary
+from t2ipal.config import added
 from t2ipal.engine.pool import RunConfig
 from t2ipal.engine.synthesis import SynthesisRequest, synthesize_locally
 from t2ipal.extraction import (
@@ -44,6 +45,8 @@ class FakeConfig:
     images_per_caption: int = 2
     batch_size: int = 3
     jpeg_quality: int = 90
+    image_format: str = added("jpeg")
+    jpeg_subsampling: str = added("4:2:0")
 
 
 class FakeSynthesizer:

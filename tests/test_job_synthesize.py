@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tiny_stable_diffusion import write_tiny_stable_diffusion
 
 from benchmarks.chaos_checks import run_contents
-from jobs import status
+from jobs import report, status
 from jobs._job import run_job
 from jobs.synthesize import main
 from t2ipal.store import (
@@ -112,6 +113,24 @@ def test_a_run_grows_one_image_is_made_again_and_its_status_shown(files, tmp_pat
         status.main(["--run", str(output), "--watch", "0"])
 
 
+@pytest.mark.parametrize("image_format", ["png", "webp"])
+def test_images_in_another_format(files, tmp_path, image_format):
+    given = arguments(files, tmp_path, num_captions=2, image_format=image_format)
+    main([*given, "--in-process"])
+    store = Store(tmp_path)
+    row, data = next(read_encoded_images(store, "00000"))
+    remade = main(["--output", str(tmp_path), "--only", row["key"]])
+    assert remade["same_as_stored"] is True
+    assert remade["output"].endswith(f"/remade/{row['key']}.{image_format}")
+    assert Path(remade["output"]).read_bytes() == data
+    assert Image.open(remade["output"]).format == image_format.upper()
+    card = store.read("README.md").decode()
+    assert f"hold `KEY.{image_format}`" in card and f"`image_format` | {image_format} |" in card
+    assert len(report.read_stored_images(store).images) == 2
+    with pytest.raises(ValueError, match=f"image_format: '{image_format}' there, None here"):
+        main([*arguments(files, tmp_path, num_captions=2), "--in-process"])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -123,6 +142,7 @@ def test_a_run_grows_one_image_is_made_again_and_its_status_shown(files, tmp_pat
         ({"num_inference_steps": 0}, r"num_inference_steps must be .*got 0"),
         ({"images_per_caption": 0}, r"images_per_caption must be .*got 0"),
         ({"batch_size": -2}, r"batch_size must be .*got -2"),
+        ({"image_format": "jpg"}, r"Unknown image_format 'jpg'. Did you mean 'jpeg'"),
         ({"min_workers": 0}, r"min_workers must be > 0, got 0"),
     ],
 )

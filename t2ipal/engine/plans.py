@@ -16,7 +16,8 @@ import numpy as np
 
 from t2ipal.captions import LabelledCaption
 from t2ipal.config import fingerprint, from_dict
-from t2ipal.store import Section, Store, commit_shard, encode_jpeg
+from t2ipal.images import encode_image
+from t2ipal.store import Section, Store, commit_shard
 
 Batch = dict[str, Any]
 SynthesizerFactory = Callable[..., Callable[[Batch], Batch]]
@@ -180,10 +181,13 @@ class ShardWorker:
             made += samples
             seconds += busy
         rows, images = zip(*made, strict=True)
-        return commit_shard(self.store, plan.shard, plan.identity(), rows, images, seconds)
+        image_format = self.config.image_format
+        return commit_shard(
+            self.store, plan.shard, plan.identity(), rows, images, seconds, image_format
+        )
 
     def remake(self, plan: ShardPlan, index: int) -> tuple[dict[str, Any], bytes | None]:
-        """One sample of a plan again, its row and its JPEG, made within its own micro-batch."""
+        """One sample of a plan again, its row and its bytes, made within its own micro-batch."""
         batch = next(batch for batch in self._batches(plan) if index in batch)
         samples, _ = self._make(plan, batch)
         return samples[index - batch.start]
@@ -200,7 +204,7 @@ class ShardWorker:
     def _make(
         self, plan: ShardPlan, batch: range
     ) -> tuple[list[tuple[dict[str, Any], bytes | None]], float]:
-        """Rows and JPEGs of one micro-batch, and the seconds that the device worked on it."""
+        """Rows and bytes of one micro-batch, and the seconds that the device worked on it."""
         samples = plan.samples[batch.start : batch.stop]
         with self._device:
             started = time.monotonic()
@@ -249,4 +253,6 @@ class ShardWorker:
             "width": image.shape[1] if ok else 0,
             "height": image.shape[0] if ok else 0,
         }
-        return row, encode_jpeg(image, self.config.jpeg_quality) if ok else None
+        config = self.config
+        look = config.image_format, config.jpeg_quality, config.jpeg_subsampling
+        return row, encode_image(image, *look) if ok else None
