@@ -21,6 +21,7 @@ from t2ipal.store import (
     Store,
     commit_shard,
     committed_shards,
+    describes,
     objects,
     open_run,
     read_arrays,
@@ -476,6 +477,14 @@ def test_who_commits_a_shard_too_late_looks_at_what_is_there(store, monkeypatch)
     others = [images[2], None, images[0]]
     with pytest.raises(ValueError, match=r"images/00000.tar .* not what its marker describes"):
         commit_shard(store, "00000", PLAN, rows, others)
+
+
+def test_whose_images_a_marker_describes(tmp_path):
+    rows, images = some_rows(), some_images()
+    marker = commit_shard(Store(tmp_path), "00000", PLAN, rows, images)
+    assert describes(marker, rows, images, "jpeg")
+    assert not describes(marker, rows, [images[2], None, images[0]], "jpeg")
+    assert not describes(marker, rows, some_images(image_format="png"), "png")
 
 
 def test_damage_is_found_and_named(tmp_path):

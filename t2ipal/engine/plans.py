@@ -17,7 +17,7 @@ import numpy as np
 from t2ipal.captions import LabelledCaption
 from t2ipal.config import fingerprint, from_dict
 from t2ipal.images import encode_image
-from t2ipal.store import Section, Store, commit_shard
+from t2ipal.store import Section, Store, commit_shard, describes
 
 Batch = dict[str, Any]
 SynthesizerFactory = Callable[..., Callable[[Batch], Batch]]
@@ -148,14 +148,16 @@ class ShardWorker:
         config: Any,
         factory: SynthesizerFactory | None = None,
         num_threads: int | None = None,
+        features: Any = None,
     ):
-        """Loads the pipeline.
+        """Loads the pipeline, and the backbone where one is wanted.
 
         Args:
             store: of the run.
             config: the SynthesisConfig.
             factory: makes the synthesizer; None is `t2ipal.synthesis.Synthesizer`.
             num_threads: of torch; None leaves what is set.
+            features: the BackboneConfig of features to store beside each shard; None: none.
         """
         if factory is None:
             from t2ipal.synthesis import Synthesizer
@@ -165,12 +167,21 @@ class ShardWorker:
         self.config = config
         self.synthesizer = factory(config)
         self._device = threading.Lock()
+        self._extract = None
+        if features is not None:
+            from t2ipal.extraction import FeatureExtractor
+            from t2ipal.features import load_backbone
+
+            backbone = load_backbone(features)
+            # An accelerator that draws has no memory to spare for features meanwhile.
+            turn = None if backbone.device.type == "cpu" else self._device
+            self._extract = FeatureExtractor(store, backbone, turn)
         torch = sys.modules.get("torch")  # a synthesizer without torch needs no threads of it
         if torch is not None and num_threads is not None:
             torch.set_num_threads(num_threads)
 
     def __call__(self, plan: ShardPlan) -> dict[str, Any]:
-        """Makes and commits one shard; returns its marker.
+        """Makes and commits one shard, then its features if wanted; returns its marker.
 
         Two threads may do so at once: one then encodes and uploads while the device works for the
         other.
@@ -182,9 +193,14 @@ class ShardWorker:
             seconds += busy
         rows, images = zip(*made, strict=True)
         image_format = self.config.image_format
-        return commit_shard(
+        marker = commit_shard(
             self.store, plan.shard, plan.identity(), rows, images, seconds, image_format
         )
+        # After the marker: where there is no shard there are no features. Where someone else was
+        # first with other bytes, theirs count, and extraction will look at them.
+        if self._extract is not None and describes(marker, rows, images, image_format):
+            self._extract.images_at_hand(plan.shard, [data for data in images if data is not None])
+        return marker
 
     def remake(self, plan: ShardPlan, index: int) -> tuple[dict[str, Any], bytes | None]:
         """One sample of a plan again, its row and its bytes, made within its own micro-batch."""

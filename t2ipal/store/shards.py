@@ -130,6 +130,17 @@ def commit_shard(
     return other
 
 
+def describes(
+    marker: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    images: Sequence[bytes | None],
+    image_format: str,
+) -> bool:
+    """Whether a marker's tar is of these images: who was first may have made it of others."""
+    digest = hashlib.sha256(_tar(rows, images, image_format)).hexdigest()
+    return marker["tar"]["sha256"] == digest
+
+
 def _committed(store: Store, key: str, plan: Mapping[str, Any]) -> dict[str, Any]:
     """The marker of a shard that someone else finished: the same bytes, if from the same plan."""
     marker = read_json(store, key)
