@@ -51,6 +51,8 @@ class Options:
     """Server of an S3 store that is not on AWS."""
     in_process: bool = False
     """Run in this process, without Ray."""
+    features: bool = False
+    """Let the worker that draws new images take their features too, not others after it."""
     workers: Annotated[RunConfig, FLAT] = field(default_factory=RunConfig)
     quality: Annotated[QualityConfig, FLAT] = field(default_factory=QualityConfig)
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
@@ -70,7 +72,12 @@ def run(options: Options, store: Store, wanted: int) -> dict[str, Any]:
 
     def draw(extras: dict[int, int]) -> int:
         summary = add_images(
-            store, extras, options.workers, in_process=options.in_process, progress=True
+            store,
+            extras,
+            options.workers,
+            features=options.backbone if options.features else None,
+            in_process=options.in_process,
+            progress=True,
         )
         return summary.num_images
 

@@ -15,6 +15,11 @@ grows. jobs/status.py shows how far it is. One image again, from what the store 
 
     python jobs/synthesize.py --output runs/coco --only 00003-00017
 
+With the CLIP named that jobs/train.py will ask for, its features of the images are taken where
+these are drawn, and training finds them there:
+
+    python jobs/synthesize.py ... --features --backbone.model RN101 --backbone.device cuda
+
 The last line of the output is a JSON summary.
 """
 
@@ -32,12 +37,15 @@ import tyro
 
 from jobs._job import run_job
 from t2ipal.captions import filter_captions, load_vocabulary, read_captions
-from t2ipal.config import require
+from t2ipal.config import from_dict, require
 from t2ipal.engine.pool import RunConfig
 from t2ipal.engine.session import connect, runs_as_submitted_job
 from t2ipal.engine.synthesis import SynthesisRequest, remake, synthesize, synthesize_locally
+from t2ipal.extraction import feature_folder, feature_tasks
+from t2ipal.features import BackboneConfig, load_backbone
+from t2ipal.images import ENDINGS
 from t2ipal.report.card import write_card
-from t2ipal.store import Store
+from t2ipal.store import Store, read_settings
 from t2ipal.synthesis import SynthesisConfig, with_class_prompts
 
 FLAT = tyro.conf.arg(name="")
@@ -53,7 +61,8 @@ class Options:
     """Caption file, local or s3://: COCO json, jsonl, csv, parquet or one caption a line."""
     only: str | None = None
     """Make one image of a run again, byte for byte on the same kind of device, and store it as
-    `remade/KEY.jpg` there: its key as in the tar, e.g. 00003-00017. Nothing else is looked at."""
+    `remade/KEY.jpg` there (.png and .webp in a run of those): its key as in the tar, e.g.
+    00003-00017. Nothing else is looked at."""
     vocabulary: str = "voc2007"
     """Classes to look for: voc2007, coco2014, nuswide, pictovoc_novel (the embedded world's things
     that are no VOC class), or the path of a YAML of your own."""
@@ -67,13 +76,19 @@ class Options:
     """Server of an S3 store that is not on AWS; AWS_ENDPOINT_URL does the same."""
     in_process: bool = False
     """Run in this process, without Ray: one worker, easy to debug."""
+    features: bool = False
+    """Also store the features of every shard, from the worker that makes it: those that
+    jobs/train.py would compute, as it still does for shards that have none. Workers with a GPU want
+    `--backbone.device cuda`: on their few CPU cores features may take longer than images."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
     synthesis: Annotated[SynthesisConfig, FLAT] = field(default_factory=SynthesisConfig)
     run: Annotated[RunConfig, FLAT] = field(default_factory=RunConfig)
 
 
 def _remake(store: Store, key: str) -> dict[str, Any]:
     row, image, same = remake(store, key)
-    place = f"remade/{key}.jpg"
+    config = from_dict(SynthesisConfig, read_settings(store)["synthesis"])
+    place = f"remade/{key}.{ENDINGS[config.image_format]}"
     store.write(place, image)
     result = {"output": f"{store.uri}/{place}", "same_as_stored": same, **row}
     print(json.dumps(result))
@@ -97,14 +112,21 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     filtered = filter_captions(
         read_captions(options.captions), vocabulary, options.num_captions, options.caption_seed
     )
+    require(
+        options.features or options.backbone == BackboneConfig(),
+        "The backbone options say whose features to store: add --features, or leave them out.",
+    )
+    features, folder = options.backbone if options.features else None, None
+    if features is not None:  # what workers could not load is refused before any of them starts
+        folder = feature_folder(load_backbone(dataclasses.replace(features, device="cpu")))
     config = with_class_prompts(options.synthesis, vocabulary.prompt_names)
     request = SynthesisRequest(config, vocabulary, filtered, options.images_per_shard)
     if options.in_process:
-        summary = synthesize_locally(store, request, options.run, progress=True)
+        summary = synthesize_locally(store, request, options.run, features=features, progress=True)
     else:
         workers, cpus = options.run.min_workers or 1, options.run.cpus_per_worker
         with connect(least_cpus=workers * cpus, least_gpus=options.run.gpus_per_worker or 0):
-            summary = synthesize(store, request, options.run, progress=True)
+            summary = synthesize(store, request, options.run, features=features, progress=True)
     if summary.num_images:
         write_card(store)
     result = {
@@ -112,6 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "num_rejected": len(filtered.rejected),
         **dataclasses.asdict(summary),
     }
+    if folder is not None:
+        missing = [task for task in feature_tasks(store, folder) if task.kind == "images"]
+        result.update(features=folder, num_shards_without_features=len(missing))
     print(json.dumps(result))
     return result
 

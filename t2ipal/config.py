@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 Config = TypeVar("Config")
+ADDED = "added"
+"""Key of a field's metadata, see `added`."""
 
 
 def require(holds: bool, message: str) -> None:
@@ -34,6 +36,15 @@ def one_of(kind: str, name: str, known: Iterable[str]) -> None:
     names = list(known)
     if name not in names:
         raise unknown(kind, name, names)
+
+
+def added(default: Any) -> Any:
+    """A field that came when runs were stored already; its default is what those were made with.
+
+    `to_dict` leaves it out at that default, and `from_dict` fills it in: what runs were compared
+    and fingerprinted by stays as it was.
+    """
+    return dataclasses.field(default=default, metadata={ADDED: True})
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -90,7 +101,17 @@ def _coerce(value: Any, hint: Any, path: str) -> Any:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain dicts, lists and numbers that `json.dumps` takes and `from_dict` reads back."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    return json.loads(json.dumps(config, default=_told_fields))
+
+
+def _told_fields(config: Any) -> dict[str, Any]:
+    """The values of a dataclass but for those of `added` fields that are at their default."""
+    values = {field: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {
+        field.name: value
+        for field, value in values.items()
+        if not (ADDED in field.metadata and value == field.default)
+    }
 
 
 def from_dict(kind: type[Config], values: Mapping[str, Any], prefix: str = "") -> Config:
@@ -109,7 +130,7 @@ def from_dict(kind: type[Config], values: Mapping[str, Any], prefix: str = "") -
 
 def fingerprint(values: Any) -> str:
     """First 16 hex digits of the sha256 of a config's (or plain value's) canonical JSON."""
-    plain = dataclasses.asdict(values) if dataclasses.is_dataclass(values) else values  # type: ignore
+    plain = to_dict(values) if dataclasses.is_dataclass(values) else values
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -5,6 +5,7 @@ training never has to; knows nothing of prompts or losses.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from t2ipal.config import require
 from t2ipal.features import Backbone, FeatureSet, TrainingFeatures, resize_and_crop
+from t2ipal.images import RGBImage, decode_image
 from t2ipal.quality import only_images, perceptual_hash
 from t2ipal.store import (
     Store,
@@ -79,8 +81,20 @@ def feature_tasks(store: Store, folder: str) -> list[FeatureTask]:
 class FeatureExtractor:
     """Turns feature tasks into stored feature shards with one backbone."""
 
-    def __init__(self, store: Store, backbone: Backbone):
-        self.store, self.backbone = store, backbone
+    def __init__(
+        self,
+        store: Store,
+        backbone: Backbone,
+        turn: AbstractContextManager[Any] | None = None,
+    ):
+        """Nothing is computed yet.
+
+        Args:
+            store: of the run.
+            backbone: gives the features.
+            turn: held while the backbone looks at images, where its device has other work too.
+        """
+        self.store, self.backbone, self.turn = store, backbone, turn or nullcontext()
         self.folder = feature_folder(backbone)
 
     def __call__(self, task: FeatureTask) -> int:
@@ -89,6 +103,11 @@ class FeatureExtractor:
         write_arrays(self.store, task.key(self.folder), arrays)
         return len(next(iter(arrays.values())))
 
+    def images_at_hand(self, shard: str, images: Iterable[bytes]) -> None:
+        """As for the task of a shard that was just committed, with its images as it stores them."""
+        arrays = self._image_arrays([decode_image(data) for data in images])
+        write_arrays(self.store, FeatureTask("images", shard).key(self.folder), arrays)
+
     def _texts(self, name: str) -> dict[str, np.ndarray]:
         start, stop = map(int, name.split("-"))
         rows = read_stored_captions(self.store)["caption"].to_pylist()[start:stop]
@@ -96,10 +115,13 @@ class FeatureExtractor:
         return _halves(features, ("global_features", "local_features", "mask"))
 
     def _images(self, shard: str) -> dict[str, np.ndarray]:
-        images = [image for _, image in read_images(self.store, shard)]
+        return self._image_arrays([image for _, image in read_images(self.store, shard)])
+
+    def _image_arrays(self, images: list[RGBImage]) -> dict[str, np.ndarray]:
         if not images:
             return {"global_features": np.zeros((0, self.backbone.embed_dim), np.float16)}
-        features = image_set(self.backbone, images, torch.zeros(len(images), 1))
+        with self.turn:
+            features = image_set(self.backbone, images, torch.zeros(len(images), 1))
         arrays = _halves(features, ("global_features", "local_features", "pooled_features"))
         arrays["hashes"] = perceptual_hash(torch.from_numpy(np.stack(images))).numpy()
         return arrays
@@ -235,8 +257,9 @@ def _kept(store: Store, choice: str) -> Bool[Tensor, " images"]:
 
 
 def _image_parts(store: Store, folder: str) -> list[dict[str, np.ndarray]]:
-    """The stored features of every shard that has images."""
-    keys = [key for key in store.list(f"{folder}/images-") if key.endswith(".safetensors")]
+    """The stored features of every shard that has images; only what has a marker counts."""
+    markers = committed_shards(store)
+    keys = [FeatureTask("images", marker["shard"]).key(folder) for marker in markers]
     return [part for key in keys if len((part := read_arrays(store, key))["global_features"])]
 
 

@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import UInt8
 from safetensors import SafetensorError
 
-from t2ipal.config import one_of, require
+from t2ipal.config import added, one_of, require
+from t2ipal.images import ENDINGS, SUBSAMPLINGS
 from t2ipal.pictovoc import WEIGHTS_DIR
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -74,7 +75,14 @@ class SynthesisConfig:
     precision: str = "auto"
     """fp32, bf16, fp16, or auto: bf16 on devices that compute it in hardware, else fp32."""
     jpeg_quality: int = 95
-    """Quality of the stored JPEG, 1 to 100."""
+    """Quality of a stored JPEG or WebP, 1 to 100; a PNG has none."""
+    image_format: str = added("jpeg")
+    """How images are stored: jpeg, png (every pixel is kept: five times the bytes, and twenty times
+    as long to encode) or webp (lossy, at `jpeg_quality`: three quarters of a JPEG's bytes, ten
+    times as long)."""
+    jpeg_subsampling: str = added("4:2:0")
+    """Color resolution of a JPEG: 4:2:0 (a quarter, as photographs on the web have it), 4:2:2
+    (half) or 4:4:4 (all)."""
 
     def __post_init__(self) -> None:
         for name in ("images_per_caption", "num_inference_steps", "batch_size"):
@@ -99,6 +107,13 @@ class SynthesisConfig:
         require(
             size is None or (size > 0 and size % 8 == 0),
             f"image_size_px must be a positive multiple of 8, got {size}.",
+        )
+        one_of("image_format", self.image_format, ENDINGS)
+        one_of("jpeg_subsampling", self.jpeg_subsampling, SUBSAMPLINGS)
+        require(
+            self.image_format == "jpeg" or self.jpeg_subsampling == "4:2:0",
+            f"jpeg_subsampling needs image_format jpeg, got {self.image_format}: WebP is always "
+            "4:2:0, and PNG keeps every pixel.",
         )
         one_of("scheduler", self.scheduler, SCHEDULERS)
         one_of("precision", self.precision, PRECISIONS)

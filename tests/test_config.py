@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from t2ipal.config import (
+    added,
     differences,
     field_paths,
     fingerprint,
@@ -98,6 +99,26 @@ def test_dicts_come_back_as_the_same_config():
     assert from_dict(Settings, {}) == Settings()
     with pytest.raises(ValueError, match=r"Unknown field of Optim 'lrr'. Did you mean 'lr'"):
         from_dict(Settings, {"optim": {"lrr": 1.0}})
+
+
+def test_fields_that_were_added_later_change_nothing_at_their_default():
+    @dataclass(frozen=True)
+    class Newer(Optim):
+        decay: float = added(0.5)
+        shape: tuple[int, ...] = added((1, 2))
+
+    old = to_dict(Optim())
+    assert to_dict(Newer()) == old and fingerprint(Newer()) == fingerprint(Optim())
+    assert from_dict(Newer, old) == Newer()
+    changed = override(Newer(), {"decay": 1, "shape": [3]})
+    assert to_dict(changed) == {**old, "decay": 1.0, "shape": [3]}
+    assert from_dict(Newer, to_dict(changed)) == changed == Newer(decay=1.0, shape=(3,))
+    assert override(changed, {"decay": 0.5}) == Newer(shape=(3,))
+    assert fingerprint(changed) != fingerprint(Newer())
+    assert differences(to_dict(changed), old) == [
+        "decay: None there, 1.0 here",
+        "shape: None there, [3] here",
+    ]
 
 
 def test_fingerprint_follows_the_values_alone():

@@ -1,18 +1,22 @@
 import dataclasses
 import hashlib
+import io
 import json
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.chaos_checks import run_contents
 from t2ipal.captions import FilterResult, LabelledCaption, RejectedCaption, Vocabulary
+from t2ipal.config import added, fingerprint, to_dict
 from t2ipal.engine.growth import plan_run, record_request
-from t2ipal.engine.plans import ShardPlan, ShardWorker, plan_shards
+from t2ipal.engine.plans import ShardPlan, ShardWorker, image_settings, plan_shards
 from t2ipal.engine.pool import RunConfig, _pool_size
 from t2ipal.engine.synthesis import (
     SynthesisRequest,
@@ -21,16 +25,19 @@ from t2ipal.engine.synthesis import (
     synthesize,
     synthesize_locally,
 )
+from t2ipal.images import ENDINGS, decode_image
 from t2ipal.store import (
     Section,
     Store,
     commit_shard,
+    read_encoded_images,
     read_images,
     read_manifest,
     read_rows,
     read_stored_captions,
     run_status,
 )
+from t2ipal.synthesis import SynthesisConfig
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,22 @@ class FakeConfig:
     seed: int = 0
     batch_size: int = 3
     jpeg_quality: int = 90
+    image_format: str = added("jpeg")
+    jpeg_subsampling: str = added("4:2:0")
+
+
+@dataclass(frozen=True)
+class OldConfig:
+    """As it was when every image was a JPEG: what is no field is not stored."""
+
+    pipeline: str = "fake"
+    guidance_scale: float = 2.0
+    images_per_caption: int = 2
+    seed: int = 0
+    batch_size: int = 3
+    jpeg_quality: int = 90
+    image_format: ClassVar[str] = "jpeg"
+    jpeg_subsampling: ClassVar[str] = "4:2:0"
 
 
 PETS = Vocabulary("pets", ("dog", "cat"), ("dog", "cat"), (("puppy",), ("kitten",)))
@@ -257,6 +280,56 @@ def test_another_runs_folder_is_refused_and_left_alone(tmp_path):
     with pytest.raises(ValueError, match=message):
         synthesize_locally(store, other, factory=FakeSynthesizer)
     assert run_contents(store) == before
+
+
+@pytest.mark.parametrize("image_format", ENDINGS)
+def test_images_in_each_format(tmp_path, image_format):
+    """A run in one of them stores the same bytes twice, grows, and makes one image again."""
+    one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
+    config = FakeConfig(image_format=image_format)
+    for store in (one, two):
+        synthesize_locally(store, a_request(texts(4), config), factory=FakeSynthesizer)
+    assert run_contents(one) == run_contents(two)
+    synthesize_locally(one, a_request(texts(6), config), factory=FakeSynthesizer)
+    keys = []
+    for shard in ("00000", "00001"):
+        for row, data in read_encoded_images(one, shard):
+            assert Image.open(io.BytesIO(data)).format == image_format.upper()
+            keys.append(row["key"])
+    assert keys == read_rows(one)["key"].to_pylist() and len(keys) == 12
+    row, image, same = remake(one, keys[9], FakeSynthesizer)
+    assert (row["key"], same) == (keys[9], True)
+    pixels = FakeSynthesizer(config)({"caption_id": ["id 4"], "caption": ["a"], "k": [1]})["image"][
+        0
+    ]
+    error = np.abs(decode_image(image).astype(int) - pixels).mean()
+    assert error == 2 if image_format == "png" else 0 < error < 60  # its batch's tint is 2 more
+
+
+def test_a_run_of_another_format_is_refused(tmp_path):
+    store = Store(tmp_path)
+    synthesize_locally(store, a_request(), factory=FakeSynthesizer)
+    for changes, line in (
+        ({"image_format": "png"}, "synthesis.image_format: None there, 'png' here"),
+        ({"jpeg_subsampling": "4:4:4"}, "synthesis.jpeg_subsampling: None there, '4:4:4' here"),
+    ):
+        with pytest.raises(ValueError, match=f"holds another run. Differences: {line}"):
+            synthesize_locally(store, a_request(config=FakeConfig(**changes)))
+
+
+def test_a_run_from_before_there_were_formats_goes_on(tmp_path):
+    old = a_request(texts(4), OldConfig())
+    assert "image_format" in {field.name for field in dataclasses.fields(FakeConfig)}
+    assert old.fixed_settings() == a_request(texts(4)).fixed_settings()
+    store, whole = Store(tmp_path / "old"), Store(tmp_path / "whole")
+    synthesize_locally(store, old, factory=FakeSynthesizer)
+    grown = synthesize_locally(store, a_request(texts(6)), factory=FakeSynthesizer)
+    assert (grown.num_shards, grown.num_shards_skipped) == (2, 1)
+    for count in (4, 6):
+        synthesize_locally(whole, a_request(texts(count)), factory=FakeSynthesizer)
+    assert run_contents(store) == run_contents(whole)
+    # What was stored under a version's default settings is stored under them ever after.
+    assert fingerprint(image_settings(to_dict(SynthesisConfig()))) == "0d376492a7e85f5a"
 
 
 def test_a_shard_of_another_plan_is_refused(tmp_path):

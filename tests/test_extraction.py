@@ -1,5 +1,5 @@
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +8,19 @@ import torch
 from PIL import Image
 from tiny_clip import VIT, write_tiny_clip
 
+from benchmarks.chaos_checks import run_contents
 from t2ipal import extraction
 from t2ipal.captions import FilterResult, LabelledCaption, RejectedCaption, Vocabulary
+from t2ipal.config import added
+from t2ipal.engine.growth import plan_run
+from t2ipal.engine.plans import ShardWorker
 from t2ipal.engine.pool import RunConfig
-from t2ipal.engine.synthesis import SynthesisRequest, synthesize_locally
+from t2ipal.engine.synthesis import (
+    SynthesisRequest,
+    add_images,
+    synthesize,
+    synthesize_locally,
+)
 from t2ipal.extraction import (
     FeatureExtractor,
     FeatureTask,
@@ -21,10 +30,12 @@ from t2ipal.extraction import (
     image_set,
     load_photograph,
     multi_hot,
+    read_hashes,
     read_training_features,
     text_set,
 )
 from t2ipal.features import BackboneConfig, load_backbone
+from t2ipal.images import ENDINGS
 from t2ipal.store import Store, read_arrays, read_images, read_rows
 
 TEXTS = [
@@ -44,6 +55,8 @@ class FakeConfig:
     images_per_caption: int = 2
     batch_size: int = 3
     jpeg_quality: int = 90
+    image_format: str = added("jpeg")
+    jpeg_subsampling: str = added("4:2:0")
 
 
 class FakeSynthesizer:
@@ -65,6 +78,25 @@ class FakeSynthesizer:
         }
 
 
+class GrainySynthesizer(FakeSynthesizer):
+    """With grain, which a JPEG or WebP loses, another one from another `noise`."""
+
+    noise = 0
+
+    def __call__(self, batch):
+        output = super().__call__(batch)
+        for image, text, k in zip(output["image"], batch["caption"], batch["k"]):
+            rng = np.random.default_rng([self.noise, k, *text.encode()])
+            image += rng.integers(0, 40, image.shape, dtype=np.uint8)
+        return output
+
+
+class OtherGrain(GrainySynthesizer):
+    """As the same model on another kind of device."""
+
+    noise = 1
+
+
 class MendedSynthesizer(FakeSynthesizer):
     def __call__(self, batch):
         output = super().__call__(batch)
@@ -82,16 +114,20 @@ def backbone(config):
     return load_backbone(config)
 
 
-def synthesize_pets(store, count, images_per_caption=2, retry_failed=False):
-    """Makes images of the first captions, in shards of six images at most."""
+def pets(count, config):
+    """Images of the first captions, in shards of six images at most."""
     pairs = zip(TEXTS[:count], LABELS)
     captions = [LabelledCaption(f"id {i}", *pair) for i, pair in enumerate(pairs)]
-    request = SynthesisRequest(
-        FakeConfig(images_per_caption),
+    return SynthesisRequest(
+        config,
         Vocabulary("pets", ("dog", "cat"), ("dog", "cat"), ((), ())),
         FilterResult(captions, [RejectedCaption("x", "a house", "no class")]),
         images_per_shard=6,
     )
+
+
+def synthesize_pets(store, count, images_per_caption=2, retry_failed=False):
+    request = pets(count, FakeConfig(images_per_caption))
     run = RunConfig(max_failed_fraction=0.9, retry_failed=retry_failed)
     factory = MendedSynthesizer if retry_failed else FakeSynthesizer
     synthesize_locally(store, request, run, factory=factory)
@@ -171,6 +207,108 @@ def test_features_of_a_run_that_grew_and_was_mended(tmp_path, backbone):
             for features in (first, second)
         ]
         assert_halves_of(*images)
+
+
+def image_features(store, folder):
+    return {key: store.read(key) for key in store.list(f"{folder}/images-")}
+
+
+LENIENT = RunConfig(max_failed_fraction=0.9)
+
+
+@pytest.mark.parametrize("image_format", ENDINGS)
+def test_features_from_the_worker_that_made_the_images(tmp_path, backbone, config, image_format):
+    """The bytes that extraction would store, for a shard, its retry and a repair; nothing else."""
+    plain, fast = Store(tmp_path / "plain"), Store(tmp_path / "fast")
+    request = pets(7, FakeConfig(image_format=image_format))
+    retry = replace(LENIENT, retry_failed=True)
+    folder = feature_folder(backbone)
+    for store, features in ((plain, None), (fast, config)):
+        synthesize_locally(store, request, LENIENT, factory=GrainySynthesizer, features=features)
+        synthesize_locally(store, request, retry, factory=MendedSynthesizer, features=features)
+        add_images(
+            store, {0: 2, 3: 1}, factory=GrainySynthesizer, features=features, in_process=True
+        )
+    taken = image_features(fast, folder)
+    assert len(taken) == 5 and f"{folder}/images-00000-retry1.safetensors" in taken
+    assert not plain.list("features/")
+    assert {task.kind for task in feature_tasks(fast, folder)} == {"texts"}
+    extract_all(plain, backbone)
+    assert image_features(plain, folder) == taken
+    # Of images there is the same, whoever takes the features.
+    both = (run_contents(store) for store in (plain, fast))
+    ours, theirs = ({k: v for k, v in one.items() if not k.startswith("feat")} for one in both)
+    assert ours == theirs
+
+    # And the grain is in the features: they are of what is stored.
+    drawn = GrainySynthesizer(None)({"caption": ["two cats"], "k": [0]})["image"]
+    seen = backbone.encode_images(torch.from_numpy(drawn)).global_features[0]
+    data = read_training_features(fast, extract_all(fast, backbone))
+    difference = (data.images.global_features[data.image_of_caption[3, 0]] - seen).abs().max()
+    assert difference < 1e-3 if image_format == "png" else difference > 1e-3
+
+
+def test_features_that_the_worker_did_not_store(tmp_path, backbone, config, monkeypatch):
+    """Killed after the marker, or late with other images: extraction then takes them."""
+    store, folder = Store(tmp_path), feature_folder(backbone)
+    request = pets(4, FakeConfig())
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(extraction, "image_set", killed)
+        synthesize_locally(store, request, LENIENT, factory=GrainySynthesizer, features=config)
+    assert store.exists("images/00000.json") and not store.list("features/")
+    synthesize_locally(store, request, LENIENT, factory=GrainySynthesizer, features=config)
+    assert [*image_features(store, folder)] == [f"{folder}/images-00001.safetensors"]
+
+    (plan,) = (p for p in plan_run(store, request.settings()) if p.shard == "00000")
+    late = ShardWorker(store, request.config, OtherGrain, features=config)
+    late(plan)
+    assert len(image_features(store, folder)) == 1
+    ShardWorker(store, request.config, GrainySynthesizer, features=config)(plan)
+    taken = image_features(store, folder)
+    assert len(taken) == 2
+    for key in taken:
+        (tmp_path / key).unlink()
+    extract_all(store, backbone)
+    assert image_features(store, folder) == taken
+
+
+def test_features_without_a_marker_do_not_count(store, backbone):
+    folder = extract_all(store, backbone)
+    before, hashes = read_training_features(store, folder), read_hashes(store, folder)
+    data = store.read(FeatureTask("images", "00001").key(folder))
+    for shard in ("00000-retry1", "00003"):
+        store.write(FeatureTask("images", shard).key(folder), data)
+    assert feature_tasks(store, folder) == []
+    after = read_training_features(store, folder)
+    assert torch.equal(after.images.local_features, before.images.local_features)
+    assert torch.equal(read_hashes(store, folder), hashes)
+
+
+def test_an_accelerator_draws_or_looks(store, backbone, config, monkeypatch):
+    """Never both at once; a CPU may do what it likes."""
+    worker = ShardWorker(store, FakeConfig(), FakeSynthesizer, features=config)
+    assert worker._extract.turn is not worker._device
+
+    class OnAccelerator:
+        device = torch.device("cuda")
+        fingerprint = "0"
+        embed_dim = 12
+
+    monkeypatch.setattr("t2ipal.features.load_backbone", lambda config: OnAccelerator())
+    worker = ShardWorker(store, FakeConfig(), FakeSynthesizer, features=config)
+
+    def watched(backbone, images, labels):
+        assert worker._device.locked()
+        raise InterruptedError
+
+    monkeypatch.setattr(extraction, "image_set", watched)
+    with pytest.raises(InterruptedError):
+        worker._extract(FeatureTask("images", "00002"))
+    assert not worker._device.locked()
 
 
 def test_finished_tasks_are_left_out(store, backbone):
@@ -267,3 +405,20 @@ def test_ray_computes_the_same_features(ray_session, store, backbone, config):
         for name, values in arrays.items():
             np.testing.assert_allclose(ours[name], values, atol=1e-3)
     assert extract_run(store, config) == folder  # nothing is left to do
+
+
+def test_workers_on_ray_store_features_too(ray_session, tmp_path, backbone, config):
+    from t2ipal.engine.extraction import extract_run
+
+    request, folder = pets(7, FakeConfig()), feature_folder(backbone)
+    pooled, alone = Store(tmp_path / "pooled"), Store(tmp_path / "alone")
+    workers = replace(LENIENT, min_workers=2)
+    synthesize(pooled, request, workers, factory=GrainySynthesizer, features=config)
+    assert len(image_features(pooled, folder)) == 3
+    synthesize_locally(alone, request, LENIENT, factory=GrainySynthesizer)
+    for store in (pooled, alone):  # with as many threads as a worker has
+        assert extract_run(store, config, num_workers=1) == folder
+    assert image_features(pooled, folder) == image_features(alone, folder)
+    broken = replace(config, model=str(tmp_path))
+    with pytest.raises(RuntimeError, match=r"A worker stopped: .* must hold open_clip_config.json"):
+        synthesize(Store(tmp_path / "new"), request, factory=FakeSynthesizer, features=broken)

@@ -1,12 +1,14 @@
 import json
+import shutil
 
 import pytest
 from small_run import write_small_run
 from tiny_clip import write_tiny_clip
 from tiny_stable_diffusion import write_tiny_stable_diffusion
 
+from benchmarks.chaos_checks import run_contents
 from jobs import choose, repair, synthesize, train
-from t2ipal.extraction import read_training_features
+from t2ipal.extraction import FeatureExtractor, read_training_features
 from t2ipal.store import Store, read_choice, read_choice_settings, read_rows, run_status
 
 
@@ -78,7 +80,7 @@ def test_a_choice_that_is_not_there_or_too_old(arguments, tmp_path):
         choose.main([*arguments, "--name", "../x"])
 
 
-def test_repair_draws_again_what_is_not_found(tmp_path, model, capsys):
+def test_repair_draws_again_what_is_not_found(tmp_path, model, capsys, monkeypatch):
     """On images of a diffusion model with random weights: nothing is found but by chance."""
     pipeline = write_tiny_stable_diffusion(tmp_path / "pipeline")
     (tmp_path / "captions.txt").write_text("a dog\na cat on a sofa\na boat and a bird\na car\n")
@@ -86,6 +88,7 @@ def test_repair_draws_again_what_is_not_found(tmp_path, model, capsys):
     captions = ["--captions", str(tmp_path / "captions.txt"), "--images-per-caption", "2"]
     settings = ["--pipeline", str(pipeline), "--num-inference-steps", "1", "--in-process"]
     synthesize.main(["--output", output, *captions, *settings])
+    shutil.copytree(output, tmp_path / "other")
     arguments = ["--run", output, "--model", model, "--in-process"]
     summary = repair.main([*arguments, "--rounds", "2", "--budget", "5"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == summary
@@ -103,5 +106,18 @@ def test_repair_draws_again_what_is_not_found(tmp_path, model, capsys):
     assert (images >= 0).sum(dim=1).tolist() == [2] * 4
     status = run_status(Store(output))
     assert status.num_images == summary["num_images"] and status.seconds_left == 0
+
+    # The same, with the features of new images from the worker that drew them.
+    shards, images_at_hand = [], FeatureExtractor.images_at_hand
+
+    def noted(self, shard, images):
+        shards.append(shard)
+        images_at_hand(self, shard, images)
+
+    monkeypatch.setattr(FeatureExtractor, "images_at_hand", noted)
+    other = ["--run", str(tmp_path / "other"), *arguments[2:], "--features"]
+    repair.main([*other, "--rounds", "2", "--budget", "5"])
+    assert len(shards) == len(summary["num_made"])
+    assert run_contents(Store(tmp_path / "other")) == run_contents(Store(output))
     with pytest.raises(ValueError, match="rounds must be > 0, got 0"):
         repair.main([*arguments, "--rounds", "0"])

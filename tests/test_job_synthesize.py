@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from tiny_clip import write_tiny_clip
 from tiny_stable_diffusion import write_tiny_stable_diffusion
 
 from benchmarks.chaos_checks import run_contents
-from jobs import status
+from jobs import report, status, train
 from jobs._job import run_job
 from jobs.synthesize import main
 from t2ipal.store import (
@@ -33,6 +35,11 @@ def files(tmp_path_factory):
     (folder / "no_class.txt").write_text("a red house\n")
     write_tiny_stable_diffusion(folder / "pipeline")
     return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 def arguments(files, output, **options):
@@ -112,6 +119,68 @@ def test_a_run_grows_one_image_is_made_again_and_its_status_shown(files, tmp_pat
         status.main(["--run", str(output), "--watch", "0"])
 
 
+@pytest.mark.parametrize("image_format", ["png", "webp"])
+def test_images_in_another_format(files, tmp_path, image_format):
+    given = arguments(files, tmp_path, num_captions=2, image_format=image_format)
+    main([*given, "--in-process"])
+    store = Store(tmp_path)
+    row, data = next(read_encoded_images(store, "00000"))
+    remade = main(["--output", str(tmp_path), "--only", row["key"]])
+    assert remade["same_as_stored"] is True
+    assert remade["output"].endswith(f"/remade/{row['key']}.{image_format}")
+    assert Path(remade["output"]).read_bytes() == data
+    assert Image.open(remade["output"]).format == image_format.upper()
+    card = store.read("README.md").decode()
+    assert f"hold `KEY.{image_format}`" in card and f"`image_format` | {image_format} |" in card
+    assert len(report.read_stored_images(store).images) == 2
+    with pytest.raises(ValueError, match=f"image_format: '{image_format}' there, None here"):
+        main([*arguments(files, tmp_path, num_captions=2), "--in-process"])
+
+
+def test_features_are_stored_beside_the_images(files, tmp_path, model):
+    """Those that jobs/train.py asks for: it finds them and changes none."""
+    plain, fast = Store(tmp_path / "plain"), Store(tmp_path / "fast")
+    given = {"num_captions": 3, "images_per_caption": 2}
+    features = ["--features", "--backbone.model", str(model)]
+    assert "features" not in main([*arguments(files, plain.uri, **given), "--in-process"])
+    summary = main([*arguments(files, fast.uri, **given), "--in-process", *features])
+    folder = summary["features"]
+    assert summary["num_shards_without_features"] == 0
+    before = run_contents(fast)
+    assert {k: v for k, v in before.items() if not k.startswith("features/")} == run_contents(plain)
+    assert len([key for key in before if key.startswith(f"{folder}/images-")]) == 3
+
+    words = ["--model", str(model), "--num-workers", "0", "--seeds", "0"]
+    for store in (plain, fast):
+        training = ["--run", store.uri, *words, "--methods", "zsclip"]
+        assert train.main(training)["features"] == folder
+    after = run_contents(fast)
+    assert {key: after[key] for key in before} == before
+    assert {key: plain.read(key) for key in plain.list("features/")} == {
+        key: after[key] for key in fast.list("features/")
+    }
+
+    # Shards that were there without them are not touched, and told.
+    (tmp_path / "fast" / folder / "images-00001.safetensors").unlink()
+    summary = main([*arguments(files, fast.uri, **given), "--in-process", *features])
+    assert (summary["num_shards_skipped"], summary["num_shards_without_features"]) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--backbone.model {files}", r"say whose features to store: add --features"),
+        ("--features --backbone.model {files}", r"backbone folder must hold open_clip_config.json"),
+        ("--features --backbone.model RN1O1", r"Unknown backbone 'RN1O1'. Did you mean 'RN101'"),
+    ],
+)
+def test_a_backbone_that_is_not_there_or_not_used(files, tmp_path, words, message):
+    given = arguments(files, tmp_path / "run")
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        main([*given, "--in-process", *words.format(files=files).split()])
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -123,6 +192,7 @@ def test_a_run_grows_one_image_is_made_again_and_its_status_shown(files, tmp_pat
         ({"num_inference_steps": 0}, r"num_inference_steps must be .*got 0"),
         ({"images_per_caption": 0}, r"images_per_caption must be .*got 0"),
         ({"batch_size": -2}, r"batch_size must be .*got -2"),
+        ({"image_format": "jpg"}, r"Unknown image_format 'jpg'. Did you mean 'jpeg'"),
         ({"min_workers": 0}, r"min_workers must be > 0, got 0"),
     ],
 )

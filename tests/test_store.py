@@ -5,6 +5,7 @@ import pickle
 import tarfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +15,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from t2ipal.images import ENDINGS, decode_image, encode_image
 from t2ipal.store import (
     Section,
     Store,
     commit_shard,
     committed_shards,
-    encode_jpeg,
+    describes,
     objects,
     open_run,
     read_arrays,
     read_bytes,
+    read_encoded_images,
     read_images,
     read_manifest,
     read_parquet_columns,
@@ -81,9 +84,10 @@ def some_rows(num_rows=3, failed=(1,)):
     ]
 
 
-def some_images(num_rows=3, failed=(1,)):
+def some_images(num_rows=3, failed=(1,), image_format="jpeg"):
     images = np.random.default_rng(0).integers(0, 255, (num_rows, 16, 24, 3), dtype=np.uint8)
-    return [None if i in failed else encode_jpeg(image, 95) for i, image in enumerate(images)]
+    encoded = [encode_image(image, image_format, 95, "4:2:0") for image in images]
+    return [None if i in failed else data for i, data in enumerate(encoded)]
 
 
 def test_objects_are_written_read_and_listed(store):
@@ -368,6 +372,37 @@ def test_a_shard_comes_back_as_it_was_committed(store):
         assert np.array_equal(image, np.array(Image.open(io.BytesIO(data))))
 
 
+@pytest.mark.parametrize("image_format", ENDINGS)
+def test_an_image_has_the_same_bytes_every_time(image_format):
+    rng = np.random.default_rng(1)
+    small = Image.fromarray(rng.integers(0, 255, (5, 7, 3), dtype=np.uint8))
+    image = np.array(small.resize((96, 64), Image.Resampling.BICUBIC))
+    data = encode_image(image, image_format, 90, "4:2:0")
+    assert Image.open(io.BytesIO(data)).format == image_format.upper()
+    with ThreadPoolExecutor(4) as pool:  # as two threads of a worker do
+        copies = pool.map(lambda _: encode_image(image, image_format, 90, "4:2:0"), range(8))
+    assert {*copies} == {data}
+    difference = np.abs(decode_image(data).astype(int) - image)
+    if image_format == "png":
+        assert difference.max() == 0
+        assert encode_image(image, "png", 1, "4:2:0") == data  # it has no quality
+    else:
+        assert 0 < difference.mean() < 3
+        assert len(encode_image(image, image_format, 50, "4:2:0")) < len(data)
+
+
+def test_colors_of_a_jpeg():
+    """Thin lines in color come out better the less their color is subsampled."""
+    image = np.zeros((32, 32, 3), dtype=np.uint8)
+    image[:, ::2, 0] = image[::2, :, 2] = 255
+
+    def error(subsampling):
+        data = encode_image(image, "jpeg", 95, subsampling)
+        return np.abs(decode_image(data).astype(int) - image).mean()
+
+    assert error("4:2:0") > error("4:2:2") > 2 * error("4:4:4")
+
+
 def test_the_tar_depends_on_its_content_alone(tmp_path):
     one, two = Store(tmp_path / "one"), Store(tmp_path / "two")
     for store in (one, two):
@@ -387,25 +422,31 @@ def test_the_tar_depends_on_its_content_alone(tmp_path):
         assert (member.mtime, member.uid, member.gid, member.uname) == (0, 0, 0, "")
 
 
-def test_webdataset_and_open_clip_read_the_tar_as_it_is(tmp_path):
+@pytest.mark.parametrize(("image_format", "ending"), ENDINGS.items())
+def test_webdataset_and_open_clip_read_the_tar_as_it_is(tmp_path, image_format, ending):
     import webdataset
 
-    commit_shard(Store(tmp_path), "00000", PLAN, some_rows(), some_images())
+    images = some_images(image_format=image_format)
+    commit_shard(Store(tmp_path), "00000", PLAN, some_rows(), images, 0.0, image_format)
+    stored = list(read_encoded_images(Store(tmp_path), "00000"))
+    assert stored == [(some_rows()[i], images[i]) for i in (0, 2)]
     url = str(tmp_path / "images/00000.tar")
     samples = list(webdataset.WebDataset(url, shardshuffle=False).decode("pil"))
     assert [sample["__key__"] for sample in samples] == ["00000-00000", "00000-00002"]
     assert samples[1]["json"] == some_rows()[2]
     assert samples[1]["txt"] == "a “dog” number 2"
-    assert samples[1]["jpg"].size == (24, 16)
+    assert samples[1][ending].size == (24, 16)
     # What open_clip's training script does with a shard (open_clip_train.data.get_wds_dataset).
     pairs = list(
         webdataset.WebDataset(url, shardshuffle=False)
-        .select(lambda sample: "txt" in sample and "jpg" in sample)
+        .select(lambda sample: "txt" in sample and {*sample} & {"png", "jpg", "jpeg", "webp"})
         .decode("pilrgb")
         .rename(image="jpg;png;jpeg;webp", text="txt")
         .to_tuple("image", "text")
     )
     assert [text for _, text in pairs] == ["a “dog” number 0", "a “dog” number 2"]
+    for (seen, _), (_, image) in zip(pairs, read_images(Store(tmp_path), "00000"), strict=True):
+        assert np.array_equal(np.array(seen), image)
 
 
 def test_a_tar_without_marker_does_not_exist(store):
@@ -436,6 +477,14 @@ def test_who_commits_a_shard_too_late_looks_at_what_is_there(store, monkeypatch)
     others = [images[2], None, images[0]]
     with pytest.raises(ValueError, match=r"images/00000.tar .* not what its marker describes"):
         commit_shard(store, "00000", PLAN, rows, others)
+
+
+def test_whose_images_a_marker_describes(tmp_path):
+    rows, images = some_rows(), some_images()
+    marker = commit_shard(Store(tmp_path), "00000", PLAN, rows, images)
+    assert describes(marker, rows, images, "jpeg")
+    assert not describes(marker, rows, [images[2], None, images[0]], "jpeg")
+    assert not describes(marker, rows, some_images(image_format="png"), "png")
 
 
 def test_damage_is_found_and_named(tmp_path):

@@ -12,11 +12,11 @@ from conftest import use_credentials
 
 from benchmarks.faulty_proxy import FaultyProxy
 from benchmarks.object_servers import ObjectServer
+from t2ipal.images import encode_image
 from t2ipal.store import (
     Store,
     commit_shard,
     committed_shards,
-    encode_jpeg,
     objects,
     open_run,
     read_encoded_images,
@@ -90,7 +90,7 @@ def a_shard():
     same = {"caption": "a “dog”", "labels": [3], "k": 0, "status": "ok", "reason": ""}
     same |= {"settings": "abc", "width": 8, "height": 8}
     rows = [{**same, "key": f"00000-{i:05d}", "caption_id": str(i), "seed": i} for i in range(2)]
-    return rows, [encode_jpeg(image, 95) for image in images]
+    return rows, [encode_image(image, "jpeg", 95, "4:2:0") for image in images]
 
 
 def test_objects_are_written_read_and_listed_page_by_page(place, monkeypatch):

@@ -263,6 +263,12 @@ def test_captions_are_encoded_once(write, tmp_path):
         ({"batch_size": 0}, "batch_size must be > 0, got 0"),
         ({"guidance_scale": -0.5}, r"guidance_scale must be >= 0, got -0\.5"),
         ({"jpeg_quality": 101}, r"jpeg_quality must be in 1\.\.100, got 101"),
+        ({"image_format": "jpg"}, "Unknown image_format 'jpg'. Did you mean 'jpeg'"),
+        ({"jpeg_subsampling": "420"}, "Unknown jpeg_subsampling '420'. Did you mean '4:2:0'"),
+        (
+            {"image_format": "webp", "jpeg_subsampling": "4:4:4"},
+            "jpeg_subsampling needs image_format jpeg, got webp",
+        ),
         ({"image_size_px": 60}, "image_size_px must be a positive multiple of 8, got 60"),
         ({"scheduler": "dmp++"}, r"Unknown scheduler 'dmp\+\+'\. Did you mean 'dpm\+\+'"),
         ({"precision": "fp8"}, "Unknown precision 'fp8'"),

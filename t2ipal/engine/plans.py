@@ -16,7 +16,8 @@ import numpy as np
 
 from t2ipal.captions import LabelledCaption
 from t2ipal.config import fingerprint, from_dict
-from t2ipal.store import Section, Store, commit_shard, encode_jpeg
+from t2ipal.images import encode_image
+from t2ipal.store import Section, Store, commit_shard, describes
 
 Batch = dict[str, Any]
 SynthesizerFactory = Callable[..., Callable[[Batch], Batch]]
@@ -147,14 +148,16 @@ class ShardWorker:
         config: Any,
         factory: SynthesizerFactory | None = None,
         num_threads: int | None = None,
+        features: Any = None,
     ):
-        """Loads the pipeline.
+        """Loads the pipeline, and the backbone where one is wanted.
 
         Args:
             store: of the run.
             config: the SynthesisConfig.
             factory: makes the synthesizer; None is `t2ipal.synthesis.Synthesizer`.
             num_threads: of torch; None leaves what is set.
+            features: the BackboneConfig of features to store beside each shard; None: none.
         """
         if factory is None:
             from t2ipal.synthesis import Synthesizer
@@ -164,12 +167,21 @@ class ShardWorker:
         self.config = config
         self.synthesizer = factory(config)
         self._device = threading.Lock()
+        self._extract = None
+        if features is not None:
+            from t2ipal.extraction import FeatureExtractor
+            from t2ipal.features import load_backbone
+
+            backbone = load_backbone(features)
+            # An accelerator that draws has no memory to spare for features meanwhile.
+            turn = None if backbone.device.type == "cpu" else self._device
+            self._extract = FeatureExtractor(store, backbone, turn)
         torch = sys.modules.get("torch")  # a synthesizer without torch needs no threads of it
         if torch is not None and num_threads is not None:
             torch.set_num_threads(num_threads)
 
     def __call__(self, plan: ShardPlan) -> dict[str, Any]:
-        """Makes and commits one shard; returns its marker.
+        """Makes and commits one shard, then its features if wanted; returns its marker.
 
         Two threads may do so at once: one then encodes and uploads while the device works for the
         other.
@@ -180,10 +192,18 @@ class ShardWorker:
             made += samples
             seconds += busy
         rows, images = zip(*made, strict=True)
-        return commit_shard(self.store, plan.shard, plan.identity(), rows, images, seconds)
+        image_format = self.config.image_format
+        marker = commit_shard(
+            self.store, plan.shard, plan.identity(), rows, images, seconds, image_format
+        )
+        # After the marker: where there is no shard there are no features. Where someone else was
+        # first with other bytes, theirs count, and extraction will look at them.
+        if self._extract is not None and describes(marker, rows, images, image_format):
+            self._extract.images_at_hand(plan.shard, [data for data in images if data is not None])
+        return marker
 
     def remake(self, plan: ShardPlan, index: int) -> tuple[dict[str, Any], bytes | None]:
-        """One sample of a plan again, its row and its JPEG, made within its own micro-batch."""
+        """One sample of a plan again, its row and its bytes, made within its own micro-batch."""
         batch = next(batch for batch in self._batches(plan) if index in batch)
         samples, _ = self._make(plan, batch)
         return samples[index - batch.start]
@@ -200,7 +220,7 @@ class ShardWorker:
     def _make(
         self, plan: ShardPlan, batch: range
     ) -> tuple[list[tuple[dict[str, Any], bytes | None]], float]:
-        """Rows and JPEGs of one micro-batch, and the seconds that the device worked on it."""
+        """Rows and bytes of one micro-batch, and the seconds that the device worked on it."""
         samples = plan.samples[batch.start : batch.stop]
         with self._device:
             started = time.monotonic()
@@ -249,4 +269,6 @@ class ShardWorker:
             "width": image.shape[1] if ok else 0,
             "height": image.shape[0] if ok else 0,
         }
-        return row, encode_jpeg(image, self.config.jpeg_quality) if ok else None
+        config = self.config
+        look = config.image_format, config.jpeg_quality, config.jpeg_subsampling
+        return row, encode_image(image, *look) if ok else None

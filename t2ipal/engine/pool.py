@@ -54,8 +54,11 @@ def work_on_pool(
     config: Any,
     run: RunConfig,
     factory: SynthesizerFactory | None,
+    features: Any = None,
 ) -> Generator[dict[str, Any], None, None]:
     """Makes every plan's shard on Ray; yields each one's counts as the pool commits it.
+
+    `config`, `factory` and `features` are those of `ShardWorker`.
 
     Raises:
         RuntimeError: a worker could not load its pipeline or write to the store.
@@ -72,7 +75,7 @@ def work_on_pool(
         [{"plan": plan.to_json()} for plan in plans], override_num_blocks=len(plans)
     ).map(
         cast(Any, _Actor),  # Ray's stubs know functions only
-        fn_constructor_args=(store, config, factory, run.cpus_per_worker),
+        fn_constructor_args=(store, config, factory, run.cpus_per_worker, features),
         compute=ray.data.ActorPoolStrategy(
             min_size=smallest,
             max_size=largest,
@@ -109,11 +112,16 @@ class _Actor:
     """
 
     def __init__(
-        self, store: Store, config: Any, factory: SynthesizerFactory | None, num_threads: int
+        self,
+        store: Store,
+        config: Any,
+        factory: SynthesizerFactory | None,
+        num_threads: int,
+        features: Any,
     ):
         self.error = ""
         try:
-            self.worker = ShardWorker(store, config, factory, num_threads=num_threads)
+            self.worker = ShardWorker(store, config, factory, num_threads, features)
         except Exception as error:
             self.error = f"{type(error).__name__}: {error}"
 

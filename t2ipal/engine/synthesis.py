@@ -113,6 +113,7 @@ def synthesize(
     run: RunConfig | None = None,
     *,
     factory: SynthesizerFactory | None = None,
+    features: Any = None,
     progress: bool = False,
 ) -> SynthesisSummary:
     """Makes and stores every image of the request on Ray's workers; finished shards are skipped.
@@ -122,6 +123,8 @@ def synthesize(
         request: what to make.
         run: where to make it.
         factory: makes a worker's synthesizer; None is `t2ipal.synthesis.Synthesizer`.
+        features: a `t2ipal.features.BackboneConfig`, whose features of each shard the worker that
+            made it stores too, as `extract_run` would; it changes no image. None: none.
         progress: show a bar with images, rate, failures and time left.
 
     Raises:
@@ -130,8 +133,8 @@ def synthesize(
             load its pipeline.
     """
     run = run or RunConfig()
-
-    return _synthesize(store, request, run, _on_ray(store, request.config, run, factory), progress)
+    work = _on_ray(store, request.config, run, factory, features)
+    return _synthesize(store, request, run, work, progress)
 
 
 def synthesize_locally(
@@ -140,10 +143,11 @@ def synthesize_locally(
     run: RunConfig | None = None,
     *,
     factory: SynthesizerFactory | None = None,
+    features: Any = None,
     progress: bool = False,
 ) -> SynthesisSummary:
     """As `synthesize`, in this process and without Ray; stores the same bytes."""
-    work = _here(store, request.config, factory)
+    work = _here(store, request.config, factory, features)
     return _synthesize(store, request, run or RunConfig(), work, progress)
 
 
@@ -160,8 +164,8 @@ def remake(
         factory: makes the synthesizer; None is `t2ipal.synthesis.Synthesizer`.
 
     Returns:
-        The sample's row, its JPEG, and whether these are the bytes that are stored; None where
-        none are.
+        The sample's row, its image encoded, and whether these are the bytes that are stored; None
+        where none are.
 
     Raises:
         ValueError: the run has no such sample.
@@ -208,6 +212,7 @@ def add_images(
     run: RunConfig | None = None,
     *,
     factory: SynthesizerFactory | None = None,
+    features: Any = None,
     in_process: bool = False,
     progress: bool = False,
 ) -> SynthesisSummary:
@@ -218,6 +223,7 @@ def add_images(
         extras: position of a caption -> how many more images it gets; empty: only what is undone.
         run: where to make them.
         factory: makes a worker's synthesizer; None is `t2ipal.synthesis.Synthesizer`.
+        features: as for `synthesize`.
         in_process: in this process and without Ray.
         progress: show a bar.
 
@@ -229,17 +235,22 @@ def add_images(
     config = from_dict(SynthesisConfig, settings["synthesis"])
     if extras:
         record_extras(store, extras, settings["images_per_shard"])
-    work = _here(store, config, factory) if in_process else _on_ray(store, config, run, factory)
+    if in_process:
+        work = _here(store, config, factory, features)
+    else:
+        work = _on_ray(store, config, run, factory, features)
     return _carry_out(store, settings, run, work, progress, start)
 
 
-def _on_ray(store: Store, config: Any, run: RunConfig, factory: SynthesizerFactory | None) -> Work:
-    return lambda plans: work_on_pool(plans, store, config, run, factory)
+def _on_ray(
+    store: Store, config: Any, run: RunConfig, factory: SynthesizerFactory | None, features: Any
+) -> Work:
+    return lambda plans: work_on_pool(plans, store, config, run, factory, features)
 
 
-def _here(store: Store, config: Any, factory: SynthesizerFactory | None) -> Work:
+def _here(store: Store, config: Any, factory: SynthesizerFactory | None, features: Any) -> Work:
     def work(plans: list[ShardPlan]) -> Counts:
-        worker = ShardWorker(store, config, factory)
+        worker = ShardWorker(store, config, factory, features=features)
         for plan in plans:
             yield worker(plan)
 

@@ -13,7 +13,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from t2ipal.config import require
+from t2ipal.config import from_dict, require
+from t2ipal.images import ENDINGS
 from t2ipal.store import (
     Store,
     committed_shards,
@@ -22,6 +23,7 @@ from t2ipal.store import (
     read_rows,
     read_stored_captions,
 )
+from t2ipal.synthesis import SynthesisConfig
 
 CARD_KEY, SAMPLES_KEY = "README.md", "samples.jpg"
 SAMPLE_SHARDS, SAMPLES_PER_SHARD, SAMPLE_COLUMNS = 6, 4, 6
@@ -58,7 +60,7 @@ image: its labels are the classes that its caption names. Made with t2ipal; not 
 
 ## Files
 
-`images/*.tar` hold `KEY.jpg`, `KEY.txt` (the caption) and `KEY.json` (labels, seed, settings) of
+`images/*.tar` hold `{image}`, `KEY.txt` (the caption) and `KEY.json` (labels, seed, settings) of
 each sample, as webdataset and open_clip read them; `images/*.parquet` the same rows as a table,
 failed samples included. A tar counts where a marker `images/*.json` with its checksum lies beside
 it. `manifest.json` lists them all.
@@ -134,6 +136,7 @@ def _card(store: Store, manifest: Mapping[str, Any], samples: Sequence[Mapping[s
         num_failed=manifest["num_failed"],
         num_captions=len(captions),
         num_rejected=len(read_stored_captions(store, "rejected")),
+        image="KEY." + ENDINGS[from_dict(SynthesisConfig, settings["synthesis"]).image_format],
         pipeline=f"`{synthesis['pipeline']}`",
         samples=SAMPLES_KEY,
         reasons="".join(f"({count} x {_cell(reason)}) " for reason, count in reasons.items()),

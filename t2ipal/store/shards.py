@@ -17,14 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-import numpy as np
 import PIL
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import UInt8
-from PIL import Image
 
 from t2ipal.config import differences, fingerprint
+from t2ipal.images import ENDINGS, RGBImage, decode_image
 from t2ipal.store.objects import Store
 from t2ipal.store.tables import (
     SIDECAR_SCHEMA,
@@ -37,19 +35,7 @@ from t2ipal.store.tables import (
 
 READERS = 16
 """Markers that are read at once."""
-RGBImage = UInt8[np.ndarray, "height width 3"]
 logger = logging.getLogger(__name__)
-
-
-def encode_jpeg(image: RGBImage, quality: int) -> bytes:
-    """One image as JPEG bytes, the same ones for the same pixels and the same Pillow version.
-
-    Args:
-        quality: 1 to 100; color is subsampled 4:2:0, as photographs on the web are.
-    """
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
-    return buffer.getvalue()
 
 
 def open_run(store: Store, settings: Mapping[str, Any]) -> bool:
@@ -100,6 +86,7 @@ def commit_shard(
     rows: Sequence[Mapping[str, Any]],
     images: Sequence[bytes | None],
     seconds: float = 0.0,
+    image_format: str = "jpeg",
 ) -> dict[str, Any]:
     """Writes tar and sidecar, then the marker that makes them count, and returns the marker.
 
@@ -107,8 +94,9 @@ def commit_shard(
         shard: name of the shard, e.g. "00000".
         plan: plain values that fix what the shard holds; their hash goes into the marker.
         rows: the sidecar's rows (`SIDECAR_SCHEMA`), in order.
-        images: JPEG bytes of each row, None where its status is "failed".
+        images: encoded bytes of each row, None where its status is "failed".
         seconds: that a device worked to make them; kept in the marker.
+        image_format: of those bytes: it decides the ending of their names in the tar.
 
     Raises:
         ValueError: the shard was already committed from another plan; the differences are named. Or
@@ -117,7 +105,7 @@ def commit_shard(
     key = f"images/{shard}.json"
     if store.exists(key):
         return _committed(store, key, plan)
-    tar = _tar(rows, images)
+    tar = _tar(rows, images, image_format)
     sidecar = to_parquet(pa.Table.from_pylist([dict(row) for row in rows], SIDECAR_SCHEMA))
     marker = {
         "shard": shard,
@@ -140,6 +128,17 @@ def commit_shard(
         if other[part] != marker[part]:
             _checked(store, other, part, ending)  # ours may have taken the place of theirs
     return other
+
+
+def describes(
+    marker: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    images: Sequence[bytes | None],
+    image_format: str,
+) -> bool:
+    """Whether a marker's tar is of these images: who was first may have made it of others."""
+    digest = hashlib.sha256(_tar(rows, images, image_format)).hexdigest()
+    return marker["tar"]["sha256"] == digest
 
 
 def _committed(store: Store, key: str, plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,26 +259,29 @@ def read_images(store: Store, shard: str) -> Iterator[tuple[dict[str, Any], RGBI
         ValueError: the tar is not the one that the marker describes.
     """
     for row, data in read_encoded_images(store, shard):
-        yield row, np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+        yield row, decode_image(data)
 
 
 def read_encoded_images(store: Store, shard: str) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """As `read_images`, the images as the JPEG bytes that are stored."""
+    """As `read_images`, the images as the bytes that are stored."""
     data = _checked(store, read_json(store, f"images/{shard}.json"), "tar", "tar")
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         members = {member.name: member for member in tar.getmembers()}
         for name in members:
-            if name.endswith(".jpg"):
-                row = _member(tar, members[name.removesuffix(".jpg") + ".json"])
+            key, _, ending = name.rpartition(".")
+            if ending in ENDINGS.values():
+                row = _member(tar, members[f"{key}.json"])
                 yield json.loads(row), _member(tar, members[name])
 
 
-def _tar(rows: Sequence[Mapping[str, Any]], images: Sequence[bytes | None]) -> bytes:
+def _tar(
+    rows: Sequence[Mapping[str, Any]], images: Sequence[bytes | None], image_format: str
+) -> bytes:
     """A tar that depends on its content alone: sorted members, no times, no owners."""
     members = {}
     for row, image in zip(rows, images, strict=True):
         if image is not None:
-            members[f"{row['key']}.jpg"] = image
+            members[f"{row['key']}.{ENDINGS[image_format]}"] = image
             members[f"{row['key']}.json"] = json_bytes(row)
             members[f"{row['key']}.txt"] = str(row["caption"]).encode()
     buffer = io.BytesIO()
