@@ -174,8 +174,11 @@ def measure_pipelines(
         for what, measure in measures.items()
     ]
     with connect(least_cpus=2):
-        for name, what, measure in tqdm(turns, desc="pipelines", unit="run"):
-            rates.setdefault(name, {}).setdefault(what, []).append(measure())
+        bar = tqdm(turns, desc="pipelines", unit="run")
+        for name, what, measure in bar:
+            rate = measure()
+            rates.setdefault(name, {}).setdefault(what, []).append(rate)
+            bar.set_postfix_str(f"{name}, {what}: {rate:.3g} images/s")
     rows = []
     for name, of in rates.items():
         rows += compare(name, of)
