@@ -25,7 +25,7 @@ from t2ipal.engine.synthesis import (
     synthesize,
     synthesize_locally,
 )
-from t2ipal.images import ENDINGS, decode_image
+from t2ipal.images import ENDINGS, decode_image, encode_image
 from t2ipal.store import (
     Section,
     Store,
@@ -229,6 +229,35 @@ def test_the_device_works_on_while_a_shard_is_stored(tmp_path, monkeypatch):
         assert uploading.wait(30)
         assert worker(second)["shard"] == "00001"
         assert marker.result()["shard"] == "00000"
+
+
+def test_the_device_works_on_while_images_are_encoded(tmp_path, monkeypatch):
+    """The first micro-batch is encoded no sooner than the second one is made."""
+    second, made = threading.Event(), []
+
+    class Watched(FakeSynthesizer):
+        def __call__(self, batch):
+            made.append(len(batch["k"]))
+            if len(made) == 2:
+                second.set()
+            return super().__call__(batch)
+
+    def slow_encode(image, *look):
+        assert second.wait(30)
+        # One batch is encoded and one is made meanwhile; images must not pile up.
+        assert len(made) <= 1 + len(encoded) // 3 + 1
+        encoded.append(encode_image(image, *look))
+        return encoded[-1]
+
+    encoded = []
+    monkeypatch.setattr("t2ipal.engine.plans.encode_image", slow_encode)
+    request = a_request(texts(6), images_per_shard=12)
+    watched, plain = Store(tmp_path / "watched"), Store(tmp_path / "plain")
+    synthesize_locally(watched, request, factory=Watched)
+    assert made == [3, 3, 3, 3] and len(encoded) == 12
+    monkeypatch.undo()
+    synthesize_locally(plain, request, factory=FakeSynthesizer)
+    assert run_contents(watched) == run_contents(plain)
 
 
 def test_rerun_skips_finished_shards_and_remakes_missing_ones(tmp_path):

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ from t2ipal.images import encode_image
 from t2ipal.store import Section, Store, commit_shard, describes
 
 Batch = dict[str, Any]
+Made = list[tuple[dict[str, Any], bytes | None]]
+"""Rows of samples and their encoded images, None where a sample failed."""
 SynthesizerFactory = Callable[..., Callable[[Batch], Batch]]
 """Called once per worker with the config; what it gives, with one micro-batch after another."""
 
@@ -59,6 +62,11 @@ class ShardPlan:
         return dataclasses.replace(self, shard=shard, positions=chosen)
 
     @property
+    def num_samples(self) -> int:
+        """Number of `samples`, without making them."""
+        return len(self.captions) * self.num_k if self.positions is None else len(self.positions)
+
+    @property
     def samples(self) -> list[Sample]:
         """The samples in order; a caption's images follow each other."""
         samples = [
@@ -83,12 +91,20 @@ class ShardPlan:
 
     def to_json(self) -> str:
         """Text that `from_json` reads back."""
-        return json.dumps(asdict(self))
+        return json.dumps({**vars(self), "captions": [vars(c) for c in self.captions]})
 
     @staticmethod
     def from_json(text: str) -> "ShardPlan":
         """The plan that `to_json` wrote."""
-        return from_dict(ShardPlan, json.loads(text))
+        values = json.loads(text)
+        # Not through `from_dict`, which takes ten times as long for each of a million captions.
+        captions = tuple(
+            LabelledCaption(c["caption_id"], c["text"], tuple(c["labels"]))
+            for c in values["captions"]
+        )
+        return dataclasses.replace(
+            from_dict(ShardPlan, {**values, "captions": ()}), captions=captions
+        )
 
 
 def image_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,6 +183,7 @@ class ShardWorker:
         self.config = config
         self.synthesizer = factory(config)
         self._device = threading.Lock()
+        self._encoder = ThreadPoolExecutor(1, "encoder")
         self._extract = None
         if features is not None:
             from t2ipal.extraction import FeatureExtractor
@@ -183,14 +200,18 @@ class ShardWorker:
     def __call__(self, plan: ShardPlan) -> dict[str, Any]:
         """Makes and commits one shard, then its features if wanted; returns its marker.
 
-        Two threads may do so at once: one then encodes and uploads while the device works for the
-        other.
+        While one micro-batch is encoded, the device works on the next. Two threads may call at
+        once: one then uploads its shard while the device works for the other.
         """
-        made, seconds = [], 0.0
+        samples, made, seconds = plan.samples, list[Any](), 0.0
+        encoding: Future[Made] | None = None
         for batch in self._batches(plan):
-            samples, busy = self._make(plan, batch)
-            made += samples
+            output, busy = self._on_device(samples[batch.start : batch.stop])
             seconds += busy
+            # No more than one waits: images would pile up where encoding is slower than the device.
+            made += encoding.result() if encoding else []
+            encoding = self._encoder.submit(self._encode, plan, samples, batch, output)
+        made += encoding.result() if encoding else []
         rows, images = zip(*made, strict=True)
         image_format = self.config.image_format
         marker = commit_shard(
@@ -205,8 +226,9 @@ class ShardWorker:
     def remake(self, plan: ShardPlan, index: int) -> tuple[dict[str, Any], bytes | None]:
         """One sample of a plan again, its row and its bytes, made within its own micro-batch."""
         batch = next(batch for batch in self._batches(plan) if index in batch)
-        samples, _ = self._make(plan, batch)
-        return samples[index - batch.start]
+        samples = plan.samples
+        output, _ = self._on_device(samples[batch.start : batch.stop])
+        return self._encode(plan, samples, batch, output)[index - batch.start]
 
     def _batches(self, plan: ShardPlan) -> list[range]:
         """Positions of each micro-batch.
@@ -214,23 +236,23 @@ class ShardWorker:
         They depend on the plan alone: in half precision, a sample's neighbors show in its last
         bits.
         """
-        count, size = len(plan.samples), self.config.batch_size
+        count, size = plan.num_samples, self.config.batch_size
         return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
-    def _make(
-        self, plan: ShardPlan, batch: range
-    ) -> tuple[list[tuple[dict[str, Any], bytes | None]], float]:
-        """Rows and bytes of one micro-batch, and the seconds that the device worked on it."""
-        samples = plan.samples[batch.start : batch.stop]
+    def _on_device(self, samples: Sequence[Sample]) -> tuple[Mapping[str, Any], float]:
+        """The synthesizer's output for one micro-batch, and the seconds that it took."""
         with self._device:
             started = time.monotonic()
             output = self._generate(samples)
-            seconds = time.monotonic() - started
-        made = [
-            self._row(plan, batch.start + position, sample, output, position)
-            for position, sample in enumerate(samples)
+            return output, time.monotonic() - started
+
+    def _encode(
+        self, plan: ShardPlan, samples: Sequence[Sample], batch: range, output: Mapping[str, Any]
+    ) -> Made:
+        """Rows and encoded images of one micro-batch."""
+        return [
+            self._row(plan, index, samples[index], output, index - batch.start) for index in batch
         ]
-        return made, seconds
 
     def _generate(self, samples: Sequence[Sample]) -> Mapping[str, Any]:
         """The synthesizer's output; if it raises, one sample after another to find the culprit."""

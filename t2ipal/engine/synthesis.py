@@ -91,20 +91,23 @@ class SynthesisRequest:
         """Everything that decides what the run holds, as plain values."""
         kept = [[c.caption_id, c.text, list(c.labels)] for c in self.captions.kept]
         return {
+            **self.fixed_settings(),
             "synthesis": to_dict(self.config),
-            "vocabulary": self.vocabulary.name,
-            "class_names": list(self.vocabulary.class_names),
-            "prompt_names": list(self.vocabulary.prompt_names),
             "num_captions": len(kept),
             "captions": fingerprint(kept),
-            "images_per_shard": self.images_per_shard,
         }
 
     def fixed_settings(self) -> dict[str, Any]:
         """The plain values of config.json: those that a run keeps while it grows."""
-        fixed = self.settings()
-        del fixed["num_captions"], fixed["captions"], fixed["synthesis"]["images_per_caption"]
-        return fixed
+        synthesis = to_dict(self.config)
+        del synthesis["images_per_caption"]
+        return {
+            "synthesis": synthesis,
+            "vocabulary": self.vocabulary.name,
+            "class_names": list(self.vocabulary.class_names),
+            "prompt_names": list(self.vocabulary.prompt_names),
+            "images_per_shard": self.images_per_shard,
+        }
 
 
 def synthesize(
@@ -175,7 +178,7 @@ def remake(
     shard, _, place = key.rpartition("-")
     plan = plan_of_shard(store, settings, shard) if place.isdecimal() else None
     require(
-        plan is not None and int(place) < len(plan.samples),
+        plan is not None and int(place) < plan.num_samples,
         f"No sample {key!r} in {store.uri}. A sample is named as in its tar, such as 00003-00017.",
     )
     assert plan is not None
@@ -278,7 +281,7 @@ def _carry_out(
     if run.retry_failed:
         pending += plan_retries(store, plans, finished)
 
-    num_samples = sum(len(plan.samples) for plan in plans)
+    num_samples = sum(plan.num_samples for plan in plans)
     tally = _Tally(store, num_samples, run.max_failed_fraction)
     tally.add(finished.values())
     if not run.retry_failed:
@@ -286,7 +289,7 @@ def _carry_out(
     num_before = tally.num_images
     if pending:
         bar = tqdm(
-            total=sum(len(plan.samples) for plan in pending) + tally.num_done,
+            total=sum(plan.num_samples for plan in pending) + tally.num_done,
             initial=tally.num_done,
             unit="image",
             mininterval=0.5 if sys.stderr.isatty() else 10,  # a log file wants few lines

@@ -72,8 +72,8 @@ class DecoderConfig:
     perceptual_weight: float = 0.3
     """Weight of the distance between the small CLIP's early feature maps."""
     reading_weight: float = 0.12
-    """Weight of what the segmenter misreads. At 0.3 the judge finds more (docs/log.md), in patterns that
-    neither a person nor CLIP takes for the thing."""
+    """Weight of what the segmenter misreads. At 0.3 the judge finds more (docs/log.md), in patterns
+    that neither a person nor CLIP takes for the thing."""
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
 
     def __post_init__(self) -> None:
