@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+from typing import Any
 
 import pytest
 import tiny_stable_diffusion
@@ -152,7 +153,8 @@ def pipeline(tmp_path_factory):
     repair_torchvision()
     from diffusers import AutoencoderKL
 
-    autoencoder = AutoencoderKL(
+    kind: Any = AutoencoderKL  # its annotations know one block only
+    autoencoder = kind(
         block_out_channels=(4,) * 5,
         down_block_types=("DownEncoderBlock2D",) * 5,
         up_block_types=("UpDecoderBlock2D",) * 5,
