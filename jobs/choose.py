@@ -38,7 +38,7 @@ from t2ipal.quality import (
     kept_images,
     measure_quality,
 )
-from t2ipal.store import Store, read_manifest, write_choice
+from t2ipal.store import Store, check_choice_name, read_manifest, write_choice
 
 FLAT = tyro.conf.arg(name="")
 
@@ -117,6 +117,7 @@ def save(
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = tyro.cli(Options, args=arguments, description=__doc__)
+    check_choice_name(options.name)
     store = Store(options.run, options.endpoint_url)
     read_manifest(store)  # before Ray starts: there may be no run
     with nullcontext() if options.in_process else connect():

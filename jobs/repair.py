@@ -28,7 +28,7 @@ from t2ipal.engine.session import connect
 from t2ipal.engine.synthesis import add_images
 from t2ipal.features import BackboneConfig
 from t2ipal.quality import ChoiceConfig, ImageQuality, QualityConfig, lacking_images
-from t2ipal.store import Store, read_manifest
+from t2ipal.store import Store, check_choice_name, read_manifest
 
 FLAT = tyro.conf.arg(name="")
 
@@ -105,7 +105,11 @@ def run(options: Options, store: Store, wanted: int) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = tyro.cli(Options, args=arguments, description=__doc__)
-    require(options.rounds > 0, f"rounds must be > 0, got {options.rounds}.")
+    rounds, budget, share = options.rounds, options.budget, options.min_found
+    require(rounds > 0, f"rounds must be > 0, got {rounds}.")
+    require(budget is None or budget >= 0, f"budget must be >= 0, got {budget}.")
+    require(0 <= share <= 1, f"min_found must be in 0..1, got {share}.")
+    check_choice_name(options.name)
     store = Store(options.run, options.endpoint_url)
     wanted = read_manifest(store)["settings"]["synthesis"]["images_per_caption"]
     with nullcontext() if options.in_process else connect():

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +68,17 @@ def _duration(seconds: float) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = tyro.cli(Options, args=arguments, description=__doc__)
-    require(options.watch is None or options.watch > 0, f"watch must be > 0, got {options.watch}.")
+    watch = options.watch
+    require(watch is None or watch > 0, f"watch must be > 0, got {watch}.")
+    require(watch is None or isfinite(watch), f"watch must be finite, got {watch}.")
     store = Store(options.run, options.endpoint_url)
     while True:
         status = run_status(store, options.price_per_gpu_hour)
         print(describe(status), flush=True)
-        if options.watch is None or status.seconds_left == 0:
+        if watch is None or status.seconds_left == 0:
             break
         print(flush=True)
-        time.sleep(options.watch)
+        time.sleep(watch)
     result = {"run": store.uri, **dataclasses.asdict(status)}
     print(json.dumps(result))
     return result

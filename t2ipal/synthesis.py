@@ -5,7 +5,9 @@ Owns loading a pipeline and the randomness of a sample. Knows nothing of stores,
 
 import dataclasses
 import hashlib
+import json
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +38,14 @@ NEGATIVE_INPUTS = ("negative_prompt_embeds", "negative_pooled_prompt_embeds")
 """The text inputs of a pipeline; the second ones are SDXL's."""
 MISFITS = ("size mismatch", "mismatched", "expected shape", "Unable to load weights")
 """Words of diffusers and transformers where a file of weights is damaged or of another shape."""
+PART_FILES = {
+    "scheduler": "scheduler_config.json",
+    "tokenizer": "tokenizer_config.json",
+    **dict.fromkeys(("text_encoder", "unet", "vae"), "config.json"),
+}
+"""File that each part of a pipeline folder must hold; without some, a library takes defaults."""
+MAX_REASON = 600
+"""Letters of a library's report that reach a message."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +97,10 @@ class SynthesisConfig:
     def __post_init__(self) -> None:
         for name in ("images_per_caption", "num_inference_steps", "batch_size"):
             require(getattr(self, name) > 0, f"{name} must be > 0, got {getattr(self, name)}.")
-        require(
-            self.guidance_scale >= 0, f"guidance_scale must be >= 0, got {self.guidance_scale}."
-        )
-        require(self.composition >= 0, f"composition must be >= 0, got {self.composition}.")
+        for name in ("guidance_scale", "composition"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name} must be >= 0, got {value}.")
+            require(isfinite(value), f"{name} must be finite, got {value}.")
         require(
             not self.composition or self.guidance_scale > 1,
             f"composition needs guidance: guidance_scale must be > 1, got {self.guidance_scale}.",
@@ -321,29 +331,84 @@ def load_pipeline(config: SynthesisConfig, dtype: Any) -> Any:
             f"A pipeline folder must hold model_index.json; {source} does not. "
             "Give a folder written by diffusers' save_pretrained, a hub name, or pictovoc."
         )
+    if local:
+        _check_folder(Path(source))
     diffusers.utils.logging.disable_progress_bar()
     with _remarks() as remarks:
         try:
             pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(
                 str(source), revision=config.revision, dtype=dtype, use_safetensors=True,
             )  # fmt: skip
-        except (OSError, RuntimeError, ValueError, AttributeError, SafetensorError) as error:
-            text = " ".join(" ".join([str(error), *remarks]).split())
+        except (
+            OSError, RuntimeError, ValueError, AttributeError, KeyError, TypeError, SafetensorError
+        ) as error:  # fmt: skip
+            others = [remark for remark in remarks if str(error) not in remark]
+            text = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(" ".join([str(error), *others]).split()))
+            shown = text if len(text) <= MAX_REASON else text[: MAX_REASON - 3] + "..."
             if isinstance(error, SafetensorError) or any(sign in text for sign in MISFITS):
-                raise ValueError(f"The weights in {source} do not fit: {text}") from error
-            raise FileNotFoundError(f"The pipeline {source} could not be loaded: {text}") from error
+                raise ValueError(f"The weights in {source} do not fit: {shown}") from error
+            if local and any(Path(source).glob("*/*.bin")):
+                shown += " A .bin file may run code when it is read: convert it to safetensors."
+            raise FileNotFoundError(
+                f"The pipeline {source} could not be loaded: {shown}"
+            ) from error
     require(
         hasattr(pipeline, "encode_prompt"),
         f"{source} must hold a Stable Diffusion (1.x, 2.x, XL) that reads captions, got a "
         f"{type(pipeline).__name__}.",
     )
     _require_complete(pipeline, str(source), remarks)
+    _require_possible(pipeline, config)
     if config.scheduler != "default":
         kind = getattr(diffusers, SCHEDULERS[config.scheduler])
         pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     return pipeline
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises where a pipeline folder lacks a part's own file, or names no pipeline at all."""
+    index = _read_mapping(folder / "model_index.json")
+    require(
+        isinstance(index.get("_class_name"), str),
+        f"{folder}/model_index.json must name the pipeline's _class_name, as diffusers writes it.",
+    )
+    for name, part in index.items():
+        file = PART_FILES.get(name.removesuffix("_2"))
+        if file is None or not isinstance(part, list) or part[:1] == [None]:
+            continue
+        if not (folder / name / file).is_file():
+            raise FileNotFoundError(
+                f"{folder} must hold {name}/{file}, for its model_index.json names the {name}. "
+                "Copy the whole folder."
+            )
+        _read_mapping(folder / name / file)
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is no valid JSON: {error}.") from error
+    require(isinstance(values, dict), f"{path} must be a JSON mapping, got {str(values)[:60]}.")
+    return values
+
+
+def _require_possible(pipeline: Any, config: SynthesisConfig) -> None:
+    """Raises where each sample would fail for what the config asks of this pipeline."""
+    steps = getattr(pipeline.scheduler.config, "num_train_timesteps", None)
+    require(
+        steps is None or config.num_inference_steps < steps,
+        f"num_inference_steps must be < {steps}, the steps that {config.pipeline} was trained "
+        f"with, got {config.num_inference_steps}.",
+    )
+    size, shrinks = config.image_size_px, getattr(pipeline, "vae_scale_factor", 8)
+    require(
+        size is None or size % shrinks == 0,
+        f"image_size_px must be a multiple of {shrinks}, by which the autoencoder of "
+        f"{config.pipeline} shrinks, got {size}.",
+    )
 
 
 def _require_complete(pipeline: Any, source: str, remarks: list[str]) -> None:

@@ -19,10 +19,10 @@ from t2ipal.images import ENDINGS, decode_image, encode_image
 from t2ipal.store import (
     Section,
     Store,
+    buckets,
     commit_shard,
     committed_shards,
     describes,
-    objects,
     open_run,
     read_arrays,
     read_bytes,
@@ -226,7 +226,7 @@ def test_a_conflict_with_another_writer_is_tried_again(
             raise client.exceptions.ClientError(reply, "PutObject")
         return put(**request)
 
-    monkeypatch.setattr(objects, "_pause", lambda attempt: None)
+    monkeypatch.setattr(buckets, "_pause", lambda attempt: None)
     monkeypatch.setattr(client, "put_object", put_object)
     if not created:
         with pytest.raises(OSError, match=r"did not take the request .* \(Conflict\)"):
@@ -257,7 +257,7 @@ def test_a_completed_upload_is_told_from_one_that_is_gone(
 ):
     store = Store(f"s3://runs/{tmp_path.name}", s3_server)
     store.write("large", b"old")
-    monkeypatch.setattr(objects, "MULTIPART_BYTES", 1)
+    monkeypatch.setattr(buckets, "MULTIPART_BYTES", 1)
     client = store._backend._client
     complete = client.complete_multipart_upload
 

@@ -15,9 +15,9 @@ from benchmarks.object_servers import ObjectServer
 from t2ipal.images import encode_image
 from t2ipal.store import (
     Store,
+    buckets,
     commit_shard,
     committed_shards,
-    objects,
     open_run,
     read_encoded_images,
     read_rows,
@@ -75,8 +75,8 @@ class ScriptedProxy(FaultyProxy):
 
 def small_parts(monkeypatch):
     """Real servers want parts of 5 MiB at least, save the last one."""
-    monkeypatch.setattr(objects, "MULTIPART_BYTES", 6 * MIB)
-    monkeypatch.setattr(objects, "PART_BYTES", 5 * MIB)
+    monkeypatch.setattr(buckets, "MULTIPART_BYTES", 6 * MIB)
+    monkeypatch.setattr(buckets, "PART_BYTES", 5 * MIB)
     return np.random.default_rng(0).bytes(11 * MIB)
 
 
@@ -94,7 +94,7 @@ def a_shard():
 
 
 def test_objects_are_written_read_and_listed_page_by_page(place, monkeypatch):
-    monkeypatch.setattr(objects, "PAGE_KEYS", 5)
+    monkeypatch.setattr(buckets, "PAGE_KEYS", 5)
     store, keys = place.store(), [f"images/{i:05d}.json" for i in range(12)]
     assert store.list() == []
     for key in keys:
@@ -200,7 +200,7 @@ def test_what_a_bad_connection_does_is_made_good(server_place, monkeypatch):
 
 
 def test_a_body_that_never_comes_whole_is_an_error(server_place, monkeypatch):
-    monkeypatch.setattr(objects, "MAX_ATTEMPTS", 3)
+    monkeypatch.setattr(buckets, "MAX_ATTEMPTS", 3)
     with ScriptedProxy(server_place.server.url, "GET", ["reply cut"] * 4) as proxy:
         store = server_place.store(proxy.url)
         store.write("object", b"some bytes")

@@ -6,6 +6,7 @@ Owns the formats and the caption ids. Bytes and parquet tables come from the sto
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,18 @@ from t2ipal.store import read_bytes, read_parquet_columns
 
 _TEXT_FIELDS = ("caption", "text")
 _ID_FIELDS = ("caption_id", "id")
+_SAVE = "Save it as UTF-8."
+_OTHER_KINDS = (
+    (b"\xff\xfe", "UTF-16", _SAVE),
+    (b"\xfe\xff", "UTF-16", _SAVE),
+    (b"\x1f\x8b", "a gzip archive", "Unpack it first."),
+    (b"PK\x03\x04", "a zip archive", "Unpack it first."),
+    (b"PAR1", "parquet", "Name it .parquet."),
+    (b"version https://git-lfs", "a pointer of git LFS", "Run `git lfs pull`."),
+)
+"""First bytes of what is often given in place of text, and what to do about it."""
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -52,10 +65,20 @@ def read_captions(uri: str | Path) -> Iterator[Caption]:
 
 def _decode(uri: str) -> str:
     data = read_bytes(uri)
+    for start, kind, remedy in _OTHER_KINDS:
+        require(not data.startswith(start), f"{uri} must be UTF-8 text, got {kind}. {remedy}")
+    # Without a mark at its start, UTF-16 shows by the zeros beside its first letters.
+    require(
+        len(data) < 4 or {data[0] == 0, data[1] == 0} != {True, False} or 0 not in data[2:4],
+        f"{uri} must be UTF-8 text, got UTF-16. {_SAVE}",
+    )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{uri} must be UTF-8 text, got {error}.") from error
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{uri} must be UTF-8 text, got byte 0x{data[error.start]:02x} in line {line}. {_SAVE}"
+        ) from error
 
 
 def _unique(captions: Iterable[Caption], uri: str) -> list[Caption]:
@@ -73,10 +96,8 @@ def _unique(captions: Iterable[Caption], uri: str) -> list[Caption]:
 
 def _json(text: str, uri: str) -> Iterator[Caption]:
     """MS-COCO: {"annotations": [{"id", "image_id", "caption"}, ...]}."""
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{uri} is no valid JSON: {error}.") from error
+    require(bool(text.strip()), f"{uri} holds no caption.")
+    content = _parsed(text, uri)
     annotations = content.get("annotations") if isinstance(content, Mapping) else None
     if not isinstance(annotations, list):
         raise ValueError(
@@ -89,16 +110,20 @@ def _json(text: str, uri: str) -> Iterator[Caption]:
         yield Caption(_id(row["id"], place), _text(row, place))
 
 
+def _parsed(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # too many digits, too deep
+        raise ValueError(f"{place} is no valid JSON: {error}.") from error
+
+
 def _jsonl(text: str, uri: str) -> Iterator[Caption]:
     repeats: dict[str, int] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         place = f"{uri}, line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{place} is no valid JSON: {error}.") from error
+        row = _parsed(line, place)
         require(isinstance(row, Mapping), f"{place} must be a mapping, got {_brief(row)}.")
         if "image_id" in row and "annotator_id" in row:
             caption_id = f"{_id(row['image_id'], place)}/{_id(row['annotator_id'], place)}"
@@ -121,10 +146,18 @@ def _csv(text: str, uri: str) -> Iterator[Caption]:
         any(name in names for name in _TEXT_FIELDS),
         f"{uri} must name a column caption or text in its first line, got {', '.join(names)}.",
     )
+    for name in (*_TEXT_FIELDS, *_ID_FIELDS):
+        require(names.count(name) < 2, f"{uri} names the column {name} twice in its first line.")
     field = next((name for name in _ID_FIELDS if name in names), None)
     try:
         for number, row in enumerate(reader, start=1):
             place = f"{uri}, line {reader.line_num}"
+            rest = row.pop(None, [])  # pyright: ignore[reportArgumentType]
+            require(
+                not rest,
+                f"{place} has {len(names) + len(rest)} fields where the first line names "
+                f"{len(names)}. Put a caption with a comma into double quotes.",
+            )
             caption_id = _id(row[field], place) if field else str(number)
             yield Caption(caption_id, _text(row, place))
     except csv.Error as error:
@@ -132,25 +165,15 @@ def _csv(text: str, uri: str) -> Iterator[Caption]:
 
 
 def _parquet(uri: str) -> Iterator[Caption]:
-    texts = _column(uri, _TEXT_FIELDS)
-    if isinstance(texts, ValueError):
-        raise ValueError(f"{uri} must be parquet with a column caption or text: {texts}") from texts
-    ids = _column(uri, _ID_FIELDS)
+    columns = read_parquet_columns(uri, (), (*_TEXT_FIELDS, *_ID_FIELDS))
+    texts = next((columns[name] for name in _TEXT_FIELDS if name in columns), None)
+    if texts is None:
+        raise ValueError(f"{uri} must be parquet with a column caption or text, got neither.")
+    ids = next((columns[name] for name in _ID_FIELDS if name in columns), None)
     for at, text in enumerate(texts):
         place = f"{uri}, row {at + 1}"
-        caption_id = str(at + 1) if isinstance(ids, ValueError) else _id(ids[at], place)
+        caption_id = str(at + 1) if ids is None else _id(ids[at], place)
         yield Caption(caption_id, _text({"caption": text}, place))
-
-
-def _column(uri: str, names: Iterable[str]) -> list[Any] | ValueError:
-    """The first of these columns there is, or the error where there is none."""
-    absent = ValueError("no column")
-    for name in names:
-        try:
-            return read_parquet_columns(uri, [name])[name]
-        except ValueError as error:
-            absent = error
-    return absent
 
 
 def _lines(text: str, uri: str) -> Iterator[Caption]:
@@ -165,18 +188,26 @@ def _text(row: Mapping[str, Any], place: str) -> str:
         raise ValueError(
             f"{place} has no caption, only {', '.join(map(str, row))}; is this a caption file?"
         )
-    require(
-        isinstance(row[field], str), f"{place}: {field} must be a text, got {_brief(row[field])}."
-    )
-    return row[field].strip()
+    text = row[field]
+    require(isinstance(text, str), f"{place}: {field} must be a text, got {_brief(text)}.")
+    _check_whole(text, place)
+    return text.strip()
 
 
 def _id(value: Any, place: str) -> str:
     plain = isinstance(value, int | str) and not isinstance(value, bool)
     require(
-        plain and str(value) != "", f"{place}: an id must be a number or a text, got {value!r}."
+        plain and str(value) != "",
+        f"{place}: an id must be a whole number or a text, got {_brief(value)}.",
     )
+    _check_whole(str(value), place)
     return str(value)
+
+
+def _check_whole(text: str, place: str) -> None:
+    """JSON can escape half of a character, which no file could hold afterwards."""
+    half = _HALF_CHARACTER.search(text)
+    require(half is None, f"{place} holds half a character, {half and half[0]!r}. Remove it.")
 
 
 def _brief(value: Any) -> str:

@@ -121,6 +121,7 @@ def record_request(
             missing = [((0, list(kept), len(kept)), (0, images_per_caption))]
             sections, given_up = [], True
         if not missing:
+            write_rejected(store, rejected, if_absent=True)  # someone removed a damaged one
             return
         write_rejected(store, rejected)
         (first_caption, brought, num_captions), (first_k, end_k) = missing[0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, cast
 
 import ray
@@ -40,6 +41,7 @@ class RunConfig:
             require(value is None or value > 0, f"{name} must be > 0, got {value}.")
         gpus, share = self.gpus_per_worker, self.max_failed_fraction
         require(gpus is None or gpus >= 0, f"gpus_per_worker must be >= 0, got {gpus}.")
+        require(gpus is None or isfinite(gpus), f"gpus_per_worker must be finite, got {gpus}.")
         require(0 <= share <= 1, f"max_failed_fraction must be in 0..1, got {share}.")
         if self.min_workers is not None and self.max_workers is not None:
             require(

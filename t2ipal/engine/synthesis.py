@@ -6,6 +6,7 @@ stored by `t2ipal.engine.plans` and `t2ipal.store`, where it runs by `t2ipal.eng
 
 import collections
 import contextlib
+import re
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -43,6 +44,8 @@ Counts = Generator[dict[str, Any], None, None]
 """`shard`, `num_rows` and `num_failed` of one finished shard after another."""
 Work = Callable[[list[ShardPlan]], Counts]
 """Makes and commits the shards of some plans."""
+KEY = re.compile(r"[0-9]{5,}(-retry[1-9][0-9]*)?-[0-9]{5,}")
+"""Of a sample, as `ShardWorker` writes it."""
 
 
 @dataclass(frozen=True)
@@ -175,14 +178,19 @@ def remake(
         RuntimeError: the sample fails.
     """
     settings = read_settings(store)
+    synthesis, size = settings.get("synthesis"), settings.get("images_per_shard")
+    if not isinstance(synthesis, Mapping) or not isinstance(size, int):
+        raise ValueError(
+            f"config.json in {store.uri} is damaged. Remove it and run jobs/synthesize.py again."
+        )
     shard, _, place = key.rpartition("-")
-    plan = plan_of_shard(store, settings, shard) if place.isdecimal() else None
+    plan = plan_of_shard(store, settings, shard) if KEY.fullmatch(key) else None
     require(
         plan is not None and int(place) < plan.num_samples,
         f"No sample {key!r} in {store.uri}. A sample is named as in its tar, such as 00003-00017.",
     )
     assert plan is not None
-    config = from_dict(SynthesisConfig, settings["synthesis"])
+    config = from_dict(SynthesisConfig, synthesis)
     row, image = ShardWorker(store, config, factory).remake(plan, int(place))
     if image is None:
         raise RuntimeError(f"Sample {key} failed again: {row['reason']}")

@@ -3,7 +3,12 @@
 The only package that imports boto3 and pyarrow. It knows no model, no caption filter and no Ray.
 """
 
-from t2ipal.store.choices import read_choice, read_choice_settings, write_choice
+from t2ipal.store.choices import (
+    check_choice_name,
+    read_choice,
+    read_choice_settings,
+    write_choice,
+)
 from t2ipal.store.objects import Store, read_bytes
 from t2ipal.store.sections import (
     Section,
@@ -39,6 +44,7 @@ __all__ = [
     "RunStatus",
     "Section",
     "Store",
+    "check_choice_name",
     "check_plan",
     "commit_shard",
     "committed_shards",

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from t2ipal.config import require
 from t2ipal.store.objects import Store
-from t2ipal.store.tables import from_parquet, json_bytes, read_json, to_parquet
+from t2ipal.store.tables import json_bytes, read_json, read_table, to_parquet
 
 CHOICE_SCHEMA = pa.schema(
     [
@@ -36,7 +36,7 @@ def write_choice(
     Raises:
         ValueError: the name is not one word of letters, digits, - and _.
     """
-    _check_name(name)
+    check_choice_name(name)
     table = pa.Table.from_pylist([dict(row) for row in rows], CHOICE_SCHEMA)
     store.write(f"manifests/{name}.parquet", to_parquet(table))
     num_kept = sum(bool(row["kept"]) for row in rows)
@@ -51,7 +51,7 @@ def read_choice(store: Store, name: str) -> pa.Table:
         FileNotFoundError: there is none of that name; those that there are get named.
     """
     read_choice_settings(store, name)
-    return from_parquet(store.read(f"manifests/{name}.parquet"), CHOICE_SCHEMA.names)
+    return read_table(store, f"manifests/{name}.parquet", CHOICE_SCHEMA.names)
 
 
 def read_choice_settings(store: Store, name: str) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def read_choice_settings(store: Store, name: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is none of that name; those that there are get named.
     """
-    _check_name(name)
+    check_choice_name(name)
     if not store.exists(f"manifests/{name}.json"):
         endings = [key.removeprefix("manifests/") for key in store.list("manifests/")]
         there = [ending.removesuffix(".json") for ending in endings if ending.endswith(".json")]
@@ -71,7 +71,8 @@ def read_choice_settings(store: Store, name: str) -> dict[str, Any]:
     return read_json(store, f"manifests/{name}.json")
 
 
-def _check_name(name: str) -> None:
+def check_choice_name(name: str) -> None:
+    """Raises ValueError unless a choice can have this name."""
     require(
         re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None,
         f"A choice's name must be one word of letters, digits, - and _, got {name!r}.",

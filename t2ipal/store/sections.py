@@ -11,21 +11,21 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from t2ipal.config import from_dict, one_of, to_dict
+from t2ipal.config import from_dict, one_of, require, to_dict
 from t2ipal.store.objects import Store
 from t2ipal.store.tables import (
     CAPTIONS_SCHEMA,
     KeptCaption,
     RefusedCaption,
     captions_table,
-    damaged,
-    from_parquet,
     json_bytes,
     read_json,
+    read_table,
     to_parquet,
 )
 
 REJECTED_KEY = "rejected.parquet"
+_REMEDY = "and later sections, and run the same commands again in their order: shards are kept."
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,12 @@ class Section:
     num_extras: int = 0
     """Sum of those."""
 
+    def __post_init__(self) -> None:
+        for name in ("num_shards", "num_captions", "num_k"):
+            require(getattr(self, name) > 0, f"{name} must be > 0, got {getattr(self, name)}.")
+        for name in ("first_shard", "first_caption", "first_k", "num_extras"):
+            require(getattr(self, name) >= 0, f"{name} must be >= 0, got {getattr(self, name)}.")
+
     @property
     def num_samples(self) -> int:
         """Images that it asks for."""
@@ -65,11 +71,29 @@ def read_sections(store: Store) -> list[Section]:
     for key in store.list("sections/"):
         if not key.endswith(".json"):
             continue
+        expected = _key(len(sections))
+        require(
+            key == expected, f"{expected} in {store.uri} is gone. Remove its captions {_REMEDY}"
+        )
         try:
             sections.append(from_dict(Section, read_json(store, key)))
-        except TypeError as error:  # a field is missing
-            raise ValueError(damaged(store, key)) from error
+        except (TypeError, ValueError) as error:  # a field is missing, or of another kind
+            raise ValueError(f"{key} in {store.uri} is damaged. Remove it {_REMEDY}") from error
     return sections
+
+
+def _key(number: int) -> str:
+    return f"sections/{number:05d}.json"
+
+
+def _read_part(store: Store, key: str, columns: Sequence[str]) -> pa.Table:
+    """What a section names. It is written before the section, so it can come again with it only."""
+    try:
+        return read_table(store, key, columns)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(
+            f"{key} in {store.uri} is gone or damaged. Remove it, its section {_REMEDY}"
+        ) from error
 
 
 def write_section(store: Store, number: int, section: Section, replace: bool = False) -> None:
@@ -82,7 +106,7 @@ def write_section(store: Store, number: int, section: Section, replace: bool = F
         replace: write over the one that is there: a request that was given up.
     """
     write = store.write if replace else store.write_if_absent
-    write(f"sections/{number:05d}.json", json_bytes(to_dict(section)))
+    write(_key(number), json_bytes(to_dict(section)))
 
 
 def write_section_captions(store: Store, number: int, captions: Sequence[KeptCaption]) -> str:
@@ -108,13 +132,16 @@ def write_extras(store: Store, number: int, extras: Mapping[int, int]) -> str:
 
 def read_extras(store: Store, section: Section) -> dict[int, int]:
     """What `write_extras` was given for a section."""
-    table = from_parquet(store.read(section.extras_key), ("caption", "num_images"))
+    table = _read_part(store, section.extras_key, ("caption", "num_images"))
     return dict(zip(table["caption"].to_pylist(), table["num_images"].to_pylist()))
 
 
-def write_rejected(store: Store, rejected: Sequence[RefusedCaption]) -> None:
+def write_rejected(
+    store: Store, rejected: Sequence[RefusedCaption], if_absent: bool = False
+) -> None:
     """Writes the captions that were looked at and not taken, with the reasons."""
-    store.write(REJECTED_KEY, to_parquet(captions_table([], rejected)))
+    write = store.write_if_absent if if_absent else store.write
+    write(REJECTED_KEY, to_parquet(captions_table([], rejected)))
 
 
 def read_stored_captions(store: Store, status: str = "kept") -> pa.Table:
@@ -131,6 +158,19 @@ def read_stored_captions(store: Store, status: str = "kept") -> pa.Table:
     sections = read_sections(store)
     if not sections:
         raise FileNotFoundError(f"No captions in {store.uri}. Run jobs/synthesize.py first.")
-    keys = [section.captions_key for section in sections if section.captions_key]
-    keys = {"kept": keys, "rejected": [REJECTED_KEY], "all": [*keys, REJECTED_KEY]}[status]
-    return pa.concat_tables(from_parquet(store.read(key), CAPTIONS_SCHEMA.names) for key in keys)
+    parts = []
+    if status != "rejected":
+        parts += [_read_captions(store, section) for section in sections if section.captions_key]
+    if status != "kept":
+        parts.append(read_table(store, REJECTED_KEY, CAPTIONS_SCHEMA.names))
+    return pa.concat_tables(parts)
+
+
+def _read_captions(store: Store, section: Section) -> pa.Table:
+    table = _read_part(store, section.captions_key, CAPTIONS_SCHEMA.names)
+    require(
+        table.num_rows == section.num_captions,
+        f"{section.captions_key} in {store.uri} holds {table.num_rows} captions where its section "
+        f"has {section.num_captions}. Remove both {_REMEDY}",
+    )
+    return table

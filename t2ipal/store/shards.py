@@ -21,7 +21,7 @@ import PIL
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from t2ipal.config import differences, fingerprint
+from t2ipal.config import differences, fingerprint, require
 from t2ipal.images import ENDINGS, RGBImage, decode_image
 from t2ipal.store.objects import Store
 from t2ipal.store.tables import (
@@ -143,7 +143,7 @@ def describes(
 
 def _committed(store: Store, key: str, plan: Mapping[str, Any]) -> dict[str, Any]:
     """The marker of a shard that someone else finished: the same bytes, if from the same plan."""
-    marker = read_json(store, key)
+    marker = _read_marker(store, key)
     check_plan(store, marker, plan)
     return marker
 
@@ -174,6 +174,7 @@ def check_plan(store: Store, marker: Mapping[str, Any], plan: Mapping[str, Any])
     """Raises ValueError, naming the differences, unless the marker was made from this plan."""
     if marker["plan_hash"] != fingerprint(dict(plan)):
         lines = differences(json.loads(json_bytes(plan)), marker["plan"])
+        require(bool(lines), damaged(store, f"images/{marker['shard']}.json"))
         raise ValueError(
             f"Shard {marker['shard']} in {store.uri} was made from another plan. "
             f"Differences: {'; '.join(lines)}."
@@ -189,12 +190,27 @@ def committed_shards(store: Store) -> list[dict[str, Any]]:
     keys = [key for key in store.list("images/") if key.endswith(".json")]
     # A bucket answers after some milliseconds, to many at once as to one.
     with ThreadPoolExecutor(READERS) as pool:
-        markers = list(pool.map(partial(read_json, store), keys))
-    for key, marker in zip(keys, markers, strict=True):
-        missing = {"shard", "plan", "plan_hash", "num_rows", "num_failed"} - {*marker}
-        if missing or f"images/{marker['shard']}.json" != key:
-            raise ValueError(damaged(store, key))
-    return markers
+        return list(pool.map(partial(_read_marker, store), keys))
+
+
+def _read_marker(store: Store, key: str) -> dict[str, Any]:
+    marker = read_json(store, key)
+    whole = _is_marker(marker) and f"images/{marker['shard']}.json" == key
+    require(whole, damaged(store, key))
+    return marker
+
+
+def _is_marker(marker: Mapping[str, Any]) -> bool:
+    """Whether a record has all that is read of a marker."""
+    kinds = {
+        "shard": str, "plan": dict, "plan_hash": str, "num_rows": int, "num_failed": int,
+        "tar": dict, "sidecar": dict, "seconds": int | float,
+    }  # fmt: skip
+    return (
+        all(isinstance(marker.get(name), kind) for name, kind in kinds.items())
+        and all({"sha256", "size_bytes"} <= {*marker[part]} for part in ("tar", "sidecar"))
+        and 0 <= marker["num_failed"] <= marker["num_rows"]
+    )
 
 
 def write_manifest(
@@ -223,7 +239,10 @@ def read_manifest(store: Store) -> dict[str, Any]:
     """
     if not store.exists("manifest.json"):
         raise FileNotFoundError(f"No manifest in {store.uri}. Run jobs/synthesize.py first.")
-    return read_json(store, "manifest.json")
+    manifest = read_json(store, "manifest.json")
+    names = {"class_names", "num_images", "num_failed", "settings", "shards"}
+    require(names <= {*manifest}, damaged(store, "manifest.json"))
+    return manifest
 
 
 def read_rows(store: Store) -> pa.Table:
@@ -264,7 +283,7 @@ def read_images(store: Store, shard: str) -> Iterator[tuple[dict[str, Any], RGBI
 
 def read_encoded_images(store: Store, shard: str) -> Iterator[tuple[dict[str, Any], bytes]]:
     """As `read_images`, the images as the bytes that are stored."""
-    data = _checked(store, read_json(store, f"images/{shard}.json"), "tar", "tar")
+    data = _checked(store, _read_marker(store, f"images/{shard}.json"), "tar", "tar")
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         members = {member.name: member for member in tar.getmembers()}
         for name in members:
@@ -301,10 +320,13 @@ def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def _checked(store: Store, marker: Mapping[str, Any], part: str, ending: str) -> bytes:
     key = f"images/{marker['shard']}.{ending}"
-    data = store.read(key)
+    remedy = f"Remove the marker images/{marker['shard']}.json and run jobs/synthesize.py again."
+    try:
+        data = store.read(key)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{key} in {store.uri} is gone, though its marker is there. {remedy}"
+        ) from error
     if hashlib.sha256(data).hexdigest() != marker[part]["sha256"]:
-        raise ValueError(
-            f"{key} in {store.uri} is not what its marker describes. Remove the marker "
-            f"images/{marker['shard']}.json and run jobs/synthesize.py again."
-        )
+        raise ValueError(f"{key} in {store.uri} is not what its marker describes. {remedy}")
     return data

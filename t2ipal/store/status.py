@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from t2ipal.config import require
@@ -53,6 +54,8 @@ def run_status(store: Store, price_per_gpu_hour: float | None = None) -> RunStat
     """
     price = price_per_gpu_hour
     require(price is None or price >= 0, f"price_per_gpu_hour must be >= 0, got {price}.")
+    finite = price is None or isfinite(price)
+    require(finite, f"price_per_gpu_hour must be finite, got {price}.")
     sections = read_sections(store)
     if not sections:
         raise FileNotFoundError(f"No run in {store.uri}. Run jobs/synthesize.py first.")

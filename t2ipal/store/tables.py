@@ -74,17 +74,40 @@ def captions_table(kept: Iterable[KeptCaption], rejected: Iterable[RefusedCaptio
     return pa.Table.from_arrays(arrays, schema=CAPTIONS_SCHEMA)
 
 
-def read_parquet_columns(uri: str | Path, columns: Sequence[str]) -> dict[str, list[Any]]:
+def read_parquet_columns(
+    uri: str | Path, columns: Sequence[str], optional: Sequence[str] = ()
+) -> dict[str, list[Any]]:
     """Named columns of a parquet file, local or on `s3://`, as plain lists.
+
+    Args:
+        uri: of the file.
+        columns: that it must have.
+        optional: that are read too where it has them.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no parquet file, or lacks a column.
     """
+    data = read_bytes(uri)
     try:
-        return from_parquet(read_bytes(uri), columns).to_pydict()
+        names = _open_parquet(data).schema_arrow.names
+        return from_parquet(data, [*columns, *(n for n in optional if n in names)]).to_pydict()
     except ValueError as error:
         raise ValueError(f"{uri}: {error}") from error
+
+
+def read_table(store: Store, key: str, columns: Sequence[str]) -> pa.Table:
+    """Named columns of one parquet object.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        ValueError: it is damaged.
+    """
+    data = store.read(key)
+    try:
+        return from_parquet(data, columns)
+    except ValueError as error:
+        raise ValueError(damaged(store, key)) from error
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -100,16 +123,20 @@ def from_parquet(data: bytes, columns: Sequence[str]) -> pa.Table:
     Raises:
         ValueError: it is no parquet file, or lacks a column (the nearest one is named).
     """
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-    except pa.ArrowException as error:
-        raise ValueError("This is not a parquet file, or not all of it.") from error
+    file = _open_parquet(data)
     for column in columns:
         one_of("column", column, file.schema_arrow.names)
     try:
         return file.read(columns=list(columns))
     except (pa.ArrowException, OSError) as error:
         raise ValueError("This parquet file is damaged.") from error
+
+
+def _open_parquet(data: bytes) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(pa.BufferReader(data))
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError("This is not a parquet file, or not all of it.") from error
 
 
 def write_arrays(store: Store, key: str, arrays: Mapping[str, np.ndarray]) -> None:
