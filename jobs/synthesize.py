@@ -18,6 +18,7 @@ grows. jobs/status.py shows how far it is. One image again, from what the store 
 The last line of the output is a JSON summary.
 """
 
+import argparse
 import dataclasses
 import json
 import sys
@@ -31,8 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import tyro
 
 from jobs._job import run_job
+from t2ipal.acceleration import PRESETS
 from t2ipal.captions import filter_captions, load_vocabulary, read_captions
-from t2ipal.config import require
+from t2ipal.config import one_of, require
 from t2ipal.engine.pool import RunConfig
 from t2ipal.engine.session import connect, runs_as_submitted_job
 from t2ipal.engine.synthesis import SynthesisRequest, remake, synthesize, synthesize_locally
@@ -65,6 +67,9 @@ class Options:
     """Images of one stored shard, the unit that is skipped or made again after a crash."""
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS; AWS_ENDPOINT_URL does the same."""
+    preset: str | None = None
+    """Settings of a model of few steps: sd-turbo, sdxl-turbo, sdxl-lightning or lcm. Other options
+    replace them; --help beside it shows them as defaults."""
     in_process: bool = False
     """Run in this process, without Ray: one worker, easy to debug."""
     synthesis: Annotated[SynthesisConfig, FLAT] = field(default_factory=SynthesisConfig)
@@ -80,8 +85,20 @@ def _remake(store: Store, key: str) -> dict[str, Any]:
     return result
 
 
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """The options, on top of the preset that they name."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset")
+    preset = first.parse_known_args(arguments)[0].preset
+    if preset is None:
+        return tyro.cli(Options, args=arguments, description=__doc__)
+    one_of("preset", preset, PRESETS)
+    default = Options(tyro.MISSING, synthesis=SynthesisConfig(**PRESETS[preset]))
+    return tyro.cli(Options, args=arguments, default=default, description=__doc__)
+
+
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    options = tyro.cli(Options, args=arguments, description=__doc__)
+    options = parse(arguments)
     if runs_as_submitted_job():
         require(
             "://" in options.output or options.output.startswith("/"),

@@ -1,22 +1,19 @@
 """What makes a loaded pipeline faster, and what each of it does to the images.
 
-Works on the modules of a diffusers pipeline by their own methods and hooks. Knows nothing of
-captions, and loads no torch before it is used.
+Options, models of few steps, guidance in some steps only. Knows a diffusers pipeline by its methods
+alone, and loads no torch before one is loaded: a command line's help needs none.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from t2ipal.config import one_of, require
 
 QUANTIZATIONS = ("none", "int8")
-CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
-SHAPES = 64
-"""Shapes that one block may be compiled for: of SD's four levels, guided and not, both counted."""
+MOST_SHAPES = 64
+"""Shapes that a block is compiled for: Stable Diffusion has four, twice where guidance ends."""
 
 MOST_STEPS = 8
 """Of a few-step model: the most that the cards of those below speak of."""
@@ -50,13 +47,13 @@ class AccelerationConfig:
     """Convolutions in the memory order that tensor cores read; shows in an image's last bits."""
     compile: bool = False
     """torch.compile of the UNet's transformer blocks, for whole batches: a short last batch is
-    filled up. A minute or more at the start of the first worker of a machine; the others find its
-    results in TORCHINDUCTOR_CACHE_DIR. Shows in an image's last bits."""
+    filled up. A minute or more when a worker starts, less where another has left its results in
+    TORCHINDUCTOR_CACHE_DIR (torch's own: a folder of the user's in /tmp). Shows in last bits."""
     fuse_qkv: bool = False
     """The projections of an attention as one product; shows in an image's last bits."""
     cache_text: bool = False
     """Compute the keys and values of the text once a batch, not in each step: the same images. They
-    stay in memory for the batch, for SDXL 28 MB a guided image in half precision."""
+    stay in memory for the batch, for SDXL 51 MB a guided image in half precision."""
     deep_cache: int = 1
     """Compute the UNet's deep blocks in each Nth step only and reuse them between (DeepCache, Ma et
     al., 2024); 1: in every step. Changes the images, the more the larger."""
@@ -81,6 +78,8 @@ def accelerate(pipeline: Any, config: AccelerationConfig) -> Callable[[], None]:
     """
     import torch
 
+    from t2ipal.faster_unet import DeepCache, TextCache, quantize
+
     unet, vae = pipeline.unet, pipeline.vae
     if config.channels_last:
         unet.to(memory_format=torch.channels_last)
@@ -90,40 +89,23 @@ def accelerate(pipeline: Any, config: AccelerationConfig) -> Callable[[], None]:
             if hasattr(part, "fuse_qkv_projections"):  # a tiny autoencoder has no attention
                 part.fuse_qkv_projections()
     if config.quantize == "int8":
-        for block in transformer_blocks(unet):
-            for linear in [part for part in block.modules() if isinstance(part, torch.nn.Linear)]:
-                _quantize(linear)
+        quantize(unet)
     caches: list[Any] = []
     if config.cache_text:
         caches.append(TextCache(unet))
     if config.deep_cache > 1:
         caches.append(DeepCache(unet, config.deep_cache))
     if config.compile:
-        compile_blocks(unet)
+        # Beyond its limit torch would go on uncompiled, and only a log would tell.
+        limits = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, MOST_SHAPES)
+        unet.compile_repeated_blocks(dynamic=False)
 
     def forget() -> None:
         for cache in caches:
             cache.clear()
 
     return forget
-
-
-def transformer_blocks(unet: Any) -> list[Any]:
-    """The blocks that diffusers says repeat; for Stable Diffusion those with the attentions."""
-    names = unet._repeated_blocks
-    return [block for block in unet.modules() if type(block).__name__ in names]
-
-
-def compile_blocks(unet: Any) -> None:
-    """Compiles each transformer block at its first call, once for each shape."""
-    import torch
-
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    os.environ.setdefault(CACHE_VARIABLE, str(cache / "t2ipal" / "torchinductor"))
-    # Beyond its limit torch would go on uncompiled, and only a log would tell.
-    settings = torch._dynamo.config
-    settings.recompile_limit = max(settings.recompile_limit, SHAPES)
-    unet.compile_repeated_blocks(dynamic=False)
 
 
 def require_few_steps(config: Any) -> None:
@@ -198,98 +180,3 @@ def guide_steps(pipeline: Any, steps: range, scale: float, empty: dict[str, Any]
         "callback_on_step_end": after_step,
         "callback_on_step_end_tensor_inputs": names,
     }
-
-
-class TextCache:
-    """Keys and values of the text, computed when the text changes and not in every step."""
-
-    def __init__(self, unet: Any):
-        """Hooks into the UNet behind the hooks that it has."""
-        self._linears = []
-        for part in unet.modules():
-            # An attention that normalizes the text first gives its projections another input.
-            if getattr(part, "is_cross_attention", False) and not part.norm_cross:
-                names = ["to_kv"] if hasattr(part, "to_kv") else ["to_k", "to_v"]
-                self._linears += [getattr(part, name) for name in names]
-        self._computed = [linear.forward for linear in self._linears]
-        for linear in self._linears:
-            # Plain attributes, since a compiled block may neither see nor ask for anything else.
-            linear.forward = partial(_remembered, linear)
-        self.clear()
-        unet.register_forward_pre_hook(self._compute, with_kwargs=True)
-
-    def clear(self) -> None:
-        """Frees the keys and values."""
-        self._states = None
-        for linear in self._linears:
-            linear.remembered = None
-
-    def _compute(self, unet: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        states = kwargs["encoder_hidden_states"]
-        if states is self._states:  # held, so that no other tensor can take its identity
-            return
-        self._states = states
-        for linear, compute in zip(self._linears, self._computed):
-            linear.remembered = compute(states)
-
-
-def _remembered(linear: Any, states: Any) -> Any:
-    return linear.remembered
-
-
-class DeepCache:
-    """All blocks of a UNet but the outermost, computed in each Nth step (Ma et al., 2024, eq. 4).
-
-    Another width of the batch, as where guidance begins or ends, is computed anew.
-    """
-
-    def __init__(self, unet: Any, interval: int):
-        """Replaces the forward of the deep blocks."""
-        self.interval = interval
-        deep = [*unet.down_blocks[1:], unet.mid_block, *unet.up_blocks[:-1]]
-        require(len(unet.down_blocks) > 1, "deep_cache needs a UNet of two levels or more, got 1.")
-        for block in deep:
-            if block is not None:
-                block.forward = partial(self._forward, block, block.forward)
-        self.clear()
-        unet.register_forward_pre_hook(self._advance)
-
-    def clear(self) -> None:
-        """Frees the features; the next step computes them."""
-        self._features: dict[Any, Any] = {}
-        self._width = self._step = 0
-
-    def _advance(self, unet: Any, args: Any) -> None:
-        width = len(args[0])
-        self._step = self._step + 1 if width == self._width else 0
-        self._width = width
-
-    def _forward(self, block: Any, compute: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self._step % self.interval == 0:
-            self._features[block] = compute(*args, **kwargs)
-        return self._features[block]
-
-
-def _quantize(linear: Any) -> None:
-    """Replaces the weight of a linear layer by its nearest 8-bit numbers and a scale an output."""
-    import torch
-
-    weight = linear.weight.detach().float()
-    scale = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
-    numbers = (weight / scale[:, None]).round().to(torch.int8)
-    linear.weight = torch.nn.Parameter(numbers, requires_grad=False)
-    linear.register_buffer("weight_scale", scale)
-    linear.forward = partial(_int8_linear, linear)
-
-
-def _int8_linear(linear: Any, inputs: Any) -> Any:
-    """Rounds each token to 8 bits by its largest value, multiplies integers, scales back."""
-    import torch
-
-    tokens = inputs.flatten(0, -2).float()
-    scale = tokens.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
-    numbers = (tokens / scale).round().to(torch.int8)
-    product = torch._int_mm(numbers, linear.weight.t()) * scale * linear.weight_scale
-    if linear.bias is not None:
-        product = product + linear.bias
-    return product.to(inputs.dtype).unflatten(0, inputs.shape[:-1])

@@ -260,12 +260,11 @@ class Synthesizer:
 
     def _conditions(self, prompts: list[str], labels: list[list[int]]) -> dict[str, Any]:
         """The pipeline's text inputs; each distinct caption is encoded once, the empty one ever."""
-        config = self.config
         encode = partial(self.pipeline.encode_prompt, device=self.device, num_images_per_prompt=1)
         if self._guided and not self._unguided:
             encoded = encode(
                 prompt="", do_classifier_free_guidance=True,
-                negative_prompt=config.negative_prompt or None,
+                negative_prompt=self.config.negative_prompt or None,
             )  # fmt: skip
             self._unguided.update(zip(NEGATIVE_INPUTS, encoded[1::2]))
         distinct = list(dict.fromkeys(prompts))
@@ -274,7 +273,7 @@ class Synthesizer:
         inputs = {name: tensor[rows] for name, tensor in zip(POSITIVE_INPUTS, encoded)}
         if self._conjunction is not None:
             if self._classes is None:
-                prompts_of = list(config.class_prompts)
+                prompts_of = list(self.config.class_prompts)
                 self._classes = encode(prompt=prompts_of, do_classifier_free_guidance=False)[::2]
             chosen = [label for row in labels for label in row]
             image = [number for number, row in enumerate(labels) for _ in row]
@@ -296,10 +295,10 @@ class Synthesizer:
 
     def _warm_up(self) -> None:
         """Compiles what the steps call, guided and not, before the first images are waited for."""
-        count, narrow = self.config.batch_size, len(self._guidance()) > 2
+        count, ends = self.config.batch_size, "callback_on_step_end" in self._guidance()
         batch = [""] * count, [[]] * count, [0] * count
         with self._torch.inference_mode(), self._autocast:
-            for scale in (self.config.guidance_scale, *([1.0] if narrow else [])):
+            for scale in (self.config.guidance_scale, *([1.0] if ends else [])):
                 self._draw(*batch, guidance_scale=scale, num_inference_steps=1)
 
 
@@ -332,7 +331,11 @@ def _remarks() -> Iterator[list[str]]:
 
 
 def load_pipeline(config: SynthesisConfig, dtype: Any) -> Any:
-    """The diffusers pipeline that `config` names, with its scheduler, from safetensors only."""
+    """The diffusers pipeline that `config` names, with its scheduler, from safetensors only.
+
+    Of several workers on a machine that ask for a hub model, one downloads each file: the hub's
+    client holds a lock for each in its cache, and the others find the file there.
+    """
     from t2ipal.torchvision_repair import repair_torchvision
 
     repair_torchvision()
