@@ -59,7 +59,8 @@ class AccelerationConfig:
     al., 2024); 1: in every step. Changes the images, the more the larger."""
     quantize: str = "none"
     """none, or int8: the linear layers of the UNet's transformer blocks with 8-bit weights, one
-    scale an output, and 8-bit activations, one scale a token. Changes the images slightly."""
+    scale an output, and 8-bit activations, one scale a token. Changes the images slightly; needs
+    compile to be fast on a GPU, and is slow on a CPU."""
 
     def __post_init__(self) -> None:
         require(self.deep_cache > 0, f"deep_cache must be > 0, got {self.deep_cache}.")
