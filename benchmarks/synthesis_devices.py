@@ -22,7 +22,8 @@ from tqdm import tqdm
 from benchmarks.synthesis_table import Row, ratio
 from benchmarks.true_size_models import ModelSize, write_model
 from t2ipal.config import field_paths, override, require
-from t2ipal.synthesis import SynthesisConfig, Synthesizer, load_pipeline
+from t2ipal.pipelines import load_pipeline
+from t2ipal.synthesis import SynthesisConfig, Synthesizer
 
 MLPERF = "published: 2.37 images/s on an H200 with TensorRT in 8 bits (MLPerf v5.0)"
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

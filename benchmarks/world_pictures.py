@@ -48,10 +48,11 @@ from t2ipal.pictovoc.checks import NAMED_THRESHOLD, PROMPT_NAMES
 from t2ipal.pictovoc.judge import load_judge
 from t2ipal.pictovoc.rendering import RenderingSynthesizer
 from t2ipal.pictovoc.scenes import CLASS_NAMES, Scene, draw_classes, draw_scene
+from t2ipal.pipelines import load_pipeline
 from t2ipal.recipes import recipe
 from t2ipal.recognizer import Recognizer
 from t2ipal.report.pictures import overlay
-from t2ipal.synthesis import SynthesisConfig, Synthesizer, load_pipeline
+from t2ipal.synthesis import SynthesisConfig, Synthesizer
 
 
 @dataclass(frozen=True)

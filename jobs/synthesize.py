@@ -23,6 +23,7 @@ these are drawn, and training finds them there:
 The last line of the output is a JSON summary.
 """
 
+import argparse
 import dataclasses
 import json
 import sys
@@ -36,8 +37,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import tyro
 
 from jobs._job import run_job
+from t2ipal.acceleration import PRESETS
 from t2ipal.captions import filter_captions, load_vocabulary, read_captions
-from t2ipal.config import from_dict, require
+from t2ipal.config import from_dict, one_of, require
 from t2ipal.engine.pool import RunConfig
 from t2ipal.engine.session import connect, runs_as_submitted_job
 from t2ipal.engine.synthesis import SynthesisRequest, remake, synthesize, synthesize_locally
@@ -76,6 +78,9 @@ class Options:
     8192 makes 374 objects (1 GB a shard at 512 px), 128 makes 23,444."""
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS; AWS_ENDPOINT_URL does the same."""
+    preset: str | None = None
+    """Settings of a model of few steps: sd-turbo, sdxl-turbo, sdxl-lightning or lcm. Other options
+    replace them; --help beside it shows them as defaults."""
     in_process: bool = False
     """Run in this process, without Ray: one worker, easy to debug."""
     features: bool = False
@@ -97,8 +102,20 @@ def _remake(store: Store, key: str) -> dict[str, Any]:
     return result
 
 
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """The options, on top of the preset that they name."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset")
+    preset = first.parse_known_args(arguments)[0].preset
+    if preset is None:
+        return tyro.cli(Options, args=arguments, description=__doc__)
+    one_of("preset", preset, PRESETS)
+    default = Options(tyro.MISSING, synthesis=SynthesisConfig(**PRESETS[preset]))
+    return tyro.cli(Options, args=arguments, default=default, description=__doc__)
+
+
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    options = tyro.cli(Options, args=arguments, description=__doc__)
+    options = parse(arguments)
     if runs_as_submitted_job():
         require(
             "://" in options.output or options.output.startswith("/"),

@@ -44,7 +44,7 @@ class Conjunction:
             num_images: of the batch.
         """
         self._embeddings, self._pooled, self._image = embeddings, pooled, image
-        self._num_images = num_images
+        self._num_images, self._states = num_images, None
         # A matrix product adds up in a fixed order; scattering on a GPU does not.
         self._of_image = image[None] == torch.arange(num_images, device=image.device)[:, None]
 
@@ -55,8 +55,10 @@ class Conjunction:
         if not self._guided:
             return None
         states = kwargs["encoder_hidden_states"]
-        joined = torch.cat([states, self._embeddings.to(states)])
-        changed: dict[str, Any] = {"encoder_hidden_states": joined}
+        if states is not self._states:  # one tensor for all steps, which caches know again
+            self._states = states
+            self._joined = torch.cat([states, self._embeddings.to(states)])
+        changed: dict[str, Any] = {"encoder_hidden_states": self._joined}
         added = kwargs.get("added_cond_kwargs")
         if added:
             texts, times = added["text_embeds"], added["time_ids"]

@@ -1,51 +1,34 @@
-"""Images from captions by Stable Diffusion; the only file of the core that imports diffusers.
+"""Images from captions by Stable Diffusion.
 
-Owns loading a pipeline and the randomness of a sample. Knows nothing of stores, shards or Ray.
+Owns what decides an image and the randomness of a sample. Knows nothing of stores, shards or Ray.
 """
 
 import dataclasses
 import hashlib
-import json
-import logging
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from safetensors import SafetensorError
 
+from t2ipal.acceleration import (
+    AccelerationConfig,
+    accelerate,
+    guide_steps,
+    interval,
+    require_few_steps,
+)
 from t2ipal.config import added, one_of, require
 from t2ipal.images import ENDINGS, SUBSAMPLINGS
-from t2ipal.pictovoc import WEIGHTS_DIR
+from t2ipal.pipelines import SCHEDULERS, TIMESTEP_SPACINGS, load_pipeline
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-SCHEDULERS = {
-    "default": "",
-    "ddim": "DDIMScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "dpm++": "DPMSolverMultistepScheduler",
-    "unipc": "UniPCMultistepScheduler",
-}
-"""Option -> diffusers' class; `default` is what the pipeline's folder names."""
 POSITIVE_INPUTS = ("prompt_embeds", "pooled_prompt_embeds")
 NEGATIVE_INPUTS = ("negative_prompt_embeds", "negative_pooled_prompt_embeds")
 """The text inputs of a pipeline; the second ones are SDXL's."""
-MISFITS = ("size mismatch", "mismatched", "expected shape", "Unable to load weights")
-"""Words of diffusers and transformers where a file of weights is damaged or of another shape."""
-PART_FILES = {
-    "scheduler": "scheduler_config.json",
-    "tokenizer": "tokenizer_config.json",
-    **dict.fromkeys(("text_encoder", "unet", "vae"), "config.json"),
-}
-"""File that each part of a pipeline folder must hold; without some, a library takes defaults."""
-MAX_REASON = 600
-"""Letters of a library's report that reach a message."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +40,20 @@ class SynthesisConfig:
     name such as stabilityai/stable-diffusion-2-1 or stabilityai/stable-diffusion-xl-base-1.0."""
     revision: str | None = None
     """Git revision of a hub model; None: its main branch."""
+    unet_weights: str | None = added(None)
+    """Safetensors file that replaces the pipeline's UNet weights: a path, or owner/name/file of the
+    hub such as ByteDance/SDXL-Lightning/sdxl_lightning_4step_unet.safetensors."""
     images_per_caption: int = 1
     """Images made for each caption; the paper settles on 6 (Table IX)."""
     guidance_scale: float = 2.0
     """Classifier-free guidance; 1 is none. For training recognizers, published sweeps are best near
     2."""
     guidance_until: float = 1.0
-    """Share of the steps, from pure noise on, that are guided; the others cost half. The first
-    decide what an image shows (Kynkaanniemi et al., 2024, guide in an interval too)."""
+    """Share of the steps, from pure noise on, after which guidance ends; unguided steps cost half.
+    The first decide what an image shows."""
+    guidance_from: float = added(0.0)
+    """Share of the steps before which nothing is guided: guidance in an interval (Kynkaanniemi et
+    al., 2024). Less alike images, at the risk of missing what the caption names."""
     composition: float = 0.0
     """Weight with which each class that the caption names guides beside the caption itself
     (Composable Diffusion, Liu et al., 2022); 0 is none. A class costs half as much as a caption."""
@@ -73,7 +62,10 @@ class SynthesisConfig:
     num_inference_steps: int = 20
     """Diffusion steps per image."""
     scheduler: str = "dpm++"
-    """Sampler: default (the pipeline's own), ddim, euler, dpm++ or unipc."""
+    """Sampler: default (the pipeline's own), ddim, euler, dpm++, unipc or lcm."""
+    timestep_spacing: str = added("default")
+    """Which noise levels the steps visit: default (the pipeline's own), leading, linspace or
+    trailing, which models of few steps need."""
     image_size_px: int | None = None
     """Side of the square images in pixels; None: the pipeline's own."""
     negative_prompt: str = ""
@@ -93,6 +85,7 @@ class SynthesisConfig:
     jpeg_subsampling: str = added("4:2:0")
     """Color resolution of a JPEG: 4:2:0 (a quarter, as photographs on the web have it), 4:2:2
     (half) or 4:4:4 (all)."""
+    acceleration: AccelerationConfig = added(AccelerationConfig())  # noqa: RUF009
 
     def __post_init__(self) -> None:
         for name in ("images_per_caption", "num_inference_steps", "batch_size"):
@@ -108,6 +101,16 @@ class SynthesisConfig:
         require(
             0 < self.guidance_until <= 1,
             f"guidance_until must be > 0 and <= 1, got {self.guidance_until}.",
+        )
+        require(
+            0 <= self.guidance_from < self.guidance_until,
+            f"guidance_from must be >= 0 and < guidance_until ({self.guidance_until}), got "
+            f"{self.guidance_from}.",
+        )
+        require(
+            not (self.composition and self.acceleration.compile),
+            "compile needs batches of one width, which composition does not give: leave out one "
+            "of the two.",
         )
         require(
             1 <= self.jpeg_quality <= 100,
@@ -126,8 +129,11 @@ class SynthesisConfig:
             "4:2:0, and PNG keeps every pixel.",
         )
         one_of("scheduler", self.scheduler, SCHEDULERS)
+        one_of("timestep_spacing", self.timestep_spacing, TIMESTEP_SPACINGS)
         one_of("precision", self.precision, PRECISIONS)
         require(bool(self.pipeline), "pipeline must name a model or a folder, got ''.")
+        require(self.unet_weights != "", "unet_weights must name a file or be None, got ''.")
+        require_few_steps(self)
 
 
 def with_class_prompts(config: SynthesisConfig, prompt_names: Sequence[str]) -> SynthesisConfig:
@@ -166,17 +172,31 @@ class Synthesizer:
         if precision == "auto":
             precision = "bf16" if computes_bf16(self.device) else "fp32"
         # On a CPU half precision means autocast: latents and sampler stay in float32.
-        self._autocast = self.device == "cpu" and precision != "fp32"
-        dtype = "fp32" if self._autocast else precision
+        autocast = self.device == "cpu" and precision != "fp32"
         names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-        self._half = names[precision]
+        self._autocast = torch.autocast(self.device, names[precision], enabled=autocast)
         self._unguided: dict[str, Any] = {}
         self._classes: Any = None
-        self.pipeline: Any = load_pipeline(config, names[dtype]).to(self.device)
+        self.pipeline: Any = load_pipeline(config, names["fp32" if autocast else precision])
+        self.pipeline.to(self.device)
+        unet = self.pipeline.unet
+        # A consistency model is told the scale and guides itself, in a batch of one width.
+        guides_itself = unet.config.time_cond_proj_dim is not None
+        self._guided = config.guidance_scale > 1 and not guides_itself
+        guidance = (config.guidance_from, config.guidance_until, config.composition)
+        require(
+            not guides_itself or ((*guidance, config.negative_prompt) == (0, 1, 0, "")),
+            f"{config.pipeline} guides itself: leave out guidance_from, guidance_until, "
+            "composition and negative_prompt.",
+        )
         self._conjunction = None
         if config.composition:
             require(bool(config.class_prompts), "composition needs class_prompts, got none.")
-            self._conjunction = Conjunction(self.pipeline.unet, config.composition)
+            self._conjunction = Conjunction(unet, config.composition)
+        # Behind the conjunction, whose hooks decide what the UNet is given.
+        self._forget = accelerate(self.pipeline, config.acceleration)
+        if config.acceleration.compile:
+            self._warm_up()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Adds `image`, `seed`, `status` and `reason` to a batch of `caption_id`, `caption`, `k`.
@@ -184,38 +204,36 @@ class Synthesizer:
         `labels`, the classes that each caption names, are needed where they are composed. An image
         that is black or not finite gets status "failed" with its reason; the rest "ok".
         """
-        torch, config = self._torch, self.config
         seeds = [
-            sample_seed(config.seed, str(i), int(k))
+            sample_seed(self.config.seed, str(i), int(k))
             for i, k in zip(batch["caption_id"], batch["k"])
         ]
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device, self._half, enabled=self._autocast),
-        ):
+        with self._torch.inference_mode(), self._autocast:
             labels = batch["labels"] if self._conjunction else [()] * len(seeds)
             prompts = [str(caption) for caption in batch["caption"]]
-            images, reasons = self._draw(prompts, [list(row) for row in labels], seeds)
+            rows = [(p, list(row), seed) for p, row, seed in zip(prompts, labels, seeds)]
+            if self.config.acceleration.compile:  # for one number of images alone
+                rows += rows[-1:] * (self.config.batch_size - len(rows))
+            images, reasons = self._draw(*map(list, zip(*rows)), **self._guidance())
+        reasons = reasons[: len(seeds)]
         return {
             **batch,
-            "image": images,
+            "image": images[: len(seeds)],
             "seed": np.array(seeds, dtype=np.uint64),
             "status": np.array(["failed" if reason else "ok" for reason in reasons]),
             "reason": np.array(reasons),
         }
 
     def _draw(
-        self, prompts: list[str], labels: list[list[int]], seeds: list[int]
+        self, prompts: list[str], labels: list[list[int]], seeds: list[int], **settings: Any
     ) -> tuple[UInt8[np.ndarray, "batch height width 3"], list[str]]:
         """Images and what is wrong with each, "" for nothing; in halves where memory is short."""
         torch, config = self._torch, self.config
         try:
             output = self.pipeline(
-                **self._conditions(prompts, labels), guidance_scale=config.guidance_scale,
-                num_inference_steps=config.num_inference_steps,
+                **self._conditions(prompts, labels), **settings,
                 generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
                 height=config.image_size_px, width=config.image_size_px, output_type="pt",
-                **_stop_guidance(self.pipeline, config),
             )  # fmt: skip
         except torch.OutOfMemoryError:
             if len(prompts) == 1:
@@ -228,62 +246,60 @@ class Synthesizer:
             reasons = [_fault(peak, bool(flag)) for peak, flag in zip(peaks, flagged)]
             uint8 = (images.nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
             return uint8.permute(0, 2, 3, 1).contiguous().cpu().numpy(), reasons
+        finally:
+            self._forget()
         # Only here, outside of the except, are the tensors free that the error's frames held.
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
         middle = len(prompts) // 2
         parts = [
-            self._draw(prompts[part], labels[part], seeds[part])
+            self._draw(prompts[part], labels[part], seeds[part], **settings)
             for part in (slice(middle), slice(middle, None))
         ]
         return np.concatenate([images for images, _ in parts]), [r for _, rs in parts for r in rs]
 
     def _conditions(self, prompts: list[str], labels: list[list[int]]) -> dict[str, Any]:
         """The pipeline's text inputs; each distinct caption is encoded once, the empty one ever."""
-        config, guided = self.config, self.config.guidance_scale > 1
         encode = partial(self.pipeline.encode_prompt, device=self.device, num_images_per_prompt=1)
-        if guided and not self._unguided:
+        if self._guided and not self._unguided:
             encoded = encode(
                 prompt="", do_classifier_free_guidance=True,
-                negative_prompt=config.negative_prompt or None,
+                negative_prompt=self.config.negative_prompt or None,
             )  # fmt: skip
-            self._unguided = dict(zip(NEGATIVE_INPUTS, encoded[1::2]))
+            self._unguided.update(zip(NEGATIVE_INPUTS, encoded[1::2]))
         distinct = list(dict.fromkeys(prompts))
         encoded = encode(prompt=distinct, do_classifier_free_guidance=False)[::2]
         rows = [distinct.index(prompt) for prompt in prompts]
         inputs = {name: tensor[rows] for name, tensor in zip(POSITIVE_INPUTS, encoded)}
         if self._conjunction is not None:
             if self._classes is None:
-                prompts_of = list(config.class_prompts)
+                prompts_of = list(self.config.class_prompts)
                 self._classes = encode(prompt=prompts_of, do_classifier_free_guidance=False)[::2]
             chosen = [label for row in labels for label in row]
             image = [number for number, row in enumerate(labels) for _ in row]
-            states, pooled = [part[chosen] for part in self._classes], None
-            if len(states) > 1:
-                pooled = states[1]
+            states, pooled = [*(part[chosen] for part in self._classes), None][:2]
             rows_of = self._torch.tensor(image, dtype=self._torch.long, device=self.device)
-            self._conjunction.prepare(states[0], pooled, rows_of, len(prompts))
+            self._conjunction.prepare(states, pooled, rows_of, len(prompts))
         for name, tensor in self._unguided.items():
             inputs[name] = tensor.expand(len(prompts), *tensor.shape[1:])
         return inputs
 
+    def _guidance(self) -> dict[str, Any]:
+        """The pipeline's arguments that guide the steps of the interval and no others."""
+        scale, steps = self.config.guidance_scale, self.config.num_inference_steps
+        guided = interval(steps, self.config.guidance_from, self.config.guidance_until)
+        settings = {"num_inference_steps": steps, "guidance_scale": scale}
+        if self._guided and guided != range(steps):
+            settings |= guide_steps(self.pipeline, guided, scale, self._unguided)
+        return settings
 
-def _stop_guidance(pipeline: Any, config: SynthesisConfig) -> dict[str, Any]:
-    """The arguments with which diffusers ends guidance after the first steps: halves its batch."""
-    last = max(1, round(config.guidance_until * config.num_inference_steps)) - 1
-    if config.guidance_scale <= 1 or last + 1 >= config.num_inference_steps:
-        return {}
-    conditions = ("prompt_embeds", "add_text_embeds", "add_time_ids")  # the last two are SDXL's
-    names = [name for name in conditions if name in pipeline._callback_tensor_inputs]
-
-    def after_step(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> Any:
-        if step != last:
-            return {}
-        pipeline._guidance_scale = 1.0
-        # The first half of each belongs to the empty caption.
-        return {name: tensor.chunk(2)[1] for name, tensor in tensors.items()}
-
-    return {"callback_on_step_end": after_step, "callback_on_step_end_tensor_inputs": names}
+    def _warm_up(self) -> None:
+        """Compiles what the steps call, guided and not, before the first images are waited for."""
+        count, ends = self.config.batch_size, "callback_on_step_end" in self._guidance()
+        batch = [""] * count, [[]] * count, [0] * count
+        with self._torch.inference_mode(), self._autocast:
+            for scale in (self.config.guidance_scale, *([1.0] if ends else [])):
+                self._draw(*batch, guidance_scale=scale, num_inference_steps=1)
 
 
 def _fault(peak: float, flagged: bool) -> str:
@@ -293,135 +309,3 @@ def _fault(peak: float, flagged: bool) -> str:
     if not isfinite(peak):
         return "not finite"
     return "black" if peak < 2 / 255 else ""
-
-
-@contextmanager
-def _remarks() -> Iterator[list[str]]:
-    """Collects what diffusers and transformers have to say, in place of printing it."""
-    remarks: list[str] = []
-    listener = logging.Handler(logging.WARNING)
-    listener.emit = lambda record: remarks.append(record.getMessage())
-    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
-    before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
-    for logger in loggers:
-        logger.handlers, logger.propagate = [listener], False
-        logger.setLevel(logging.WARNING)
-    try:
-        yield remarks
-    finally:
-        for logger, (handlers, level, propagate) in zip(loggers, before):
-            logger.handlers, logger.propagate = handlers, propagate
-            logger.setLevel(level)
-
-
-def load_pipeline(config: SynthesisConfig, dtype: Any) -> Any:
-    """The diffusers pipeline that `config` names, with its scheduler, from safetensors only."""
-    from t2ipal.torchvision_repair import repair_torchvision
-
-    repair_torchvision()
-    import diffusers
-
-    name = (
-        str(WEIGHTS_DIR / "stable-diffusion") if config.pipeline == "pictovoc" else config.pipeline
-    )
-    local = name.startswith((".", "/", "~")) or Path(name).expanduser().exists()
-    source = Path(name).expanduser() if local else name
-    if local and not (Path(source) / "model_index.json").is_file():
-        raise FileNotFoundError(
-            f"A pipeline folder must hold model_index.json; {source} does not. "
-            "Give a folder written by diffusers' save_pretrained, a hub name, or pictovoc."
-        )
-    if local:
-        _check_folder(Path(source))
-    diffusers.utils.logging.disable_progress_bar()
-    with _remarks() as remarks:
-        try:
-            pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(
-                str(source), revision=config.revision, dtype=dtype, use_safetensors=True,
-            )  # fmt: skip
-        except (
-            OSError, RuntimeError, ValueError, AttributeError, KeyError, TypeError, SafetensorError
-        ) as error:  # fmt: skip
-            others = [remark for remark in remarks if str(error) not in remark]
-            text = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(" ".join([str(error), *others]).split()))
-            shown = text if len(text) <= MAX_REASON else text[: MAX_REASON - 3] + "..."
-            if isinstance(error, SafetensorError) or any(sign in text for sign in MISFITS):
-                raise ValueError(f"The weights in {source} do not fit: {shown}") from error
-            if local and any(Path(source).glob("*/*.bin")):
-                shown += " A .bin file may run code when it is read: convert it to safetensors."
-            raise FileNotFoundError(
-                f"The pipeline {source} could not be loaded: {shown}"
-            ) from error
-    require(
-        hasattr(pipeline, "encode_prompt"),
-        f"{source} must hold a Stable Diffusion (1.x, 2.x, XL) that reads captions, got a "
-        f"{type(pipeline).__name__}.",
-    )
-    _require_complete(pipeline, str(source), remarks)
-    _require_possible(pipeline, config)
-    if config.scheduler != "default":
-        kind = getattr(diffusers, SCHEDULERS[config.scheduler])
-        pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
-    pipeline.set_progress_bar_config(disable=True)
-    logging.getLogger("diffusers").setLevel(logging.ERROR)
-    return pipeline
-
-
-def _check_folder(folder: Path) -> None:
-    """Raises where a pipeline folder lacks a part's own file, or names no pipeline at all."""
-    index = _read_mapping(folder / "model_index.json")
-    require(
-        isinstance(index.get("_class_name"), str),
-        f"{folder}/model_index.json must name the pipeline's _class_name, as diffusers writes it.",
-    )
-    for name, part in index.items():
-        file = PART_FILES.get(name.removesuffix("_2"))
-        if file is None or not isinstance(part, list) or part[:1] == [None]:
-            continue
-        if not (folder / name / file).is_file():
-            raise FileNotFoundError(
-                f"{folder} must hold {name}/{file}, for its model_index.json names the {name}. "
-                "Copy the whole folder."
-            )
-        _read_mapping(folder / name / file)
-
-
-def _read_mapping(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON: {error}.") from error
-    require(isinstance(values, dict), f"{path} must be a JSON mapping, got {str(values)[:60]}.")
-    return values
-
-
-def _require_possible(pipeline: Any, config: SynthesisConfig) -> None:
-    """Raises where each sample would fail for what the config asks of this pipeline."""
-    steps = getattr(pipeline.scheduler.config, "num_train_timesteps", None)
-    require(
-        steps is None or config.num_inference_steps < steps,
-        f"num_inference_steps must be < {steps}, the steps that {config.pipeline} was trained "
-        f"with, got {config.num_inference_steps}.",
-    )
-    size, shrinks = config.image_size_px, getattr(pipeline, "vae_scale_factor", 8)
-    require(
-        size is None or size % shrinks == 0,
-        f"image_size_px must be a multiple of {shrinks}, by which the autoencoder of "
-        f"{config.pipeline} shrinks, got {size}.",
-    )
-
-
-def _require_complete(pipeline: Any, source: str, remarks: list[str]) -> None:
-    """Raises where a library filled in random weights, or a tokenizer that knows no words."""
-    for remark in remarks:
-        missing = "newly initialized" in remark
-        require(
-            not missing, f"The weights in {source} must be complete: {' '.join(remark.split())}"
-        )
-    for name, part in pipeline.components.items():
-        if name.startswith("tokenizer") and part is not None and not _knows_words(part):
-            raise FileNotFoundError(f"No vocabulary of the {name} in {source}. Add its files.")
-
-
-def _knows_words(tokenizer: Any) -> bool:
-    return len(tokenizer.get_vocab()) > len(tokenizer.all_special_tokens)

@@ -23,7 +23,8 @@ from benchmarks.synthesis_stub import HeldDevice, PipelineSizes, photograph
 from benchmarks.synthesis_table import Row, markdown, ratio
 from benchmarks.true_size_models import SD15, SDXL, write_model
 from jobs import demo
-from t2ipal.synthesis import SynthesisConfig, Synthesizer, load_pipeline
+from t2ipal.pipelines import load_pipeline
+from t2ipal.synthesis import SynthesisConfig, Synthesizer
 
 TEXT = {
     "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,

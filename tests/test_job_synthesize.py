@@ -12,7 +12,7 @@ from tiny_stable_diffusion import write_tiny_stable_diffusion
 from benchmarks.chaos_checks import run_contents
 from jobs import report, status, train
 from jobs._job import run_job
-from jobs.synthesize import main
+from jobs.synthesize import main, parse
 from t2ipal.store import (
     Store,
     committed_shards,
@@ -218,6 +218,24 @@ def test_another_runs_output_is_refused(files, tmp_path):
     with pytest.raises(ValueError, match=r"synthesis.guidance_scale: .* there, 3.5 here"):
         main([*given, "--in-process"])
     assert run_contents(Store(tmp_path)) == before
+
+
+def test_options_replace_those_of_a_preset(capsys):
+    given = ["--output", "run", "--preset", "lcm"]
+    config = parse(given).synthesis
+    assert (config.pipeline, config.num_inference_steps) == ("SimianLuo/LCM_Dreamshaper_v7", 4)
+    more = ["--num-inference-steps", "6", "--acceleration.deep-cache", "2"]
+    config = parse([*given, *more]).synthesis
+    assert config.num_inference_steps == 6 and config.guidance_scale == 8.0
+    assert config.acceleration.deep_cache == 2
+    with pytest.raises(ValueError, match=r"Unknown preset 'sd-tubo'\. Did you mean 'sd-turbo'"):
+        parse([*given[:3], "sd-tubo"])
+    with pytest.raises(SystemExit):
+        parse(["--preset", "sdxl-lightning"])
+    assert "--output" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse(["--preset", "sdxl-lightning", "--help"])
+    assert "sdxl_lightning_4step_unet" in capsys.readouterr().out
 
 
 def test_an_unknown_option_names_the_nearest(files, tmp_path, capsys):

@@ -40,7 +40,8 @@ from t2ipal.pictovoc.segmenter import (
     seen_worse,
     train_segmenter,
 )
-from t2ipal.synthesis import SynthesisConfig, load_pipeline
+from t2ipal.pipelines import load_pipeline
+from t2ipal.synthesis import SynthesisConfig
 
 FEW = SegmenterConfig(PretrainConfig(2, 4))
 

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_stable_diffusion import write_tiny_stable_diffusion, write_tiny_stable_diffusion_xl
 
-from t2ipal.synthesis import SCHEDULERS, SynthesisConfig, Synthesizer, load_pipeline, sample_seed
+from t2ipal.pipelines import SCHEDULERS, load_pipeline
+from t2ipal.synthesis import SynthesisConfig, Synthesizer, sample_seed
 
 
 @pytest.fixture(scope="module")
@@ -297,6 +298,30 @@ def test_stable_diffusion_xl(tmp_path):
     made = Synthesizer(config(folder), device="cpu")(batch(2))
     assert made["image"].shape == (2, 32, 32, 3)
     assert made["status"].tolist() == ["ok", "ok"]
+
+
+def test_an_autoencoder_that_overflows_in_half_precision(copy):
+    """Its images have failed, and are never black ones; in single precision it draws them."""
+    path = copy / "vae/diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    tensors["decoder.conv_in.weight"] *= 1e6
+    save_file(tensors, path, metadata={"format": "pt"})
+    made = Synthesizer(config(copy, precision="fp16"), "cpu")(batch(2))
+    assert made["status"].tolist() == ["failed"] * 2
+    assert made["reason"].tolist() == ["not finite"] * 2
+    assert Synthesizer(config(copy), "cpu")(batch(2))["status"].tolist() == ["ok"] * 2
+
+
+def test_the_xl_pipeline_decodes_in_single_precision(tmp_path):
+    """diffusers does so where the autoencoder's configuration asks for it; that of XL overflows."""
+    pipeline, seen = (
+        load_pipeline(config(write_tiny_stable_diffusion_xl(tmp_path)), torch.float16),
+        [],
+    )
+    pipeline.vae.decoder.register_forward_pre_hook(lambda _, args: seen.append(args[0].dtype))
+    images = pipeline("a dog", num_inference_steps=1, output_type="pt").images
+    assert pipeline.vae.config.force_upcast and seen == [torch.float32]
+    assert pipeline.vae.dtype == torch.float16 and images.isfinite().all()
 
 
 UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -42,7 +42,8 @@ from t2ipal.pictovoc.segmenter import (
     seen_worse,
     train_segmenter,
 )
-from t2ipal.synthesis import SynthesisConfig, load_pipeline
+from t2ipal.pipelines import load_pipeline
+from t2ipal.synthesis import SynthesisConfig
 
 BATCH = 50
 """Scenes that are noised to one level and denoised together."""

@@ -1,0 +1,185 @@
+"""Loads a diffusers pipeline whole, or says what is wrong with it; nothing else imports diffusers.
+
+Reads safetensors only. Knows nothing of captions or samples.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+
+from t2ipal.acceleration import load_unet_weights
+from t2ipal.config import require
+from t2ipal.pictovoc import WEIGHTS_DIR
+
+if TYPE_CHECKING:
+    from t2ipal.synthesis import SynthesisConfig
+
+SCHEDULERS = {
+    "default": "",
+    "ddim": "DDIMScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+    "lcm": "LCMScheduler",
+}
+"""Option -> diffusers' class; `default` is what the pipeline's folder names."""
+TIMESTEP_SPACINGS = ("default", "leading", "linspace", "trailing")
+MISFITS = ("size mismatch", "mismatched", "expected shape", "Unable to load weights", "Missing key")
+"""Words of diffusers and transformers where a file of weights is damaged or of another shape."""
+PART_FILES = {
+    "scheduler": "scheduler_config.json",
+    "tokenizer": "tokenizer_config.json",
+    **dict.fromkeys(("text_encoder", "unet", "vae"), "config.json"),
+}
+"""File that each part of a pipeline folder must hold; without some, a library takes defaults."""
+MAX_REASON = 600
+"""Letters of a library's report that reach a message."""
+
+
+@contextmanager
+def _remarks() -> Iterator[list[str]]:
+    """Collects what diffusers and transformers have to say, in place of printing it."""
+    remarks: list[str] = []
+    listener = logging.Handler(logging.WARNING)
+    listener.emit = lambda record: remarks.append(record.getMessage())
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [listener], False
+        logger.setLevel(logging.WARNING)
+    try:
+        yield remarks
+    finally:
+        for logger, (handlers, level, propagate) in zip(loggers, before):
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
+
+
+def load_pipeline(config: "SynthesisConfig", dtype: Any) -> Any:
+    """The diffusers pipeline that `config` names, with its scheduler, from safetensors only.
+
+    Of several workers on a machine that ask for a hub model, one downloads each file: the hub's
+    client holds a lock for each in its cache, and the others find the file there.
+    """
+    from t2ipal.torchvision_repair import repair_torchvision
+
+    repair_torchvision()
+    import diffusers
+
+    name = (
+        str(WEIGHTS_DIR / "stable-diffusion") if config.pipeline == "pictovoc" else config.pipeline
+    )
+    local = name.startswith((".", "/", "~")) or Path(name).expanduser().exists()
+    source = Path(name).expanduser() if local else name
+    if local and not (Path(source) / "model_index.json").is_file():
+        raise FileNotFoundError(
+            f"A pipeline folder must hold model_index.json; {source} does not. "
+            "Give a folder written by diffusers' save_pretrained, a hub name, or pictovoc."
+        )
+    if local:
+        _check_folder(Path(source))
+    diffusers.utils.logging.disable_progress_bar()
+    with _remarks() as remarks:
+        try:
+            pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(
+                str(source), revision=config.revision, dtype=dtype, use_safetensors=True,
+            )  # fmt: skip
+            if config.unet_weights is not None:
+                load_unet_weights(pipeline.unet, config.unet_weights)
+        except (
+            OSError, RuntimeError, ValueError, AttributeError, KeyError, TypeError, SafetensorError
+        ) as error:  # fmt: skip
+            others = [remark for remark in remarks if str(error) not in remark]
+            text = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(" ".join([str(error), *others]).split()))
+            shown = text if len(text) <= MAX_REASON else text[: MAX_REASON - 3] + "..."
+            if isinstance(error, SafetensorError) or any(sign in text for sign in MISFITS):
+                raise ValueError(f"The weights in {source} do not fit: {shown}") from error
+            if local and any(Path(source).glob("*/*.bin")):
+                shown += " A .bin file may run code when it is read: convert it to safetensors."
+            raise FileNotFoundError(
+                f"The pipeline {source} could not be loaded: {shown}"
+            ) from error
+    require(
+        hasattr(pipeline, "encode_prompt") and hasattr(pipeline, "unet"),
+        f"{source} must hold a Stable Diffusion (1.x, 2.x, XL) that reads captions, got a "
+        f"{type(pipeline).__name__}.",
+    )
+    _require_complete(pipeline, str(source), remarks)
+    _require_possible(pipeline, config)
+    spacing, own = config.timestep_spacing, pipeline.scheduler
+    changes = {} if spacing == "default" else {"timestep_spacing": spacing}
+    if changes or config.scheduler != "default":
+        kind = getattr(diffusers, SCHEDULERS[config.scheduler] or type(own).__name__)
+        pipeline.scheduler = kind.from_config(own.config, **changes)
+        spaced = "timestep_spacing" in pipeline.scheduler.config and "LCM" not in kind.__name__
+        require(
+            spaced or not changes,
+            f"timestep_spacing must be default with {kind.__name__}, got {spacing}.",
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    logging.getLogger("diffusers").setLevel(logging.ERROR)
+    return pipeline
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises where a pipeline folder lacks a part's own file, or names no pipeline at all."""
+    index = _read_mapping(folder / "model_index.json")
+    require(
+        isinstance(index.get("_class_name"), str),
+        f"{folder}/model_index.json must name the pipeline's _class_name, as diffusers writes it.",
+    )
+    for name, part in index.items():
+        file = PART_FILES.get(name.removesuffix("_2"))
+        if file is None or not isinstance(part, list) or part[:1] == [None]:
+            continue
+        if not (folder / name / file).is_file():
+            raise FileNotFoundError(
+                f"{folder} must hold {name}/{file}, for its model_index.json names the {name}. "
+                "Copy the whole folder."
+            )
+        _read_mapping(folder / name / file)
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is no valid JSON: {error}.") from error
+    require(isinstance(values, dict), f"{path} must be a JSON mapping, got {str(values)[:60]}.")
+    return values
+
+
+def _require_possible(pipeline: Any, config: "SynthesisConfig") -> None:
+    """Raises where each sample would fail for what the config asks of this pipeline."""
+    steps = getattr(pipeline.scheduler.config, "num_train_timesteps", None)
+    require(
+        steps is None or config.num_inference_steps < steps,
+        f"num_inference_steps must be < {steps}, the steps that {config.pipeline} was trained "
+        f"with, got {config.num_inference_steps}.",
+    )
+    size, shrinks = config.image_size_px, getattr(pipeline, "vae_scale_factor", 8)
+    require(
+        size is None or size % shrinks == 0,
+        f"image_size_px must be a multiple of {shrinks}, by which the autoencoder of "
+        f"{config.pipeline} shrinks, got {size}.",
+    )
+
+
+def _require_complete(pipeline: Any, source: str, remarks: list[str]) -> None:
+    """Raises where a library filled in random weights, or a tokenizer that knows no words."""
+    for remark in remarks:
+        missing = "newly initialized" in remark
+        require(
+            not missing, f"The weights in {source} must be complete: {' '.join(remark.split())}"
+        )
+    for name, part in pipeline.components.items():
+        if not name.startswith("tokenizer") or part is None:
+            continue
+        if len(part.get_vocab()) <= len(part.all_special_tokens):
+            raise FileNotFoundError(f"No vocabulary of the {name} in {source}. Add its files.")
