@@ -221,5 +221,7 @@ def train_decoder(
 
     result = train_steps("decoder", decoder, loss_of_step, config.optim, work_dir, config)
     if rank == 0:
-        vae.half().save_pretrained(pipeline_dir / "vae")
+        path = pipeline_dir / "vae" / "diffusion_pytorch_model.safetensors"
+        tuned = {f"decoder.{k}": v.half().contiguous() for k, v in decoder.state_dict().items()}
+        save_file({**load_file(path), **tuned}, path, {"format": "pt"})
     return result
