@@ -4,9 +4,9 @@
 
 A stub draws the same tiny picture for every caption, so that what is left is plans, Ray, JPEG, tar,
 sidecar and markers. The resident memory of the driver and of the workers is sampled all the time;
-flat means that it grows by less than `--flat-mib` for each 100,000 images in the second half. Needs
-about 4 GB of disk for the million, gone at the end. Writes memory.png and million.json into the
-output folder, prints a table and, last, one JSON line.
+flat means that its least values grow by less than `--flat-mib` for each 100,000 images in the
+second half. Needs about 4 GB of disk for the million, gone at the end. Writes memory.png and
+million.json into the output folder, prints a table and, last, one JSON line.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ from t2ipal.synthesis import SynthesisConfig
 MIB = 2**20
 ROWS = 100_000
 """Images to which the growth of memory refers."""
-CHART_POINTS = 30
+WINDOWS = 10
+CHART_POINTS = 60
 PLACES = ("on a beach", "in a street", "beside a window", "under a tree", "in a kitchen")
 
 
@@ -110,7 +112,8 @@ class Sample:
     at: float
     """Seconds since 1970."""
     driver_mib: float
-    workers_mib: tuple[float, ...]
+    workers_mib: dict[str, float]
+    """By process id."""
     workers_cpu_s: float
     """Of all workers since they started."""
 
@@ -141,15 +144,15 @@ class Watch:
 
 def take_sample(folder: Path) -> Sample:
     """Looks at this process and at those that left their ids in the folder."""
-    memory, cpu = [], 0.0
+    memory, cpu = {}, 0.0
     for path in folder.iterdir():
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(int(path.name))
             times = process.cpu_times()
-            memory.append(process.memory_info().rss / MIB)
+            memory[path.name] = process.memory_info().rss / MIB
             cpu += times.user + times.system
     driver = psutil.Process().memory_info().rss / MIB
-    return Sample(time.time(), driver, tuple(memory), cpu)
+    return Sample(time.time(), driver, memory, cpu)
 
 
 def rows_at(times: Sequence[float], markers: Mapping[float, int], start: float) -> np.ndarray:
@@ -166,11 +169,17 @@ def rows_at(times: Sequence[float], markers: Mapping[float, int], start: float) 
 
 
 def slope(rows: np.ndarray, mib: np.ndarray, total: int) -> float | None:
-    """Growth in MiB for each 100,000 images over the second half; None with too few samples."""
-    half = (rows >= total / 2) & (rows < total)
-    if half.sum() < 3:
+    """Growth in MiB for each 100,000 images over the second half; None with too few samples.
+
+    That of the least values in each of ten windows: a worker's memory rises with every shard that
+    it collects and falls when the shard is stored, which is no growth.
+    """
+    edges = np.linspace(total / 2, total, WINDOWS + 1)
+    inside = [(rows >= start) & (rows < end) for start, end in pairwise(edges)]
+    least = [np.nanargmin(np.where(window, mib, np.nan)) for window in inside if window.any()]
+    if len(least) < WINDOWS / 2:
         return None
-    return float(np.polyfit(rows[half] / ROWS, mib[half], 1)[0])
+    return float(np.polyfit(rows[least] / ROWS, mib[least], 1)[0])
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -208,10 +217,10 @@ def run(options: Options) -> dict[str, Any]:
         num_objects = len(store.list())
     samples = [sample for sample in watch.samples if sample.workers_mib and sample.at >= first]
     rows = rows_at([sample.at for sample in samples], markers, first)
-    memory = {
-        "driver": np.array([sample.driver_mib for sample in samples]),
-        "worker": np.array([np.mean(sample.workers_mib) for sample in samples]),
-    }
+    workers = sorted({pid for sample in samples for pid in sample.workers_mib})
+    memory = {"driver": np.array([sample.driver_mib for sample in samples])}
+    for number, pid in enumerate(workers, 1):
+        memory[f"worker {number}"] = np.array([s.workers_mib.get(pid, np.nan) for s in samples])
     working = max(markers) - first
     slopes = {name: slope(rows, mib, made.num_images) for name, mib in memory.items()}
     line_chart(chart(rows, memory)).save(output / "memory.png")
@@ -237,7 +246,7 @@ def run(options: Options) -> dict[str, Any]:
         "flat": verdict(slopes, options.flat_mib),
         "samples": {
             "images": [int(row) for row in rows],
-            **{f"{name}_mib": [round(float(v), 1) for v in mib] for name, mib in memory.items()},
+            **{name: [round(float(v), 1) for v in mib] for name, mib in memory.items()},
         },
     }  # fmt: skip
     (output / "million.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -247,16 +256,19 @@ def run(options: Options) -> dict[str, Any]:
 def verdict(slopes: Mapping[str, float | None], flat_mib: float) -> bool | None:
     """Whether nothing grows; None where that cannot be told."""
     known = [slope for slope in slopes.values() if slope is not None]
-    return max(known) <= flat_mib if len(known) == len(slopes) else None
+    if len(known) < len(slopes):
+        return None
+    return max(known) <= flat_mib
 
 
 def chart(rows: np.ndarray, memory: Mapping[str, np.ndarray]) -> Panel:
-    """Memory over images, thinned out."""
+    """Memory over images, thinned out; all workers have one color."""
     step = max(1, len(rows) // CHART_POINTS)
-    lines = [
-        (name, color, [(x / 1000, y, 0.0) for x, y in zip(rows[::step], memory[name][::step])])
-        for name, color in (("driver", BLUE), ("worker", ORANGE))
-    ]
+    lines = []
+    for name, mib in memory.items():
+        points = zip(rows[::step], mib[::step])
+        line = [(x / 1000, y, 0.0) for x, y in points if np.isfinite(y)]
+        lines.append((name, BLUE if name == "driver" else ORANGE, line))
     return Panel("resident memory, MiB", "thousand images", lines)
 
 
@@ -264,7 +276,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     """The table."""
     seconds, driver = result["seconds"], result["driver_mib"]
     growth, flat = result["growth_mib_per_100k_images"], result["flat"]
-    too_few = "too few samples in the second half"
+    too_few = "cannot be told: too few samples in the second half"
     cells = {
         "images": f"{result['num_images']:,}",
         "images a second": f"{result['images_per_second']:,} "
@@ -276,7 +288,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     }
     for name, value in growth.items():
         shown = too_few if value is None else f"{value:+.2f} MiB for each {ROWS:,} images"
-        cells[f"growth of {'the driver' if name == 'driver' else 'a worker'}"] = shown
+        cells[f"growth of {name}"] = shown
     lines = ["| what | measured |", "|---|---|", *(f"| {k} | {v} |" for k, v in cells.items())]
     return "\n".join(lines)
 

@@ -3,6 +3,7 @@ import hashlib
 import io
 import json
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -258,6 +259,29 @@ def test_the_device_works_on_while_images_are_encoded(tmp_path, monkeypatch):
     monkeypatch.undo()
     synthesize_locally(plain, request, factory=FakeSynthesizer)
     assert run_contents(watched) == run_contents(plain)
+
+
+def test_the_device_makes_one_shard_after_the_other(tmp_path, monkeypatch):
+    """Two that took turns would both end at once, and leave it idle."""
+    made = []
+
+    class Watched(FakeSynthesizer):
+        def __call__(self, batch):
+            made.append(int(batch["caption_id"][0].split()[1]) // 4)
+            return super().__call__(batch)
+
+    def slow_encode(image, *look):
+        time.sleep(0.005)
+        return encode_image(image, *look)
+
+    monkeypatch.setattr("t2ipal.engine.plans.encode_image", slow_encode)
+    request = a_request(texts(8), images_per_shard=8)
+    store = Store(tmp_path)
+    record_request(store, request.captions.kept, [], 2, 8)
+    worker = ShardWorker(store, request.config, Watched)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(worker, plan_run(store, request.settings())))
+    assert made in ([0, 0, 0, 1, 1, 1], [1, 1, 1, 0, 0, 0])
 
 
 def test_rerun_skips_finished_shards_and_remakes_missing_ones(tmp_path):

@@ -201,16 +201,19 @@ class ShardWorker:
         """Makes and commits one shard, then its features if wanted; returns its marker.
 
         While one micro-batch is encoded, the device works on the next. Two threads may call at
-        once: one then uploads its shard while the device works for the other.
+        once: the device makes one's images while the other encodes its last ones and uploads.
         """
         samples, made, seconds = plan.samples, list[Any](), 0.0
         encoding: Future[Made] | None = None
-        for batch in self._batches(plan):
-            output, busy = self._on_device(samples[batch.start : batch.stop])
-            seconds += busy
-            # No more than one waits: images would pile up where encoding is slower than the device.
-            made += encoding.result() if encoding else []
-            encoding = self._encoder.submit(self._encode, plan, samples, batch, output)
+        # For the whole shard: two by turns would end, and leave the device idle, at the same time.
+        with self._device:
+            for batch in self._batches(plan):
+                started = time.monotonic()
+                output = self._generate(samples[batch.start : batch.stop])
+                seconds += time.monotonic() - started
+                # No more than one waits: images would pile up where the device is faster.
+                made += encoding.result() if encoding else []
+                encoding = self._encoder.submit(self._encode, plan, samples, batch, output)
         made += encoding.result() if encoding else []
         rows, images = zip(*made, strict=True)
         image_format = self.config.image_format
@@ -227,7 +230,7 @@ class ShardWorker:
         """One sample of a plan again, its row and its bytes, made within its own micro-batch."""
         batch = next(batch for batch in self._batches(plan) if index in batch)
         samples = plan.samples
-        output, _ = self._on_device(samples[batch.start : batch.stop])
+        output = self._generate(samples[batch.start : batch.stop])
         return self._encode(plan, samples, batch, output)[index - batch.start]
 
     def _batches(self, plan: ShardPlan) -> list[range]:
@@ -238,13 +241,6 @@ class ShardWorker:
         """
         count, size = plan.num_samples, self.config.batch_size
         return [range(start, min(start + size, count)) for start in range(0, count, size)]
-
-    def _on_device(self, samples: Sequence[Sample]) -> tuple[Mapping[str, Any], float]:
-        """The synthesizer's output for one micro-batch, and the seconds that it took."""
-        with self._device:
-            started = time.monotonic()
-            output = self._generate(samples)
-            return output, time.monotonic() - started
 
     def _encode(
         self, plan: ShardPlan, samples: Sequence[Sample], batch: range, output: Mapping[str, Any]

@@ -13,7 +13,7 @@ from t2ipal.engine.plans import ShardPlan, ShardWorker, SynthesizerFactory
 from t2ipal.store import Store
 
 SHARDS_IN_HAND = 2
-"""Shards that a worker has in hand; its device serves one micro-batch at a time."""
+"""Shards that a worker has in hand; its device works for one at a time."""
 COUNTS = ("shard", "num_rows", "num_failed")
 """What the driver learns of a finished shard."""
 
