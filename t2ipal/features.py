@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from t2ipal.config import one_of, require
+from t2ipal.config import added, one_of, require
 from t2ipal.pictovoc import WEIGHTS_DIR
 from t2ipal.torchvision_repair import repair_torchvision
 
@@ -42,6 +42,9 @@ class BackboneConfig:
     dense_features: str = "last"
     """How a ViT gives local features: `last` layer's tokens, or the `value` path of the last block
     (no query-key attention). A ResNet always uses the value path of its attention pool."""
+    local_image_size_px: int | None = added(None)
+    """Side in pixels at which a ResNet takes its local features; None: the model's own. A larger
+    one gives a finer map, of smaller parts of the image, and costs a second pass."""
     precision: str = "fp32"
     """`fp32` or `bf16` (autocast in the visual encoder)."""
     device: str = "cpu"
@@ -50,6 +53,8 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         one_of("precision", self.precision, PRECISIONS)
         one_of("dense_features", self.dense_features, ("last", "value"))
+        side = self.local_image_size_px
+        require(side is None or side > 0, f"local_image_size_px must be > 0, got {side}.")
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,11 @@ class Backbone:
         self.embed_dim = int(self.model.text_projection.shape[1])
         self.context_length = int(self.model.context_length)
         self.logit_scale = float(self.model.logit_scale.exp())
+        require(
+            config.local_image_size_px is None or hasattr(visual, "attnpool"),
+            "local_image_size_px needs a ResNet, for a ViT has learned the positions of one size: "
+            f"leave it out with {config.model}.",
+        )
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -138,6 +148,8 @@ class Backbone:
         activation = type(self.model.transformer.resblocks[0].mlp.gelu).__name__
         reading = self.config.dense_features, self.config.precision, self.image_size_px
         facts = (*reading, activation, self._mean.tolist(), self._std.tolist())
+        if self.config.local_image_size_px is not None:
+            facts = (*facts, self.config.local_image_size_px)
         digest = hashlib.sha256(repr(facts).encode())
         for name, value in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
@@ -154,11 +166,16 @@ class Backbone:
         return self._tokenizer(texts).to(self.device)
 
     def preprocess(
-        self, images: UInt8[Tensor, "batch height width 3"]
+        self, images: UInt8[Tensor, "batch height width 3"], side: int | None = None
     ) -> Float[Tensor, "batch 3 size size"]:
-        """CLIP's input: shorter side resized (bicubic), center cropped, mean and std removed."""
+        """CLIP's input: shorter side resized (bicubic), center cropped, mean and std removed.
+
+        Args:
+            images: of any one size.
+            side: in pixels; None: the model's own.
+        """
         pixels = images.to(self.device).permute(0, 3, 1, 2).float() / 255
-        side = self.image_size_px
+        side = side or self.image_size_px
         size, (top, left) = resize_and_crop(pixels.shape[2], pixels.shape[3], side)
         if size != pixels.shape[2:]:
             pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
@@ -168,7 +185,7 @@ class Backbone:
     @torch.no_grad()
     def encode_images(self, images: UInt8[Tensor, "batch height width 3"]) -> ImageFeatures:
         """Global and local features of uint8 RGB images of any one size."""
-        pixels = self.preprocess(images)
+        pixels, larger = self.preprocess(images), self.config.local_image_size_px
         with torch.autocast(
             self.device.type,
             PRECISIONS[self.config.precision],
@@ -177,6 +194,10 @@ class Backbone:
             visual = self.model.visual
             if hasattr(visual, "attnpool"):
                 features = resnet_features(visual, pixels)
+                if larger is not None:
+                    locations = resnet_locations(visual, self.preprocess(images, larger))
+                    local = local_projection(visual.attnpool, locations)
+                    features = features[0], local, features[2]
             else:
                 features = _vit_features(visual, pixels, self.config.dense_features)
         return ImageFeatures(*(F.normalize(f.float(), dim=-1) for f in features))
@@ -239,16 +260,26 @@ def text_positions(
 
 def resnet_features(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Attention pooling without positions, its value path at every location, CLIP's own pooling."""
-    grid = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(pixels)))))
-    pool = visual.attnpool
-    locations = grid.flatten(2).transpose(1, 2)
+    locations, pool = resnet_locations(visual, pixels), visual.attnpool
     tokens = torch.cat([locations.mean(dim=1, keepdim=True), locations], dim=1)
-    local = pool.c_proj(pool.v_proj(locations))
     return (
         _attention_pool(pool, tokens),
-        local,
+        local_projection(pool, locations),
         _attention_pool(pool, tokens + pool.positional_embedding),
     )
+
+
+def resnet_locations(visual: Any, pixels: Tensor) -> Float[Tensor, "batch locations channels"]:
+    """The last feature map, location by location."""
+    grid = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(pixels)))))
+    return grid.flatten(2).transpose(1, 2)
+
+
+def local_projection(
+    pool: Any, locations: Float[Tensor, "batch locations channels"]
+) -> Float[Tensor, "batch locations width"]:
+    """The attention pool's value path, without attention and without positions."""
+    return pool.c_proj(pool.v_proj(locations))
 
 
 def _attention_pool(pool: Any, tokens: Float[Tensor, "batch tokens channels"]) -> Tensor:

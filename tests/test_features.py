@@ -65,6 +65,37 @@ def test_sizes(resnet, vit):
     assert resnet.device == torch.device("cpu")
 
 
+def test_local_features_of_a_larger_picture(resnet):
+    """More of them, from the same network; all else is that of the model's own size."""
+    side, images = resnet.image_size_px, random_images(50)
+    own = resnet.encode_images(images)
+    config = replace(resnet.config, local_image_size_px=2 * side)
+    finer = load_backbone(config)
+    features = finer.encode_images(images)
+    assert features.local_features.shape[1] == 4 * own.local_features.shape[1]
+    assert torch.equal(features.global_features, own.global_features)
+    assert torch.equal(features.pooled_features, own.pooled_features)
+    # As a model would give them that looks at pictures of that size.
+    twin = load_backbone(resnet.config)
+    pixels = twin.preprocess(images, 2 * side)
+    assert pixels.shape == (3, 3, 2 * side, 2 * side)
+    visual = twin.model.visual
+    grid = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(pixels)))))
+    rows = grid.permute(0, 2, 3, 1).flatten(1, 2)
+    expected = visual.attnpool.c_proj(visual.attnpool.v_proj(rows))
+    assert_close(features.local_features, unit(expected))
+    same = load_backbone(replace(resnet.config, local_image_size_px=side)).encode_images(images)
+    assert torch.equal(same.local_features, own.local_features)
+    assert resnet.fingerprint == twin.fingerprint != finer.fingerprint
+
+
+def test_only_a_resnet_takes_another_size(vit_dir):
+    with pytest.raises(ValueError, match=r"local_image_size_px needs a ResNet"):
+        load_backbone(BackboneConfig(model=str(vit_dir), local_image_size_px=64))
+    with pytest.raises(ValueError, match=r"local_image_size_px must be > 0, got 0\."):
+        BackboneConfig(local_image_size_px=0)
+
+
 def test_resnet_features(resnet):
     images = random_images(64)
     visual, pixels = resnet.model.visual, resnet.preprocess(images)

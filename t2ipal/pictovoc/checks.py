@@ -64,6 +64,16 @@ def point(images: FeatureSet, embeddings: Float[torch.Tensor, "classes width"]) 
     return pointing_game(heatmaps.numpy(), object_boxes(len(images)), side)
 
 
+def check_pointing(
+    models_dir: Path, local_image_size_px: int | None = None, model: str | None = None
+) -> PointingGame:
+    """`point` with zero-shot prompts on the test scenes, looked at in one size or another."""
+    name = model or str((models_dir / "clip").resolve())
+    backbone = load_backbone(BackboneConfig(name, local_image_size_px=local_image_size_px))
+    images = scene_features(backbone, test_scenes(TEST_SCENES))
+    return point(images, class_prompts(backbone))
+
+
 def check_clip(models_dir: Path, model: str | None = None) -> dict[str, float]:
     """Zero-shot mAP on the test scenes, in either look, and where CLIP sees what it is asked for.
 
