@@ -54,10 +54,9 @@ from t2ipal.recognizer import Recognizer
 from t2ipal.report.pictures import overlay
 from t2ipal.synthesis import SynthesisConfig, Synthesizer
 
-
 FINER_PX = 192
-"""Side at which CLIP looks for its heatmaps: 6x6 places, of which zero-shot prompts point better than
-of the 4x4 of its own size."""
+"""Side at which CLIP looks for its heatmaps: of 6x6 places zero-shot prompts point better than of
+the 4x4 of its own size."""
 
 
 @dataclass(frozen=True)
