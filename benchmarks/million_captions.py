@@ -149,10 +149,19 @@ def take_sample(folder: Path) -> Sample:
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(int(path.name))
             times = process.cpu_times()
-            memory[path.name] = process.memory_info().rss / MIB
+            memory[path.name] = own_mib(process)
             cpu += times.user + times.system
-    driver = psutil.Process().memory_info().rss / MIB
-    return Sample(time.time(), driver, memory, cpu)
+    return Sample(time.time(), own_mib(psutil.Process()), memory, cpu)
+
+
+def own_mib(process: psutil.Process) -> float:
+    """Resident memory without shared pages.
+
+    A worker that reads a plan from Ray's object store maps its pages: they are the store's, whose
+    size is fixed, but would count as the worker's until it has seen the whole store.
+    """
+    memory = process.memory_info()
+    return (memory.rss - getattr(memory, "shared", 0)) / MIB
 
 
 def rows_at(times: Sequence[float], markers: Mapping[float, int], start: float) -> np.ndarray:
@@ -269,7 +278,7 @@ def chart(rows: np.ndarray, memory: Mapping[str, np.ndarray]) -> Panel:
         points = zip(rows[::step], mib[::step])
         line = [(x / 1000, y, 0.0) for x, y in points if np.isfinite(y)]
         lines.append((name, BLUE if name == "driver" else ORANGE, line))
-    return Panel("resident memory, MiB", "thousand images", lines)
+    return Panel("own resident memory, MiB", "thousand images", lines)
 
 
 def markdown(result: Mapping[str, Any]) -> str:
