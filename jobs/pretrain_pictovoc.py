@@ -1,5 +1,4 @@
-"""Trains the embedded world's models from scratch: CLIP, judge, autoencoder, UNet, and the decoder
-once more on what the UNet makes.
+"""Trains the embedded world's models from scratch: CLIP, judge, autoencoder, UNet, tuned decoder.
 
 Everything, one stage after the other (about four hours on two cores, minutes on a GPU):
 
