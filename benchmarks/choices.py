@@ -4,8 +4,8 @@
     python benchmarks/choices.py --claims runs/claims
 
 Takes the synthetic images of benchmarks/claims.py as a pool: a sample depends on its caption and
-number alone, so the images that a repair would draw are those that the pool already holds. Each way
-of choosing is told to use so many images of each caption; T2I-PAL is trained on what it keeps. The
+number alone, so the pool's further images stand for those that a repair would draw. Each way of
+choosing is told to use so many images of each caption; T2I-PAL is trained on what it keeps. The
 same command again goes on where it was left. Writes choices.md and choices.json into the folder;
 the last line of the output is a JSON summary.
 """
@@ -88,7 +88,6 @@ def ways(kept: int, pool: int) -> list[Way]:
         Way(f"first {kept}", kept),
         Way(f"all {pool}", pool),
         Way(f"best {kept} of {pool}", pool, best),
-        Way(f"best {kept // 2} of {pool}", pool, ChoiceConfig(best=kept // 2)),
         Way(f"all of {pool} with half of the classes found", pool, ChoiceConfig(min_found=0.5)),
         Way(f"best {kept} of {kept} and a repair", kept, best, pool - kept, kept),
     ]

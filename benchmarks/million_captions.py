@@ -184,7 +184,8 @@ def slope(rows: np.ndarray, mib: np.ndarray, total: int) -> float | None:
     it collects and falls when the shard is stored, which is no growth.
     """
     edges = np.linspace(total / 2, total, WINDOWS + 1)
-    inside = [(rows >= start) & (rows < end) for start, end in pairwise(edges)]
+    known = np.isfinite(mib)  # not where a worker died meanwhile
+    inside = [known & (rows >= start) & (rows < end) for start, end in pairwise(edges)]
     least = [np.nanargmin(np.where(window, mib, np.nan)) for window in inside if window.any()]
     if len(least) < WINDOWS / 2:
         return None

@@ -25,6 +25,7 @@ import torch
 import tyro
 
 from benchmarks.synthesis_devices import (
+    PRECISIONS,
     DeviceSizes,
     measure_embedded,
     measure_models,
@@ -68,6 +69,7 @@ def check(options: Options) -> None:
         one_of("model", model, SIZES)
     for name in options.pipelines.generators:
         one_of("generator", name, GENERATORS)
+    one_of("precision", options.devices.precision, PRECISIONS)
     for text in options.devices.options:
         parse_changes(text)
     counts = {"rounds": options.rounds, **dataclasses.asdict(options.pipelines)}

@@ -184,6 +184,9 @@ def measure_model(
     flops = count_flops(stock, size.image_size_px)
     rates = race(stock, Synthesizer(config, device), config, options, rounds)
     del stock
+    if not rates:
+        note = f"not measured: batch {options.device_batches[0]} does not fit the device's memory"
+        return [Row("c", size.name, "images/s", note=note)]
     rows, best = [], {}
     for name in ("stock diffusers", "synthesizer"):
         found = {batch: of[name] for batch, of in rates.items()}

@@ -44,7 +44,7 @@ from t2ipal.methods import T2IPAL
 from t2ipal.pictovoc import WEIGHTS_DIR
 from t2ipal.pictovoc.autoencoder import draw_scenes, known_latents, to_images
 from t2ipal.pictovoc.captions import world_captions
-from t2ipal.pictovoc.checks import NAMED_THRESHOLD, PROMPT_NAMES
+from t2ipal.pictovoc.checks import FINER_PX, NAMED_THRESHOLD, PROMPT_NAMES
 from t2ipal.pictovoc.judge import load_judge
 from t2ipal.pictovoc.rendering import RenderingSynthesizer
 from t2ipal.pictovoc.scenes import CLASS_NAMES, Scene, draw_classes, draw_scene
@@ -53,10 +53,6 @@ from t2ipal.recipes import recipe
 from t2ipal.recognizer import Recognizer
 from t2ipal.report.pictures import overlay
 from t2ipal.synthesis import SynthesisConfig, Synthesizer
-
-FINER_PX = 192
-"""Side at which CLIP looks for its heatmaps: of 6x6 places zero-shot prompts point better than of
-the 4x4 of its own size."""
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,9 @@ def interval(num_steps: int, first: float, end: float) -> range:
     return range(start, max(start + 1, round(end * num_steps)))
 
 
-def guide_steps(pipeline: Any, steps: range, scale: float, empty: dict[str, Any]) -> dict[str, Any]:
+def guide_steps(
+    pipeline: Any, steps: range, num_steps: int, scale: float, empty: dict[str, Any]
+) -> dict[str, Any]:
     """The arguments with which a diffusers pipeline guides these steps; the others cost half.
 
     In each step it asks for its scale, and runs the captions alone where that is 1.
@@ -153,6 +155,8 @@ def guide_steps(pipeline: Any, steps: range, scale: float, empty: dict[str, Any]
     Args:
         pipeline: that will be called.
         steps: to be guided.
+        num_steps: of all; a sampler that takes some more (PNDM one) is guided in these as in the
+            last.
         scale: of guidance.
         empty: the empty caption's states and, for SDXL, its pooled ones, when it is called.
     """
@@ -170,7 +174,7 @@ def guide_steps(pipeline: Any, steps: range, scale: float, empty: dict[str, Any]
                 name: torch.cat([others.get(name, tensor).expand_as(tensor), tensor])
                 for name, tensor in tensors.items()
             }
-        if step + 1 == steps.stop:
+        if step + 1 == steps.stop < num_steps:
             pipeline._guidance_scale = 1.0
             # The first half of each belongs to the empty caption.
             return {name: tensor.chunk(2)[1] for name, tensor in tensors.items()}

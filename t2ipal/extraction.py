@@ -18,14 +18,14 @@ from torch import Tensor
 
 from t2ipal.config import require
 from t2ipal.features import Backbone, FeatureSet, TrainingFeatures, resize_and_crop
-from t2ipal.images import RGBImage, decode_image
+from t2ipal.images import decode_image
 from t2ipal.quality import only_images, perceptual_hash
 from t2ipal.store import (
     Store,
     committed_shards,
     read_arrays,
     read_choice,
-    read_images,
+    read_encoded_images,
     read_manifest,
     read_rows,
     read_sections,
@@ -105,7 +105,7 @@ class FeatureExtractor:
 
     def images_at_hand(self, shard: str, images: Iterable[bytes]) -> None:
         """As for the task of a shard that was just committed, with its images as it stores them."""
-        arrays = self._image_arrays([decode_image(data) for data in images])
+        arrays = self._image_arrays(images)
         write_arrays(self.store, FeatureTask("images", shard).key(self.folder), arrays)
 
     def _texts(self, name: str) -> dict[str, np.ndarray]:
@@ -115,16 +115,20 @@ class FeatureExtractor:
         return _halves(features, ("global_features", "local_features", "mask"))
 
     def _images(self, shard: str) -> dict[str, np.ndarray]:
-        return self._image_arrays([image for _, image in read_images(self.store, shard)])
+        return self._image_arrays(data for _, data in read_encoded_images(self.store, shard))
 
-    def _image_arrays(self, images: list[RGBImage]) -> dict[str, np.ndarray]:
-        if not images:
+    def _image_arrays(self, encoded: Iterable[bytes]) -> dict[str, np.ndarray]:
+        parts: list[dict[str, np.ndarray]] = []
+        # Decoded by batches: a large shard's pixels would take many times its bytes.
+        for images in batched(map(decode_image, encoded), BATCH_SIZE):
+            with self.turn:
+                features = image_set(self.backbone, images, torch.zeros(len(images), 1))
+            part = _halves(features, ("global_features", "local_features", "pooled_features"))
+            part["hashes"] = perceptual_hash(torch.from_numpy(np.stack(images))).numpy()
+            parts.append(part)
+        if not parts:
             return {"global_features": np.zeros((0, self.backbone.embed_dim), np.float16)}
-        with self.turn:
-            features = image_set(self.backbone, images, torch.zeros(len(images), 1))
-        arrays = _halves(features, ("global_features", "local_features", "pooled_features"))
-        arrays["hashes"] = perceptual_hash(torch.from_numpy(np.stack(images))).numpy()
-        return arrays
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _halves(features: FeatureSet, names: Sequence[str]) -> dict[str, np.ndarray]:

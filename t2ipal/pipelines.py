@@ -1,4 +1,4 @@
-"""Loads a diffusers pipeline whole, or says what is wrong with it; nothing else imports diffusers.
+"""Loads a diffusers pipeline whole, or says what is wrong with it; the border to diffusers.
 
 Reads safetensors only. Knows nothing of captions or samples.
 """
@@ -85,9 +85,10 @@ def load_pipeline(config: "SynthesisConfig", dtype: Any) -> Any:
     if local:
         _check_folder(Path(source))
     diffusers.utils.logging.disable_progress_bar()
+    pipeline: Any = None
     with _remarks() as remarks:
         try:
-            pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(
+            pipeline = diffusers.DiffusionPipeline.from_pretrained(
                 str(source), revision=config.revision, dtype=dtype, use_safetensors=True,
             )  # fmt: skip
             if config.unet_weights is not None:
@@ -99,7 +100,8 @@ def load_pipeline(config: "SynthesisConfig", dtype: Any) -> Any:
             text = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(" ".join([str(error), *others]).split()))
             shown = text if len(text) <= MAX_REASON else text[: MAX_REASON - 3] + "..."
             if isinstance(error, SafetensorError) or any(sign in text for sign in MISFITS):
-                raise ValueError(f"The weights in {source} do not fit: {shown}") from error
+                place = source if pipeline is None else config.unet_weights
+                raise ValueError(f"The weights in {place} do not fit: {shown}") from error
             if local and any(Path(source).glob("*/*.bin")):
                 shown += " A .bin file may run code when it is read: convert it to safetensors."
             raise FileNotFoundError(

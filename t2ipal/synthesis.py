@@ -290,7 +290,7 @@ class Synthesizer:
         guided = interval(steps, self.config.guidance_from, self.config.guidance_until)
         settings = {"num_inference_steps": steps, "guidance_scale": scale}
         if self._guided and guided != range(steps):
-            settings |= guide_steps(self.pipeline, guided, scale, self._unguided)
+            settings |= guide_steps(self.pipeline, guided, steps, scale, self._unguided)
         return settings
 
     def _warm_up(self) -> None:

@@ -46,7 +46,7 @@ def test_set_features(
         return TestFeatures(name, WORLDS[name].class_names, features, None, previews)
     require(root is not None, f"Test set {name} needs its folder: give --test-root.")
     photographs = load_test_set(name, str(root))
-    size = backbone.image_size_px
+    size = max(backbone.image_size_px, backbone.config.local_image_size_px or 0)
     previews = [load_photograph(path, size) for path in photographs.image_paths[:num_previews]]
     features = image_set(
         backbone,

@@ -15,6 +15,7 @@ from t2ipal.config import (
     to_dict,
     unknown,
 )
+from t2ipal.synthesis import SynthesisConfig
 
 
 @dataclass(frozen=True)
@@ -137,3 +138,10 @@ def test_differences():
         "a: None there, 1 here",
         "b: {'c': 2} there, None here",
     ]
+
+
+def test_a_field_inside_one_that_was_added_can_be_overridden():
+    changed = override(SynthesisConfig(), {"acceleration.channels_last": True})
+    assert changed.acceleration.channels_last and not changed.acceleration.compile
+    assert to_dict(changed)["acceleration"]["channels_last"] is True
+    assert "acceleration" not in to_dict(SynthesisConfig())

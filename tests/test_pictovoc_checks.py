@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -74,6 +76,13 @@ def test_check_clip(backbone, models_dir, monkeypatch):
     heatmaps = torch.einsum("nld,cd->ncl", seen.local_features, prompts)
     own = heatmaps - heatmaps.mean(dim=1, keepdim=True)  # less what all classes share
     pointing = pointing_game(own.numpy(), object_boxes(150), 2)
+    larger = load_backbone(replace(backbone.config, local_image_size_px=checks.FINER_PX))
+    seen_larger = larger.encode_images(torch.from_numpy(world_scenes("pictovoc", 150)[0]))
+    heatmaps = torch.einsum("nld,cd->ncl", seen_larger.local_features, prompts)
+    side = round(heatmaps.shape[2] ** 0.5)
+    own = heatmaps - heatmaps.mean(dim=1, keepdim=True)
+    finer = pointing_game(own.numpy(), object_boxes(150), side)
+    assert side > 2
     captions = [text for _, text in world_captions("test", 150)]
     texts = backbone.encode_texts(captions).global_features
     assert result == pytest.approx(
@@ -86,6 +95,8 @@ def test_check_clip(backbone, models_dir, monkeypatch):
             "pointing_game": pointing.accuracy,
             "pointing_game_chance": pointing.chance,
             "pointing_game_ceiling": pointing.ceiling,
+            "pointing_game_finer": finer.accuracy,
+            "pointing_game_finer_chance": finer.chance,
         },
         rel=1e-3,
     )

@@ -23,6 +23,8 @@ from t2ipal.synthesis import SynthesisConfig, Synthesizer, with_class_prompts
 
 NAMED_THRESHOLD = 0.5
 """The judge finds a class in an image where its probability is above this."""
+FINER_PX = 192
+"""Side at which CLIP looks for heatmaps on 6x6 places, where its own size gives 4x4."""
 PROMPT_NAMES = tuple(
     {"diningtable": "dining table", "pottedplant": "potted plant", "tvmonitor": "tv monitor"}.get(
         n, n
@@ -89,6 +91,7 @@ def check_clip(models_dir: Path, model: str | None = None) -> dict[str, float]:
     labels = images.labels.numpy()
     per_class = average_precision(scores, labels, class_names=CLASS_NAMES)
     pointing = point(images, class_prompts(backbone))
+    finer = check_pointing(models_dir, FINER_PX, model)
     return {
         "zero_shot_mAP": mean_average_precision(scores, labels),
         "worst_class_AP": float(per_class.min()),
@@ -100,6 +103,8 @@ def check_clip(models_dir: Path, model: str | None = None) -> dict[str, float]:
         "pointing_game": pointing.accuracy,
         "pointing_game_chance": pointing.chance,
         "pointing_game_ceiling": pointing.ceiling,
+        "pointing_game_finer": finer.accuracy,
+        "pointing_game_finer_chance": finer.chance,
     }
 
 

@@ -82,6 +82,11 @@ class DecoderConfig:
             self.num_scenes >= BATCH and self.num_scenes % BATCH == 0,
             f"num_scenes must be a multiple of {BATCH}, got {self.num_scenes}.",
         )
+        size = self.optim.batch_size
+        require(
+            self.num_scenes >= size,
+            f"num_scenes must be >= {size}, a batch, got {self.num_scenes}.",
+        )
 
 
 def redraw(
@@ -131,10 +136,11 @@ def cache_redrawn(pipeline: Any, config: DecoderConfig, work_dir: Path) -> list[
     """
     rank, world = rank_and_world()
     digest = hashlib.sha256()
-    for part in (pipeline.unet, pipeline.vae.encoder):
+    for part in (pipeline.unet, pipeline.text_encoder, pipeline.vae.encoder):
         for value in part.state_dict().values():
             digest.update(value.cpu().numpy().tobytes())
-    claim_cache(work_dir / "redrawn.json", {"models": digest.hexdigest()})
+    made_with = {"models": digest.hexdigest(), "scene_offset": config.scene_offset}
+    claim_cache(work_dir / "redrawn.json", made_with)
     numbers = range(config.num_scenes // BATCH)
     paths = [work_dir / f"redrawn-{number:05d}.safetensors" for number in numbers]
     for number in tqdm(numbers[rank::world], desc="redrawn", mininterval=10, disable=rank > 0):
@@ -185,7 +191,10 @@ def train_decoder(
     config: DecoderConfig, backbone: Backbone, work_dir: Path, pipeline_dir: Path,
     device: str = "cpu",
 ) -> dict[str, float]:  # fmt: skip
-    """Tunes the decoder (resuming from `work_dir`) in the pipeline's folder; all else stays."""
+    """Tunes the decoder (resuming from `work_dir`) in the pipeline's folder; all else stays.
+
+    It starts from the decoder that is there, which in a new `work_dir` may be a tuned one.
+    """
     pipeline = load_pipeline(SynthesisConfig(str(pipeline_dir), scheduler="ddim"), torch.float32)
     pipeline.to(device)
     rank, world = rank_and_world()

@@ -170,9 +170,9 @@ def cache_latents(vae: Any, config: DiffusionConfig, work_dir: Path) -> list[Pat
     rank, world = rank_and_world()
     work_dir.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
-    for value in vae.state_dict().values():
+    for value in vae.encoder.state_dict().values():  # the decoder is tuned later
         digest.update(value.cpu().numpy().tobytes())
-    made_with = {"autoencoder": digest.hexdigest(), "captions_per_scene": config.captions_per_scene}
+    made_with = {"encoder": digest.hexdigest(), "captions_per_scene": config.captions_per_scene}
     claim_cache(work_dir / "latents.json", made_with)
     chunks = -(-config.num_scenes // CHUNK_SCENES)
     paths = [work_dir / f"latents-{chunk:05d}.safetensors" for chunk in range(chunks)]

@@ -39,6 +39,8 @@ REFUSALS = {
 """What to do where a server refuses access for one of these reasons; some come with status 400."""
 FULL = ("QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded")
 """Codes of servers that have no room left; Ceph sends its own with status 403."""
+OTHER_REGION = ("AuthorizationHeaderMalformed", "InvalidRegion", "PermanentRedirect")
+"""Codes for a bucket of another region; MinIO names its own region in errors of every kind."""
 
 # boto3's default session must not be used by two threads at once.
 _connecting = threading.Lock()
@@ -250,7 +252,7 @@ class Bucket:
             return FileNotFoundError(
                 f"No bucket {self.bucket!r}. Create it first, or check the address."
             )
-        if status in (301, 307) or "Region" in error.response.get("Error", {}):
+        if status in (301, 307) or code in OTHER_REGION:
             region = _region(error)
             return OSError(
                 f"Bucket {self.bucket!r} is in another region{region and f', {region}'}. Set "

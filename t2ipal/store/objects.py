@@ -1,4 +1,4 @@
-"""Named objects in a local folder or an S3 bucket, behind the same six operations.
+"""Named objects in a local folder or an S3 bucket, behind the same few operations.
 
 Owns atomic and conditional writes to a folder; `buckets.py` owns those to a bucket. Knows nothing
 of what the bytes mean.
