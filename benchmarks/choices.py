@@ -56,7 +56,7 @@ class Way:
     name: str
     first: int
     """Images drawn of each caption."""
-    choice: ChoiceConfig = field(default_factory=ChoiceConfig)
+    choice: ChoiceConfig = field(default_factory=lambda: ChoiceConfig(min_found=0.0))
     repair_rounds: int = 0
     """Times that captions with too few good images get as many more."""
     wanted: int = 0
@@ -83,7 +83,7 @@ class Options:
 
 def ways(kept: int, pool: int) -> list[Way]:
     """What is compared; the first one is what the others are measured against."""
-    best = ChoiceConfig(best=kept)
+    best = ChoiceConfig(min_found=0.0, best=kept)
     return [
         Way(f"first {kept}", kept),
         Way(f"all {pool}", pool),

@@ -2,11 +2,11 @@
 
 Only look (columns for every image, all are kept):
 
-    python jobs/choose.py --run runs/coco --name measured
+    python jobs/choose.py --run runs/coco --name measured --min-found 0
 
 Keep the best two images of each caption in which half of the named classes are found:
 
-    python jobs/choose.py --run runs/coco --name good --min-found 0.5 --best 2
+    python jobs/choose.py --run runs/coco --name good --best 2
     python jobs/train.py --run runs/coco --images good
 
 Writes RUN/manifests/NAME.parquet (CLIP similarity, classes found and missing, twins, kept or not)

@@ -2,10 +2,10 @@
 
     python jobs/demo.py --output runs/demo
 
-Captions, synthesis, features, training, evaluation, report. With `--images rendered` the world
-draws what the captions name, in place of Stable Diffusion: the upper bound. Writes summary.json and
-report.html into the output folder; the same command again goes on where it was left. The last line
-of the output is a JSON summary.
+Captions, synthesis, features, a choice among the images, training, evaluation, report. With
+`--images rendered` the world draws what the captions name, in place of Stable Diffusion: the upper
+bound. Writes summary.json and report.html into the output folder; the same command again goes on
+where it was left. The last line of the output is a JSON summary.
 """
 
 import dataclasses
@@ -23,20 +23,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tyro
 
-from jobs import evaluate, report, train
+from jobs import choose, evaluate, report, train
 from jobs._job import run_job
 from t2ipal.captions import Caption, FilterResult, Vocabulary, filter_captions, load_vocabulary
-from t2ipal.config import require
+from t2ipal.config import require, to_dict
 from t2ipal.engine.session import connect
 from t2ipal.engine.synthesis import RunConfig, SynthesisRequest, synthesize
 from t2ipal.features import BackboneConfig, load_backbone
 from t2ipal.pictovoc.captions import world_captions
 from t2ipal.pictovoc.rendering import RenderingSynthesizer
+from t2ipal.quality import ChoiceConfig, QualityConfig
 from t2ipal.store import Store
 from t2ipal.synthesis import SynthesisConfig, with_class_prompts
 from t2ipal.test_sets import test_set_features
 
 FLAT = tyro.conf.arg(name="")
+CHOSEN = "chosen"
+"""Name of the choice among the synthetic images."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class Options:
             batch_size=32,
         )
     )
+    choice: Annotated[ChoiceConfig, FLAT] = field(default_factory=ChoiceConfig)
+    """Which synthetic images to train on; see jobs/choose.py."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
 
 
@@ -98,6 +103,7 @@ def run(options: Options, command: str = "python jobs/demo.py") -> dict[str, Any
     request = SynthesisRequest(config, vocabulary, filtered)
     training = train.Options(
         run=options.output,
+        images=CHOSEN if options.images == "synthetic" else None,
         methods=options.methods,
         seeds=options.seeds,
         num_workers=options.num_workers,
@@ -111,6 +117,11 @@ def run(options: Options, command: str = "python jobs/demo.py") -> dict[str, Any
     with connect(least_cpus=2):
         with timed("synthesis"):
             made = synthesize(store, request, RunConfig(), factory=factory, progress=True)
+        if options.images == "synthetic":
+            with timed("features_and_choice"):
+                quality, folder = choose.measure(store, QualityConfig(), options.backbone, None)
+                facts = {"features": folder, "quality": to_dict(QualityConfig())}
+                choose.save(store, CHOSEN, quality, options.choice, facts)
         with timed("features_and_training"):
             train.run(training)
     with timed("evaluation"):

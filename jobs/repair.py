@@ -99,7 +99,7 @@ def run(options: Options, store: Store, wanted: int) -> dict[str, Any]:
         "rounds": len(made),
         "min_found": options.min_found,
     }
-    result = save(store, options.name, quality, ChoiceConfig(best=wanted), facts)
+    result = save(store, options.name, quality, ChoiceConfig(min_found=0.0, best=wanted), facts)
     return {**result, "num_made": made, "good_share": shares}
 
 

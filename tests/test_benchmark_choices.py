@@ -44,11 +44,11 @@ def measured(drawn):
     ("way", "kept", "num_drawn"),
     [
         (choices.Way("first", 2), [0, 1, 4, 5], 4),
-        (choices.Way("best", 4, ChoiceConfig(best=2)), [2, 3, 6, 7], 8),
+        (choices.Way("best", 4, ChoiceConfig(0.0, best=2)), [2, 3, 6, 7], 8),
         (choices.Way("found", 4, ChoiceConfig(min_found=1.0)), [1, 2, 3, 7], 8),
         # The first caption lacks one of two good images and gets one; the second lacks both, gets
         # two, of which one is good, and has no more to get in the next round.
-        (choices.Way("repair", 2, ChoiceConfig(best=2), 2, 2), [1, 2, 6, 7], 7),
+        (choices.Way("repair", 2, ChoiceConfig(0.0, best=2), 2, 2), [1, 2, 6, 7], 7),
     ],
     ids=lambda value: getattr(value, "name", None),
 )

@@ -340,7 +340,7 @@ def test_a_run_without_images(store, backbone, monkeypatch):
             return failed
 
     folder = extract_all(store, backbone)
-    monkeypatch.setattr(extraction, "read_images", lambda store, shard: iter(()))
+    monkeypatch.setattr(extraction, "read_encoded_images", lambda store, shard: iter(()))
     arrays = FeatureExtractor(store, backbone)._images("00000")
     assert arrays["global_features"].shape == (0, backbone.embed_dim)
     monkeypatch.setattr(extraction, "read_rows", lambda store: Rows())

@@ -29,7 +29,7 @@ def train_on(arguments, *more):
 
 
 def test_columns_for_all_and_a_choice_of_some(arguments, tmp_path, capsys):
-    summary = choose.main([*arguments, "--name", "measured"])
+    summary = choose.main([*arguments, "--min-found", "0", "--name", "measured"])
     lines = capsys.readouterr().out.splitlines()
     assert json.loads(lines[-1]) == summary and lines[0].split()[:2] == ["class", "named"]
     assert summary["num_images"] == summary["num_kept"] == 48
@@ -42,7 +42,7 @@ def test_columns_for_all_and_a_choice_of_some(arguments, tmp_path, capsys):
         assert -1 <= row["similarity"] <= 1 and row["kept"]
     assert 0 < summary["found_share"] < 1
 
-    best = choose.main([*arguments, "--name", "good", "--best", "1"])
+    best = choose.main([*arguments, "--min-found", "0", "--name", "good", "--best", "1"])
     assert best["num_kept"] == 24 and best["num_images"] == 48
     kept = [row for row in read_choice(store, "good").to_pylist() if row["kept"]]
     assert len({row["caption_id"] for row in kept}) == 24
@@ -55,14 +55,14 @@ def test_columns_for_all_and_a_choice_of_some(arguments, tmp_path, capsys):
 
 
 def test_training_on_a_choice(arguments, tmp_path):
-    choose.main([*arguments, "--name", "good", "--best", "1"])
+    choose.main([*arguments, "--min-found", "0", "--name", "good", "--best", "1"])
     chosen = train_on(arguments, "--images", "good", "--output", str(tmp_path / "on-good"))
     everything = train_on(arguments)
     assert chosen["final_loss"] != everything["final_loss"]
     # Other images in the same place are refused, the choice of that name made anew included.
     with pytest.raises(ValueError, match="images"):
         train_on(arguments, "--images", "good")
-    choose.main([*arguments, "--name", "good"])
+    choose.main([*arguments, "--min-found", "0", "--name", "good"])
     with pytest.raises(ValueError, match=r"num_kept: 24 there, 48 here"):
         train_on(arguments, "--images", "good", "--output", str(tmp_path / "on-good"))
 
@@ -70,14 +70,14 @@ def test_training_on_a_choice(arguments, tmp_path):
 def test_a_choice_that_is_not_there_or_too_old(arguments, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No choice 'good' of images .* there is none"):
         train_on(arguments, "--images", "good")
-    choose.main([*arguments, "--name", "early"])
+    choose.main([*arguments, "--min-found", "0", "--name", "early"])
     with pytest.raises(FileNotFoundError, match=r"there is early\. Run jobs/choose.py first"):
         train_on(arguments, "--images", "good")
     write_small_run(tmp_path, images_per_caption=3)
     with pytest.raises(ValueError, match=r"made before 24 of the run's images were there"):
         train_on(arguments, "--images", "early")
     with pytest.raises(ValueError, match=r"one word of letters, digits, - and _, got '\.\./x'"):
-        choose.main([*arguments, "--name", "../x"])
+        choose.main([*arguments, "--min-found", "0", "--name", "../x"])
 
 
 def test_repair_draws_again_what_is_not_found(tmp_path, model, capsys, monkeypatch):

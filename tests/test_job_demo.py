@@ -7,7 +7,7 @@ from tiny_clip import write_tiny_clip
 
 from jobs import demo, report
 from t2ipal.pictovoc.worlds import WORLDS, World
-from t2ipal.store import Store, read_manifest, read_rows, read_stored_captions
+from t2ipal.store import Store, read_choice, read_manifest, read_rows, read_stored_captions
 
 METHODS = ("zsclip", "tai_dpt", "t2ipal")
 STAGES = {"captions", "synthesis", "features_and_training", "evaluation", "report"}
@@ -67,6 +67,20 @@ def test_the_whole_chain_and_again(ray_session, world, tmp_path, capsys):
     with pytest.raises(ValueError, match=r"holds 30 captions, and 1 of them"):
         demo.main([*arguments, "--num-captions", "29"])
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == content
+
+
+def test_synthetic_images_are_chosen_before_training(ray_session, world, tmp_path, capsys):
+    output = tmp_path / "demo"
+    arguments = ["--output", str(output), "--num-captions", "30", "--images-per-caption", "2"]
+    arguments += ["--num-inference-steps", "2", "--seeds", "0", "--methods", "t2ipal"]
+    arguments += ["--set", "training.num_epochs=1", "--backbone.model", world]
+    arguments += ["--min-found", "0", "--best", "1"]
+    result = demo.main(arguments)
+    assert result["num_images"] == 60 and "features_and_choice" in result["seconds"]
+    kept = [row["kept"] for row in read_choice(Store(output), demo.CHOSEN).to_pylist()]
+    assert len(kept) == 60 and sum(kept) == 30
+    with pytest.raises(ValueError, match=r"num_kept: 30 there, 60 here"):
+        demo.main([*arguments, "--best", "2"])
 
 
 @pytest.mark.parametrize(

@@ -146,15 +146,15 @@ QUALITY = quality_of(
 @pytest.mark.parametrize(
     ("changes", "kept"),
     [
-        ({}, [0, 1, 2, 3, 4, 5]),
-        ({"min_found": 0.5}, [0, 1, 2, 5]),
+        ({"min_found": 0.0}, [0, 1, 2, 3, 4, 5]),
+        ({}, [0, 1, 2, 5]),
         ({"min_found": 1.0}, [0, 2, 5]),
-        ({"min_similarity": 0.2}, [0, 1, 2, 5]),
-        ({"keep_twins": False}, [0, 1, 3, 4, 5]),
-        ({"best": 1}, [0, 4, 5]),
-        ({"best": 2}, [0, 2, 3, 4, 5]),
-        ({"best": 2, "keep_twins": False}, [0, 1, 3, 4, 5]),
-        ({"best": 1, "min_found": 0.5}, [0, 5]),
+        ({"min_found": 0.0, "min_similarity": 0.2}, [0, 1, 2, 5]),
+        ({"min_found": 0.0, "keep_twins": False}, [0, 1, 3, 4, 5]),
+        ({"min_found": 0.0, "best": 1}, [0, 4, 5]),
+        ({"min_found": 0.0, "best": 2}, [0, 2, 3, 4, 5]),
+        ({"min_found": 0.0, "best": 2, "keep_twins": False}, [0, 1, 3, 4, 5]),
+        ({"best": 1}, [0, 5]),
     ],
 )
 def test_choices(changes, kept):
