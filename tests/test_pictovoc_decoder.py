@@ -184,10 +184,12 @@ def test_tuning_changes_the_decoder_alone(tmp_path, monkeypatch):
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
-    with pytest.raises(ValueError, match=r"must hold latents made with models as now"):
+    with pytest.raises(ValueError, match=r"must hold latents made with models, scene_offset as now"):
         train_decoder(other, backbone, tmp_path / "work", folder)
 
 
 def test_scenes_come_in_whole_batches():
     with pytest.raises(ValueError, match=f"num_scenes must be a multiple of {BATCH}, got 75"):
         DecoderConfig(num_scenes=75)
+    with pytest.raises(ValueError, match=f"num_scenes must be >= 64, a batch, got {BATCH}"):
+        DecoderConfig(PretrainConfig(2, 64), num_scenes=BATCH)

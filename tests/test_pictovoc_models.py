@@ -232,8 +232,11 @@ def test_latents_are_cached_and_never_mixed(pipeline_dir, backbone, monkeypatch)
     torch.testing.assert_close(latents[:4].float(), direct, rtol=0.05, atol=0.05)
 
     with torch.no_grad():
-        vae.decoder.layers[-1].bias.add_(1.0)
-    with pytest.raises(ValueError, match="latents of this autoencoder"):
+        vae.decoder.layers[-1].bias.add_(1.0)  # as tuning does; the latents stay what they are
+    assert cache_latents(vae, config, pipeline_dir.parent / "work") == paths
+    with torch.no_grad():
+        vae.encoder.layers[-1].bias.add_(1.0)
+    with pytest.raises(ValueError, match="latents made with encoder, captions_per_scene as now"):
         cache_latents(vae, config, pipeline_dir.parent / "work")
 
 
