@@ -53,7 +53,8 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
     Raises:
         ValueError: a name that is no field (the nearest one is named), or a value of another type.
     """
-    values = json.loads(json.dumps(dataclasses.asdict(config)))  # `added` fields too
+    instance: Any = config
+    values = json.loads(json.dumps(dataclasses.asdict(instance)))  # `added` fields too
     for path, value in changes.items():
         one_of("option", path, field_paths(config))
         *parents, name = path.split(".")
