@@ -43,6 +43,7 @@ from t2ipal.quality import (
     kept_images,
     lacking_images,
     measure_quality,
+    zero_shot_embeddings,
 )
 from t2ipal.store import Store, read_images, read_manifest, write_choice
 
@@ -147,8 +148,7 @@ def run(options: Options) -> dict[str, Any]:
         row["key"] for row in rows
     ]
     ks, named = torch.tensor([row["k"] for row in rows]), data.images.labels > 0
-    texts = [f"a photo of a {name}." for name in settings["prompt_names"]]
-    prompts = backbone.encode_texts(texts).global_features.cpu()
+    prompts = zero_shot_embeddings(backbone, settings["prompt_names"])
 
     def measure(drawn: Bool[Tensor, " images"]) -> ImageQuality:
         part = drawn_only(data, drawn)

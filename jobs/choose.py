@@ -37,6 +37,7 @@ from t2ipal.quality import (
     QualityConfig,
     kept_images,
     measure_quality,
+    zero_shot_embeddings,
 )
 from t2ipal.store import Store, check_choice_name, read_manifest, write_choice
 
@@ -80,8 +81,7 @@ def measure(
     """Every image's columns, and the folder of the features; missing features are computed."""
     folder = extract_run(store, backbone, num_workers=workers, progress=True)
     names = read_manifest(store)["settings"]["prompt_names"]
-    prompts = [f"a photo of a {name}." for name in names]
-    embeddings = load_backbone(backbone).encode_texts(prompts).global_features.cpu()
+    embeddings = zero_shot_embeddings(load_backbone(backbone), names)
     data = read_training_features(store, folder)
     return measure_quality(data, embeddings, read_hashes(store, folder), quality), folder
 

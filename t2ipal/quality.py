@@ -6,6 +6,7 @@ Fig. 10), and such an image teaches the wrong thing.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from t2ipal.config import require
-from t2ipal.features import FeatureSet, TrainingFeatures
+from t2ipal.features import Backbone, FeatureSet, TrainingFeatures
 from t2ipal.scoring import local_similarities
 
 BLOCK_ROWS = 1024
@@ -81,6 +82,14 @@ class ChoiceConfig:
         require(0 <= found <= 1, f"min_found must be in 0..1, got {found}.")
         require(-1 <= similarity <= 1, f"min_similarity must be in -1..1, got {similarity}.")
         require(best is None or best > 0, f"best must be > 0, got {best}.")
+
+
+def zero_shot_embeddings(
+    backbone: Backbone, prompt_names: Sequence[str]
+) -> Float[Tensor, "classes width"]:
+    """Of "a photo of a {}." for each class, L2-normalised, on the CPU."""
+    texts = [f"a photo of a {name}." for name in prompt_names]
+    return backbone.encode_texts(texts).global_features.cpu()
 
 
 def measure_quality(

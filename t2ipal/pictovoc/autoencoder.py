@@ -74,11 +74,17 @@ def reconstruction_loss(
     output: Float[Tensor, "batch 3 side side"],
     target: Float[Tensor, "batch 3 side side"],
     edge_weight: float,
+    weight: Float[Tensor, "batch 1 side side"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean absolute error of the pixels and, weighted, of the differences between neighbors."""
+    """Mean absolute error of the pixels and, weighted, of the differences between neighbors.
+
+    `weight` says how much each pixel counts; None: all the same.
+    """
     error = output - target
-    edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
-    return error.abs().mean() + edge_weight * edges / 2
+    weight = torch.ones_like(error[:, :1]) if weight is None else weight
+    edges = (weight[:, :, 1:] * error.diff(dim=2).abs()).mean()
+    edges = edges + (weight[..., 1:] * error.diff(dim=3).abs()).mean()
+    return (weight * error.abs()).mean() + edge_weight * edges / 2
 
 
 def perceptual_loss(

@@ -18,6 +18,7 @@ from t2ipal.pictovoc.captions import world_captions
 from t2ipal.pictovoc.judge import load_judge
 from t2ipal.pictovoc.scenes import CLASS_NAMES, TEST_SCENES
 from t2ipal.pictovoc.worlds import ImagesAndLabels, object_boxes, world_scenes
+from t2ipal.quality import zero_shot_embeddings
 from t2ipal.scoring import local_similarities
 from t2ipal.synthesis import SynthesisConfig, Synthesizer, with_class_prompts
 
@@ -45,8 +46,7 @@ def scene_features(backbone: Backbone, scenes: ImagesAndLabels) -> FeatureSet:
 
 def class_prompts(backbone: Backbone) -> Float[torch.Tensor, "classes width"]:
     """Zero-shot CLIP's class embeddings: "a photo of a {}."."""
-    texts = [f"a photo of a {name}." for name in PROMPT_NAMES]
-    return backbone.encode_texts(texts).global_features.cpu()
+    return zero_shot_embeddings(backbone, PROMPT_NAMES)
 
 
 def zero_shot_scores(backbone: Backbone, images: FeatureSet) -> Float[np.ndarray, "n classes"]:

@@ -5,7 +5,6 @@ their plan is left and denoised by the UNet; from such latents, as imperfect as 
 sampling run, the decoder learns to draw the scene, in a way that the segmenter can read the plan.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,10 +27,11 @@ from t2ipal.pictovoc.autoencoder import (
     draw_scenes,
     known_latents,
     perceptual_loss,
+    reconstruction_loss,
     scene_pixels,
 )
 from t2ipal.pictovoc.captions import caption_scene
-from t2ipal.pictovoc.diffusion import claim_cache, rows_of_step
+from t2ipal.pictovoc.diffusion import claim_cache, rows_of_step, weights_digest
 from t2ipal.pictovoc.pretraining import PretrainConfig, step_generator, train_steps
 from t2ipal.pictovoc.processes import rank_and_world
 from t2ipal.pictovoc.segmenter import (
@@ -135,11 +135,8 @@ def cache_redrawn(pipeline: Any, config: DecoderConfig, work_dir: Path) -> list[
         ValueError: `work_dir` holds latents of another UNet or autoencoder.
     """
     rank, world = rank_and_world()
-    digest = hashlib.sha256()
-    for part in (pipeline.unet, pipeline.text_encoder, pipeline.vae.encoder):
-        for value in part.state_dict().values():
-            digest.update(value.cpu().numpy().tobytes())
-    made_with = {"models": digest.hexdigest(), "scene_offset": config.scene_offset}
+    models = weights_digest(pipeline.unet, pipeline.text_encoder, pipeline.vae.encoder)
+    made_with = {"models": models, "scene_offset": config.scene_offset}
     claim_cache(work_dir / "redrawn.json", made_with)
     numbers = range(config.num_scenes // BATCH)
     paths = [work_dir / f"redrawn-{number:05d}.safetensors" for number in numbers]
@@ -181,10 +178,7 @@ def faithful_loss(
     agreed = F.pad((plan * shares).sum(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     weight = F.avg_pool2d(agreed, 3, stride=1).clamp(min=0.05)
     weight = F.interpolate(weight, size=output.shape[2:], mode="nearest")
-    error = output - target
-    edges = (weight[:, :, 1:] * error.diff(dim=2).abs()).mean()
-    edges = edges + (weight[..., 1:] * error.diff(dim=3).abs()).mean()
-    return (weight * error.abs()).mean() + edge_weight * edges / 2
+    return reconstruction_loss(output, target, edge_weight, weight)
 
 
 def train_decoder(

@@ -144,6 +144,15 @@ def clip_tokenizer() -> Any:
     return CLIPTokenizer(vocab=vocabulary, merges=pairs, model_max_length=PROMPT_TOKENS)
 
 
+def weights_digest(*modules: Any) -> str:
+    """Differs wherever a weight of the modules does."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for value in module.state_dict().values():
+            digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def claim_cache(note: Path, made_with: dict[str, Any]) -> None:
     """Notes what cached latents are made with, before the first of them is written.
 
@@ -169,10 +178,11 @@ def cache_latents(vae: Any, config: DiffusionConfig, work_dir: Path) -> list[Pat
     """
     rank, world = rank_and_world()
     work_dir.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    for value in vae.encoder.state_dict().values():  # the decoder is tuned later
-        digest.update(value.cpu().numpy().tobytes())
-    made_with = {"encoder": digest.hexdigest(), "captions_per_scene": config.captions_per_scene}
+    # The decoder may be tuned later: the latents stay what they are.
+    made_with = {
+        "encoder": weights_digest(vae.encoder),
+        "captions_per_scene": config.captions_per_scene,
+    }
     claim_cache(work_dir / "latents.json", made_with)
     chunks = -(-config.num_scenes // CHUNK_SCENES)
     paths = [work_dir / f"latents-{chunk:05d}.safetensors" for chunk in range(chunks)]
