@@ -62,7 +62,10 @@ def test_zero_shot_scores(backbone):
 def test_check_clip(backbone, models_dir, monkeypatch):
     """All that it says of the CLIP, on 150 scenes, put together anew."""
     monkeypatch.setattr(checks, "TEST_SCENES", 150)
+    monkeypatch.setitem(WORLDS, "pictovoc", World(count=150))
     monkeypatch.setitem(WORLDS, "pictovoc_shifted", World(domain="shifted", count=150))
+    known = World("validation", first=500_000, count=200)
+    monkeypatch.setitem(WORLDS, "pictovoc_validation", known)
     result = checks.check_clip(models_dir)
     prompts = checks.class_prompts(backbone)
     looks = {}
@@ -73,16 +76,21 @@ def test_check_clip(backbone, models_dir, monkeypatch):
         looks[name] = seen, scores, mean_average_precision(scores, labels)
     seen, scores, score = looks["pictovoc"]
     labels = world_scenes("pictovoc", 150)[1]
-    heatmaps = torch.einsum("nld,cd->ncl", seen.local_features, prompts)
-    own = heatmaps - heatmaps.mean(dim=1, keepdim=True)  # less what all classes share
-    pointing = pointing_game(own.numpy(), object_boxes(150), 2)
-    larger = load_backbone(replace(backbone.config, local_image_size_px=checks.FINER_PX))
-    seen_larger = larger.encode_images(torch.from_numpy(world_scenes("pictovoc", 150)[0]))
-    heatmaps = torch.einsum("nld,cd->ncl", seen_larger.local_features, prompts)
-    side = round(heatmaps.shape[2] ** 0.5)
-    own = heatmaps - heatmaps.mean(dim=1, keepdim=True)
-    finer = pointing_game(own.numpy(), object_boxes(150), side)
+    pointing = []
+    for size in (None, checks.FINER_PX):
+        looking = load_backbone(replace(backbone.config, local_image_size_px=size))
+        places, others = (
+            looking.encode_images(torch.from_numpy(world_scenes(name)[0])).local_features.numpy()
+            for name in ("pictovoc", "pictovoc_validation")
+        )
+        covariance = np.cov(others.reshape(-1, others.shape[2]), rowvar=False)
+        covariance += 4 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+        own = (prompts - prompts.mean(dim=0)).numpy() @ np.linalg.inv(covariance)
+        heatmaps = np.einsum("nld,cd->ncl", places, own)
+        side = round(heatmaps.shape[2] ** 0.5)
+        pointing.append(pointing_game(heatmaps, object_boxes(150), side))
     assert side > 2
+    pointing, finer = pointing
     captions = [text for _, text in world_captions("test", 150)]
     texts = backbone.encode_texts(captions).global_features
     assert result == pytest.approx(
@@ -100,6 +108,22 @@ def test_check_clip(backbone, models_dir, monkeypatch):
         },
         rel=1e-3,
     )
+
+
+def test_discriminants_look_away_from_what_places_differ_in_anyhow():
+    generator = torch.Generator().manual_seed(0)
+    clutter = torch.tensor([[0.0, 0.0, 1.0]])  # most places differ in it, whatever they show
+    places = 0.1 * torch.randn(50, 9, 3, generator=generator)
+    places += torch.randn(50, 9, 1, generator=generator) * clutter
+    embeddings = torch.tensor([[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]])
+    plain = embeddings - embeddings.mean(dim=0)
+    found = checks.discriminants(embeddings, places, shrinkage=0.01)
+    aligned = functional.normalize(torch.stack([plain[0], found[0]]), dim=1) @ clutter[0]
+    assert aligned[0] > 0.3 and aligned[1] < 0.02
+    assert found.sum(dim=0).abs().max() < 1e-4
+    # So much is added that the covariance does not matter any more: what is left is the mean.
+    even = functional.normalize(checks.discriminants(embeddings, places, shrinkage=1e6), dim=1)
+    assert torch.allclose(even, functional.normalize(plain, dim=1), atol=1e-3)
 
 
 def test_caption_map_of_a_clip_that_reads():
