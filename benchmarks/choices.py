@@ -20,12 +20,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
 import torch
 import tyro
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from benchmarks.claims import judged
 from benchmarks.claims_fits import Task, train_all
 from benchmarks.claims_table import Setting, by_seed, number, paired, table_line
 from jobs import train
@@ -33,9 +33,6 @@ from jobs._job import run_job
 from t2ipal.config import fingerprint, require, to_dict
 from t2ipal.extraction import feature_folder, image_rows, read_hashes, read_training_features
 from t2ipal.features import BackboneConfig, TrainingFeatures, load_backbone
-from t2ipal.pictovoc import WEIGHTS_DIR
-from t2ipal.pictovoc.checks import NAMED_THRESHOLD
-from t2ipal.pictovoc.judge import load_judge
 from t2ipal.quality import (
     ChoiceConfig,
     ImageQuality,
@@ -45,7 +42,7 @@ from t2ipal.quality import (
     measure_quality,
     zero_shot_embeddings,
 )
-from t2ipal.store import Store, read_images, read_manifest, write_choice
+from t2ipal.store import Store, read_manifest, write_choice
 
 POOL = "synthetic"
 
@@ -74,6 +71,8 @@ class Options:
     """Training seeds."""
     kept: int = 4
     """Images of each caption that a choice ends with, and that a repair begins with."""
+    pools: tuple[int, ...] = (1, 2, 4)
+    """Smaller pools, the first so many images of each caption, for the default choice."""
     test_sets: tuple[str, ...] = ("pictovoc", "pictovoc_shifted")
     """The test sets whose features benchmarks/claims.py stored."""
     num_workers: int | None = None
@@ -82,14 +81,15 @@ class Options:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
 
 
-def ways(kept: int, pool: int) -> list[Way]:
+def ways(kept: int, pools: Sequence[int], pool: int) -> list[Way]:
     """What is compared; the first one is what the others are measured against."""
-    best = ChoiceConfig(min_found=0.0, best=kept)
+    best, found = ChoiceConfig(min_found=0.0, best=kept), ChoiceConfig(min_found=0.5)
     return [
         Way(f"first {kept}", kept),
         Way(f"all {pool}", pool),
         Way(f"best {kept} of {pool}", pool, best),
-        Way(f"all of {pool} with half of the classes found", pool, ChoiceConfig(min_found=0.5)),
+        *(Way(f"all of {few} with half of the classes found", few, found) for few in pools),
+        Way(f"all of {pool} with half of the classes found", pool, found),
         Way(f"best {kept} of {kept} and a repair", kept, best, pool - kept, kept),
     ]
 
@@ -125,15 +125,6 @@ def choose_images(
     return keep, int(drawn.sum())
 
 
-def judged(store: Store) -> tuple[list[dict[str, Any]], Bool[Tensor, "images classes"]]:
-    """Rows of all images, and the classes that the judge finds in each."""
-    shards = [marker["shard"] for marker in read_manifest(store)["shards"]]
-    pairs = [pair for shard in shards for pair in read_images(store, shard)]
-    images = np.stack([image for _, image in pairs])
-    probs = load_judge(WEIGHTS_DIR / "judge").probs(images)
-    return [row for row, _ in pairs], torch.from_numpy(probs > NAMED_THRESHOLD)
-
-
 def run(options: Options) -> dict[str, Any]:
     """Chooses, trains, measures; writes the table and returns what it holds."""
     require(options.kept > 1, f"kept must be > 1, got {options.kept}.")
@@ -142,8 +133,11 @@ def run(options: Options) -> dict[str, Any]:
     settings, folder = read_manifest(store)["settings"], feature_folder(backbone)
     pool = settings["synthesis"]["images_per_caption"]
     require(pool > options.kept, f"kept must be < the {pool} images a caption of the pool.")
+    fit = all(0 < few < pool for few in options.pools)
+    require(fit, f"pools must be 1 to {pool - 1}, got {list(options.pools)}.")
     data, hashes = read_training_features(store, folder), read_hashes(store, folder)
-    rows, seen = judged(store)
+    rows, found = judged(store)
+    seen = torch.from_numpy(found)
     assert data.images is not None and [row["key"] for row in image_rows(store)] == [
         row["key"] for row in rows
     ]
@@ -157,7 +151,7 @@ def run(options: Options) -> dict[str, Any]:
     plan = train.Options("", methods=("t2ipal",), seeds=options.seeds)
     recipes = [run.recipe for run in train.plan_runs(plan, settings)]
     table, tasks = [], []
-    for way in ways(options.kept, pool):
+    for way in ways(options.kept, options.pools, pool):
         keep, num_drawn = choose_images(way, data, ks, measure)
         name = "-".join(way.name.split())
         keys = [row["key"] for row, kept in zip(rows, keep.tolist(), strict=True) if kept]

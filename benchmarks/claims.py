@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import tyro
+from jaxtyping import Bool
 
 from benchmarks.claims_fits import Task, store_scenes, train_all
 from benchmarks.claims_table import (
@@ -42,7 +43,8 @@ from t2ipal.engine.synthesis import RunConfig, SynthesisRequest, synthesize, syn
 from t2ipal.extraction import feature_folder
 from t2ipal.features import Backbone, BackboneConfig, load_backbone
 from t2ipal.pictovoc import WEIGHTS_DIR
-from t2ipal.pictovoc.checks import judged_share
+from t2ipal.pictovoc.checks import NAMED_THRESHOLD
+from t2ipal.pictovoc.judge import load_judge
 from t2ipal.pictovoc.rendering import RenderingSynthesizer
 from t2ipal.pictovoc.scenes import CLASS_NAMES
 from t2ipal.pictovoc.worlds import WORLDS, train_scenes, world_scenes
@@ -146,18 +148,25 @@ def plan_tasks(
     return sorted(tasks, key=lambda task: task.setting.images)
 
 
+def judged(store: Store) -> tuple[list[dict[str, Any]], Bool[np.ndarray, "images classes"]]:
+    """Rows of all images of a run, and the classes that the judge finds in each."""
+    shards = [marker["shard"] for marker in read_manifest(store)["shards"]]
+    pairs = [pair for shard in shards for pair in read_images(store, shard)]
+    probs = load_judge(WEIGHTS_DIR / "judge").probs(np.stack([image for _, image in pairs]))
+    return [row for row, _ in pairs], probs > NAMED_THRESHOLD
+
+
 def judged_counts(store: Store) -> list[list[int]]:
     """[found, named] classes of every caption's k-th image, by k; kept beside the images."""
-    if not store.exists("judge.json"):
-        shards = [marker["shard"] for marker in read_manifest(store)["shards"]]
-        pairs = [pair for shard in shards for pair in read_images(store, shard)]
-        rows, images = [row for row, _ in pairs], np.stack([image for _, image in pairs])
-        _, _, found = judged_share(WEIGHTS_DIR / "judge", images, [row["labels"] for row in rows])
+    shards = read_manifest(store)["shards"]
+    key = f"judge-{sum(marker['num_rows'] for marker in shards)}.json"  # a run can grow
+    if not store.exists(key):
+        rows, found = judged(store)
         counts = np.zeros((1 + max(row["k"] for row in rows), 2), dtype=int)
         for row, seen in zip(rows, found, strict=True):
             counts[row["k"]] += int(seen[row["labels"]].sum()), len(row["labels"])
-        store.write("judge.json", json.dumps(counts.tolist()).encode())
-    return json.loads(store.read("judge.json"))
+        store.write(key, json.dumps(counts.tolist()).encode())
+    return json.loads(store.read(key))
 
 
 def make_images(options: Options, requests: Mapping[str, SynthesisRequest], workers: int) -> None:

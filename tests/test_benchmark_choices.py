@@ -6,7 +6,7 @@ import torch
 from small_run import FEW_SCENES, write_random_judge, write_small_run
 from tiny_clip import write_tiny_clip
 
-from benchmarks import choices
+from benchmarks import choices, claims
 from benchmarks.claims_fits import store_scenes
 from t2ipal.engine.extraction import extract_run
 from t2ipal.features import BackboneConfig, FeatureSet, TrainingFeatures, load_backbone
@@ -66,7 +66,7 @@ def test_a_part_of_the_pool_is_a_run_of_its_own():
 
 def test_every_way_is_trained_and_measured(tmp_path, monkeypatch, capsys):
     write_random_judge(tmp_path)
-    monkeypatch.setattr(choices, "WEIGHTS_DIR", tmp_path)
+    monkeypatch.setattr(claims, "WEIGHTS_DIR", tmp_path)
     folder, config = tmp_path / "claims", BackboneConfig(model=str(write_tiny_clip(tmp_path / "c")))
     write_small_run(folder / "synthetic", images_per_caption=3)
     store, backbone = Store(folder / "synthetic"), load_backbone(config)
@@ -74,7 +74,7 @@ def test_every_way_is_trained_and_measured(tmp_path, monkeypatch, capsys):
     draw = partial(world_scenes, "pictovoc", FEW_SCENES)
     store_scenes(Store(folder), "test-pictovoc", backbone, draw)
     flags = ["--claims", str(folder), "--kept", "2", "--seeds", "0", "--num-workers", "0"]
-    flags += ["--test-sets", "pictovoc", "--backbone.model", config.model]
+    flags += ["--pools", "1", "--test-sets", "pictovoc", "--backbone.model", config.model]
     result = choices.main(flags)
     printed = capsys.readouterr().out
     assert (folder / "choices.md").read_text() in printed
@@ -89,6 +89,8 @@ def test_every_way_is_trained_and_measured(tmp_path, monkeypatch, capsys):
         difference = row["mAP"]["pictovoc"]["mean"] - first["mAP"]["pictovoc"]["mean"]
         assert row["over"]["pictovoc"]["mean"] == pytest.approx(difference)
         assert 0 <= row["judge_share"] <= 1
+    assert rows[3]["num_drawn"] == num_images // 3 and rows[3]["num_kept"] > 0
+    assert rows[3]["num_kept"] < rows[3]["num_drawn"]
     kept = read_choice(store, "best-2-of-3").to_pylist()
     assert sum(row["kept"] for row in kept) == best["num_kept"]
     fits = (folder / "choices.jsonl").read_text()
@@ -97,3 +99,5 @@ def test_every_way_is_trained_and_measured(tmp_path, monkeypatch, capsys):
 
     with pytest.raises(ValueError, match="kept must be < the 3 images a caption of the pool"):
         choices.main([*flags, "--kept", "3"])
+    with pytest.raises(ValueError, match=r"pools must be 1 to 2, got \[3\]"):
+        choices.main([*flags, "--pools", "3"])
