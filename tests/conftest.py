@@ -59,6 +59,17 @@ def s3_server():
         server.stop()
 
 
+@pytest.fixture(params=["folder", "bucket"])
+def store(request, tmp_path):
+    """An empty store, in a folder and in a bucket."""
+    from t2ipal.store import Store
+
+    if request.param == "folder":
+        return Store(tmp_path / "run")
+    url = request.getfixturevalue("s3_server")
+    return Store(f"s3://runs/{tmp_path.name}", endpoint_url=url)
+
+
 @pytest.fixture(scope="session")
 def swift(tmp_path_factory):
     """An OpenStack Swift of our own."""

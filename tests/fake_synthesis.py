@@ -1,0 +1,78 @@
+"""A synthesizer of noise, one that cannot start, and requests for captions to draw."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from t2ipal.captions import FilterResult, LabelledCaption, RejectedCaption, Vocabulary
+from t2ipal.config import added
+from t2ipal.engine.synthesis import SynthesisRequest
+
+
+@dataclass(frozen=True)
+class FakeConfig:
+    pipeline: str = "fake"
+    guidance_scale: float = 2.0
+    images_per_caption: int = 2
+    seed: int = 0
+    batch_size: int = 3
+    jpeg_quality: int = 90
+    image_format: str = added("jpeg")
+    jpeg_subsampling: str = added("4:2:0")
+
+
+class FakeSynthesizer:
+    """Noise from the sample's seed, tinted by the batch size; some captions fail or raise."""
+
+    def __init__(self, config):
+        self.config = config
+
+    def __call__(self, batch):
+        images, seeds, status, reasons = [], [], [], []
+        if any("raise" in text for text in batch["caption"]):
+            raise RuntimeError("out of paint")
+        for caption_id, text, k in zip(batch["caption_id"], batch["caption"], batch["k"]):
+            name = f"{self.config.seed}/{caption_id}/{k}"
+            seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+            image = np.random.default_rng(seed).integers(0, 200, (16, 24, 3))
+            images.append((image + len(batch["k"])).astype(np.uint8))
+            seeds.append(seed)
+            status.append("failed" if "fail" in text else "ok")
+            reasons.append("black image" if "fail" in text else "")
+        return {
+            **batch,
+            "image": np.stack(images),
+            "seed": np.array(seeds, dtype=np.uint64),
+            "status": np.array(status),
+            "reason": np.array(reasons),
+        }
+
+
+class BrokenSynthesizer:
+    def __init__(self, config):
+        raise FileNotFoundError(f"No weights at {config.pipeline}.")
+
+
+PETS = Vocabulary("pets", ("dog", "cat"), ("dog", "cat"), (("puppy",), ("kitten",)))
+
+
+def caption(caption_id, text, labels=(0,)):
+    return LabelledCaption(caption_id, text, labels)
+
+
+def texts(count):
+    return [f"a dog and cat number {i}" for i in range(count)]
+
+
+def a_request(texts=None, config=None, **changes):
+    texts = texts or [f"a dog and cat number {i}" for i in range(11)]
+    return SynthesisRequest(
+        config=config or FakeConfig(),
+        vocabulary=PETS,
+        captions=FilterResult(
+            [caption(f"id {i}", text, (0, 1)[: 1 + i % 2]) for i, text in enumerate(texts)],
+            [RejectedCaption("r", "a house", "no class")],
+        ),
+        **{"images_per_shard": 8, **changes},
+    )

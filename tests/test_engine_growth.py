@@ -1,0 +1,157 @@
+"""Runs that grow, go on and try again: what was stored before stays as it is."""
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+import pytest
+from fake_synthesis import BrokenSynthesizer, FakeConfig, FakeSynthesizer, a_request, texts
+
+from benchmarks.chaos_checks import run_contents
+from t2ipal.engine.growth import record_request
+from t2ipal.engine.pool import RunConfig
+from t2ipal.engine.synthesis import add_images, remake, synthesize_locally
+from t2ipal.store import (
+    Store,
+    read_images,
+    read_manifest,
+    read_rows,
+    read_stored_captions,
+    run_status,
+)
+
+
+class MendedSynthesizer(FakeSynthesizer):
+    """Makes what FakeSynthesizer fails at, but for captions with "hopeless"."""
+
+    def __call__(self, batch):
+        assert all("fail" in text for text in batch["caption"])
+        mended = [t if "hopeless" in t else t.replace("fail", "") for t in batch["caption"]]
+        return super().__call__({**batch, "caption": np.array(mended)})
+
+
+@pytest.mark.parametrize("steps", [[(3, 1), (7, 1)], [(5, 1), (5, 4)], [(3, 1), (6, 2), (6, 5)]])
+def test_a_run_grows_without_touching_old_shards(tmp_path, steps):
+    store, before = Store(tmp_path / "grown"), {}
+    for count, images in steps:
+        config = FakeConfig(images_per_caption=images)
+        request = a_request(texts(count), config)
+        summary = synthesize_locally(store, request, factory=FakeSynthesizer)
+        now = run_contents(store)
+        kept = {key: now[key] for key in before if key.startswith(("images/", "config"))}
+        assert kept == {key: data for key, data in before.items() if key in kept}
+        before = now
+        assert summary.num_images == count * images
+        rows = read_rows(store).to_pylist()
+        samples = {(row["caption_id"], row["k"]) for row in rows}
+        assert samples == {(f"id {i}", k) for i in range(count) for k in range(images)}
+        assert len(rows) == count * images
+        assert read_manifest(store)["settings"]["num_captions"] == count
+        assert read_stored_captions(store).num_rows == count
+    again = synthesize_locally(store, request, factory=BrokenSynthesizer)
+    assert again.num_shards_skipped == again.num_shards and run_contents(store) == before
+
+
+def test_a_run_never_shrinks(tmp_path):
+    store = Store(tmp_path)
+    synthesize_locally(store, a_request(), factory=FakeSynthesizer)
+    before = run_contents(store)
+    with pytest.raises(ValueError, match=r"holds 11 captions, and 1 of them .* \(first: id 10\)"):
+        synthesize_locally(store, a_request(texts(10)), factory=FakeSynthesizer)
+    with pytest.raises(ValueError, match=r"images_per_caption: 2 there, 1 here. A run only grows"):
+        synthesize_locally(store, a_request(config=FakeConfig(images_per_caption=1)))
+    assert run_contents(store) == before
+
+
+def test_a_request_given_up_before_its_first_shard_gives_way(tmp_path):
+    store = Store(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        synthesize_locally(store, a_request(texts(99)), factory=BrokenSynthesizer)
+    summary = synthesize_locally(store, a_request(texts(3)), factory=FakeSynthesizer)
+    assert summary.num_captions == 3 and read_stored_captions(store).num_rows == 3
+
+
+def test_growth_that_was_cut_short_goes_on(tmp_path):
+    """Killed between the sections of two growths: the next run finds what is missing."""
+    store, whole = Store(tmp_path / "cut"), Store(tmp_path / "whole")
+    larger = a_request(texts(6), FakeConfig(images_per_caption=3))
+    for each in (store, whole):
+        synthesize_locally(each, a_request(texts(4)), factory=FakeSynthesizer)
+    record_request(store, larger.captions.kept[:4], [], 3, 8)  # its second section never came
+    for each in (store, whole):
+        synthesize_locally(each, larger, factory=FakeSynthesizer)
+    assert run_contents(store) == run_contents(whole)
+
+
+def test_failed_samples_are_tried_again_alone(tmp_path):
+    store = Store(tmp_path)
+    request = a_request(["a dog", "a fail dog", "a cat", "a hopeless fail cat", "a dog"])
+    lenient = RunConfig(max_failed_fraction=0.5)
+    synthesize_locally(store, request, lenient, factory=FakeSynthesizer)
+    first = run_contents(store)
+    again = dataclasses.replace(lenient, retry_failed=True)
+    for attempt in (1, 2):
+        summary = synthesize_locally(store, request, again, factory=MendedSynthesizer)
+        assert (summary.num_images, summary.num_failed) == (8, 2)
+        assert store.exists(f"images/00000-retry{attempt}.json")
+    now = run_contents(store)
+    assert all(now[key] == data for key, data in first.items() if key != "manifest.json")
+    rows = read_rows(store).to_pylist()
+    assert len({(row["caption_id"], row["k"]) for row in rows}) == len(rows) == 10
+    assert {row["caption_id"] for row in rows if row["status"] == "failed"} == {"id 3"}
+    mended = next(row for row in rows if row["caption_id"] == "id 1" and row["k"] == 1)
+    assert mended["key"] == "00000-retry1-00001"
+    shown = [row["key"] for row, _ in read_images(store, "00000-retry1")]
+    assert shown == ["00000-retry1-00000", "00000-retry1-00001"]
+    manifest = read_manifest(store)
+    assert (manifest["num_images"], manifest["num_failed"]) == (8, 2)
+    # Without the option nothing is tried, and what failed still counts.
+    with pytest.raises(RuntimeError, match="2 of 10 samples failed"):
+        synthesize_locally(store, request, factory=BrokenSynthesizer)
+
+
+def test_some_captions_get_more_images(tmp_path):
+    """With numbers of their own, in new shards; again without anything new, it does nothing."""
+    store = Store(tmp_path)
+    synthesize_locally(store, a_request(texts(5)), factory=FakeSynthesizer)
+    before = run_contents(store)
+    extras = {4: 1, 1: 3, 0: 2}
+    summary = add_images(store, extras, factory=FakeSynthesizer, in_process=True)
+    assert (summary.num_images, summary.num_captions) == (16, 5)
+    now = run_contents(store)
+    old = [key for key in before if key.startswith(("images/", "sections/", "config"))]
+    assert {key: now[key] for key in old} == {key: before[key] for key in old}
+    counts = Counter((row["caption_id"], row["k"]) for row in read_rows(store).to_pylist())
+    more = {(f"id {at}", 2 + k) for at, count in extras.items() for k in range(count)}
+    assert {*counts} == {(f"id {i}", k) for i in range(5) for k in range(2)} | more
+    assert max(counts.values()) == 1
+    status = run_status(store)
+    assert status.num_samples == status.num_images == 16
+    assert status.num_shards == status.num_shards_done == summary.num_shards
+
+    again = add_images(store, {}, factory=BrokenSynthesizer, in_process=True)
+    assert again.num_shards_skipped == summary.num_shards and run_contents(store) == now
+    add_images(store, {1: 1}, factory=FakeSynthesizer, in_process=True)
+    last = read_rows(store).to_pylist()[-1]
+    assert (last["caption_id"], last["k"]) == ("id 1", 5)
+    key = last["key"]
+    assert remake(store, key, FakeSynthesizer)[2] is True
+
+    # More captions are welcome, more images of every caption are not.
+    grown = synthesize_locally(store, a_request(texts(6)), factory=FakeSynthesizer)
+    assert grown.num_images == 19
+    with pytest.raises(ValueError, match="was repaired: it cannot get more images of every"):
+        synthesize_locally(store, a_request(texts(6), FakeConfig(images_per_caption=3)))
+
+
+def test_extra_images_that_failed_are_tried_again(tmp_path):
+    store = Store(tmp_path)
+    run = RunConfig(max_failed_fraction=1)
+    words = ["a dog", "a fail dog"]
+    synthesize_locally(store, a_request(words), run, factory=FakeSynthesizer)
+    add_images(store, {0: 1, 1: 2}, run, factory=FakeSynthesizer, in_process=True)
+    retry = RunConfig(max_failed_fraction=1, retry_failed=True)
+    done = add_images(store, {}, retry, factory=MendedSynthesizer, in_process=True)
+    assert (done.num_images, done.num_failed) == (7, 0)
+    ok = {(r["caption_id"], r["k"]) for r in read_rows(store).to_pylist() if r["status"] == "ok"}
+    assert ok == {("id 0", 0), ("id 0", 1), ("id 0", 2), *(("id 1", k) for k in range(4))}

@@ -1,0 +1,118 @@
+"""Objects in a folder and in a bucket alike, and addresses that hold none."""
+
+import os
+import pickle
+import threading
+import time
+
+import pytest
+
+from t2ipal.store import Store, read_bytes
+
+
+def test_objects_are_written_read_and_listed(store):
+    assert not store.exists("a/b.json")
+    assert store.list() == []
+    store.write("a/b.json", b"one")
+    store.write("a/b.json", b"two")
+    store.write("a/bc", b"")
+    store.write("d", b"x" * 100_000)
+    assert store.read("a/b.json") == b"two"
+    assert store.exists("a/b.json")
+    assert not store.exists("a")
+    assert store.list() == ["a/b.json", "a/bc", "d"]
+    assert store.list("a/b.") == ["a/b.json"]
+    assert store.list("a/") == ["a/b.json", "a/bc"]
+    assert store.list("none/") == []
+    with pytest.raises(FileNotFoundError, match=r"No (file|object) .*missing"):
+        store.read("missing")
+
+
+def test_times_of_objects(store):
+    before = time.time()
+    store.write("a/1", b"x")
+    store.write("b", b"y")
+    times = store.times("a/")
+    assert list(times) == ["a/1"]
+    # A server's clock may count whole seconds.
+    assert before - 2 < times["a/1"] < time.time() + 2
+
+
+def test_write_if_absent_leaves_what_is_there(store):
+    assert store.write_if_absent("marker", b"first")
+    assert not store.write_if_absent("marker", b"second")
+    assert store.read("marker") == b"first"
+    assert store.list() == ["marker"]
+
+
+def test_one_of_many_racing_writers_wins(tmp_path):
+    store = Store(tmp_path)
+    barrier = threading.Barrier(16)
+    winners = []
+
+    def race(index):
+        barrier.wait()
+        if store.write_if_absent("marker", str(index).encode()):
+            winners.append(index)
+
+    threads = [threading.Thread(target=race, args=(index,)) for index in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(winners) == 1
+    assert store.read("marker") == str(winners[0]).encode()
+    assert os.listdir(tmp_path) == ["marker"]
+
+
+def test_a_store_can_be_pickled(store):
+    store.write("a", b"1")
+    assert pickle.loads(pickle.dumps(store)).read("a") == b"1"
+
+
+def test_reading_a_file_by_its_address(tmp_path, monkeypatch, s3_server):
+    (tmp_path / "captions.txt").write_bytes(b"a dog")
+    monkeypatch.chdir(tmp_path)
+    assert read_bytes("captions.txt") == b"a dog"
+    assert read_bytes(tmp_path / "captions.txt") == b"a dog"
+    assert read_bytes(f"file://{tmp_path}/captions.txt") == b"a dog"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    Store("s3://runs/read").write("captions.txt", b"a cat")
+    assert read_bytes("s3://runs/read/captions.txt") == b"a cat"
+    with pytest.raises(FileNotFoundError, match=r"No file .*nothing.json"):
+        read_bytes("nothing.json")
+    with pytest.raises(FileNotFoundError, match=r"is a folder, expected a file"):
+        read_bytes(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"No object s3://runs/read/none"):
+        read_bytes("s3://runs/read/none")
+
+
+def test_addresses_that_are_no_store(s3_server):
+    with pytest.raises(ValueError, match=r"local path or s3://..., got 'gs://b/c'"):
+        Store("gs://b/c")
+    with pytest.raises(ValueError, match=r"s3://bucket/prefix, got 's3:///c'"):
+        Store("s3:///c")
+    with pytest.raises(FileNotFoundError, match=r"No bucket 'absent'. Create it first"):
+        Store("s3://absent/run", s3_server).write("a", b"")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(PermissionError, match=r"Cannot write to .*file"):
+        Store(tmp_path / "file").write("a", b"")
+    with pytest.raises(PermissionError, match=r"Cannot write to .*file.* Choose another folder"):
+        Store(tmp_path / "file" / "run").write_if_absent("config.json", b"")
+
+
+def test_a_failed_write_leaves_the_old_object(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    store.write("a", b"old")
+
+    def disk_full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", disk_full)
+    with pytest.raises(OSError, match=r"No space left"):
+        store.write("a", b"new")
+    assert store.read("a") == b"old"
+    assert os.listdir(tmp_path) == ["a"]
