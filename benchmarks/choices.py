@@ -71,7 +71,7 @@ class Options:
     """Training seeds."""
     kept: int = 4
     """Images of each caption that a choice ends with, and that a repair begins with."""
-    pools: tuple[int, ...] = (1, 2, 4)
+    pools: tuple[int, ...] = (1, 2)
     """Smaller pools, the first so many images of each caption, for the default choice."""
     test_sets: tuple[str, ...] = ("pictovoc", "pictovoc_shifted")
     """The test sets whose features benchmarks/claims.py stored."""

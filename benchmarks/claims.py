@@ -36,7 +36,7 @@ from benchmarks.claims_table import (
 )
 from jobs import demo, train
 from jobs._job import run_job
-from t2ipal.config import fingerprint, one_of, require, to_dict
+from t2ipal.config import fingerprint, one_of, override, require, to_dict
 from t2ipal.engine.extraction import extract_run
 from t2ipal.engine.session import connect
 from t2ipal.engine.synthesis import RunConfig, SynthesisRequest, synthesize, synthesize_locally
@@ -73,6 +73,8 @@ class Options:
     """Guidance scales that are compared with the default one."""
     sweep_images: int = 2
     """Images a caption of that comparison."""
+    caption_counts: tuple[int, ...] = (100,)
+    """Fewer captions, the first ones, with one image of each and with many."""
     num_labeled: int = 1000
     """Labeled train scenes of the supervised row."""
     test_sets: tuple[str, ...] = ("pictovoc", "pictovoc_shifted")
@@ -98,6 +100,9 @@ def check(options: Options) -> None:
         one_of("test set", name, fitting)
     workers = options.num_workers
     require(workers is None or workers >= 0, f"num_workers must be >= 0, got {workers}.")
+    most = options.num_captions - 1
+    for count in options.caption_counts:
+        require(0 < count <= most, f"caption_counts must be in 1..{most}, got {count}.")
     most = max(*options.image_counts, options.main_images, options.sweep_images)
     require(
         most <= options.synthesis.images_per_caption,
@@ -127,8 +132,16 @@ def plan_fits(
         changes = options.set + ((f"training.images_per_caption={count}",) if count else ())
         plan = train.Options("", methods=(setting.method,), seeds=options.seeds, set=changes)
         for run in train.plan_runs(plan, request.settings()):
-            recipes[setting, run.recipe.training.seed] = run.recipe
+            times = options.num_captions / (setting.num_captions or options.num_captions)
+            recipe = override(run.recipe, longer(run.recipe, times))
+            recipes[setting, recipe.training.seed] = recipe
     return recipes
+
+
+def longer(recipe: Recipe, times: float) -> dict[str, int]:
+    """Changes after which a recipe takes so many times its epochs."""
+    names = ("num_epochs", "warmup_epochs")
+    return {f"training.{name}": round(times * getattr(recipe.training, name)) for name in names}
 
 
 def plan_tasks(
@@ -143,6 +156,7 @@ def plan_tasks(
         request = requests.get(setting.images)
         images = request.settings() if request else setting.images
         facts = [images, to_dict(recipe), folder, options.test_sets]
+        facts += [setting.num_captions] if setting.num_captions else []
         place = options.output, options.backbone, folder, options.test_sets
         tasks.append(Task(fingerprint(facts), setting, recipe, *place))
     return sorted(tasks, key=lambda task: task.setting.images)
@@ -189,6 +203,7 @@ def run(options: Options) -> dict[str, Any]:
     rows = plan_rows(
         options.main_images, options.image_counts, options.guidance_scales,
         options.synthesis.guidance_scale, options.sweep_images, options.num_labeled,
+        options.caption_counts,
     )  # fmt: skip
     vocabulary, captions = demo.choose_captions(options.num_captions)
     requests = {
@@ -214,7 +229,7 @@ def run(options: Options) -> dict[str, Any]:
 
     def judge_share(setting: Setting) -> float | None:
         seen = recipes[setting, options.seeds[0]].method.image_weight > 0
-        if not seen or setting.images not in counts:
+        if not seen or setting.images not in counts or setting.num_captions:
             return None
         found, named = np.sum(counts[setting.images][: setting.images_per_caption], axis=0)
         return float(found / named)

@@ -77,6 +77,9 @@ def train_one(task: Task) -> dict[str, Any]:
     backbone, training = _backbone(task.backbone), task.recipe.training
     chosen = task.setting.images, task.setting.choice
     data = _training_features(task.output, *chosen, task.features)
+    if (count := task.setting.num_captions) is not None:
+        texts = data.texts.rows(slice(0, count))
+        data = TrainingFeatures(texts, data.images, data.image_of_caption[:count])
     method = T2IPAL(task.recipe.method, backbone, seed=training.seed)
     result = fit(method, data, training)
     maps = {}

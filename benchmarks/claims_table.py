@@ -22,6 +22,8 @@ class Setting:
     """Only the first so many; None: all, or none at all."""
     choice: str | None = None
     """Name of a choice among the images; None: all of them."""
+    num_captions: int | None = None
+    """Only the first so many captions, for the same number of steps; None: all."""
 
 
 Row = tuple[str, str, Setting]
@@ -47,6 +49,7 @@ def plan_rows(
     default_scale: float,
     sweep_images: int,
     num_labeled: int,
+    caption_counts: Sequence[int],
 ) -> list[Row]:
     """All rows in their order; some settings stand in several."""
     images = [
@@ -72,6 +75,11 @@ def plan_rows(
         for title, method in (("", "t2ipal"), (", images only", "t2ipal_images_only")):
             setting = Setting(guidance_set(scale, default_scale), method, sweep_images)
             rows.append((f"guidance, {sweep_images} images", f"{scale:g}{title}", setting))
+    for captions in (*caption_counts, None):
+        for kind in KINDS:
+            for count in sorted({min(image_counts), main_images}):
+                setting = Setting(kind, "t2ipal", count, num_captions=captions)
+                rows.append((f"{captions or 'all'} captions", f"{count} of each, {kind}", setting))
     return rows
 
 

@@ -18,6 +18,8 @@ from benchmarks.claims_table import (
     plan_claims,
     plan_rows,
 )
+from jobs import demo
+from t2ipal.engine.synthesis import SynthesisRequest
 from t2ipal.pictovoc.checks import NAMED_THRESHOLD
 from t2ipal.pictovoc.judge import load_judge
 from t2ipal.pictovoc.rendering import RenderingSynthesizer
@@ -28,10 +30,11 @@ from t2ipal.synthesis import SynthesisConfig
 SMALL = {
     "num-captions": [20], "seeds": [0, 1], "main-images": [2], "image-counts": [1, 2],
     "guidance-scales": [3], "sweep-images": [1], "images-per-caption": [2], "num-labeled": [30],
+    "caption-counts": [10],
     "test-sets": ["pictovoc"], "num-workers": [0], "set": ["training.num_epochs=1"],
 }  # fmt: skip
 FLAGS = [word for name, values in SMALL.items() for word in (f"--{name}", *map(str, values))]
-ROWS = plan_rows(6, (1, 6), (1.0, 4.0), 4.0, 2, 100)
+ROWS = plan_rows(6, (1, 6), (1.0, 4.0), 4.0, 2, 100, (50,))
 
 
 @pytest.fixture
@@ -69,6 +72,9 @@ def test_all_claims_and_again(world, tmp_path, capsys):
     assert tai_dpt["mAP"]["pictovoc"]["seeds"] == [0, 1] and tai_dpt["judge_share"] is None
     ours = rows["rendered images", "T2I-PAL"]
     assert 0 <= ours["judge_share"] <= 1
+    few = rows["10 captions", "2 of each, rendered"]
+    assert few["num_captions"] == 10 and few["judge_share"] is None
+    assert few["mAP"] != ours["mAP"] == rows["all captions", "2 of each, rendered"]["mAP"]
     over = ours["mAP"]["pictovoc"]["over"]["TaI-DPT"]["mAPs"]
     pairs = zip(ours["mAP"]["pictovoc"]["mAPs"], tai_dpt["mAP"]["pictovoc"]["mAPs"])
     assert over == [a - b for a, b in pairs]
@@ -82,7 +88,7 @@ def test_all_claims_and_again(world, tmp_path, capsys):
     whole = path.read_text()
     path.write_text(whole[:-20])
     made = [p for p in output.rglob("*") if p.suffix in (".tar", ".safetensors")]
-    times = [p.stat().st_mtime_ns for p in (*made, *output.rglob("judge.json"))]
+    times = [p.stat().st_mtime_ns for p in (*made, *output.rglob("judge-*.json"))]
     again = claims.main(arguments)
     assert again["rows"] == measured["rows"]
     assert path.read_text().splitlines()[:-1] == whole.splitlines()[:-1]
@@ -90,7 +96,7 @@ def test_all_claims_and_again(world, tmp_path, capsys):
         json.loads(path.read_text().splitlines()[-1])["mAP"]
         == (json.loads(whole.splitlines()[-1])["mAP"])
     )
-    assert [p.stat().st_mtime_ns for p in (*made, *output.rglob("judge.json"))] == times
+    assert [p.stat().st_mtime_ns for p in (*made, *output.rglob("judge-*.json"))] == times
 
     # Another recipe is another fit, on the same images.
     at = arguments.index("training.num_epochs=1")
@@ -111,6 +117,18 @@ def test_rows_hold_every_setting_that_claims_and_differences_need():
         ("1", "guidance-1"), ("1, images only", "guidance-1"),
         ("4", "synthetic"), ("4, images only", "synthetic"),
     ]  # fmt: skip
+
+
+def test_few_captions_take_as_many_steps():
+    vocabulary, captions = demo.choose_captions(40)
+    request = SynthesisRequest(SynthesisConfig(), vocabulary, captions)
+    few, all_of_them = (Setting("rendered", "t2ipal", 2, num_captions=n) for n in (10, None))
+    options = claims.Options(num_captions=40, seeds=(0,), caption_counts=(10,))
+    plans = claims.plan_fits([few, all_of_them], options, request)
+    base, longer = (plans[setting, 0].training for setting in (all_of_them, few))
+    assert (longer.num_epochs, longer.warmup_epochs) == (120, 4)
+    assert (base.num_epochs, base.warmup_epochs) == (30, 1)
+    assert longer.images_per_caption == base.images_per_caption == 2
 
 
 def test_image_sets():
@@ -207,6 +225,7 @@ def test_a_line_that_was_cut_off_is_dropped(tmp_path):
         (["--seeds"], r"seeds must name at least one, got none\."),
         (["--num-workers", "-1"], r"num_workers must be >= 0, got -1\."),
         (["--image-counts", "1", "12"], r"must be at least the 12 images .* got 10\."),
+        (["--caption-counts", "1000"], r"caption_counts must be in 1\.\.999, got 1000\."),
         (["--test-sets", "pictovoc_novel"], r"Unknown test set 'pictovoc_novel'\."),
         (["--set", "method.sharpnes=2"], r"Did you mean 'method.sharpness'\?"),
     ],
