@@ -46,6 +46,7 @@ from t2ipal.engine.synthesis import SynthesisRequest, remake, synthesize, synthe
 from t2ipal.extraction import feature_folder, feature_tasks
 from t2ipal.features import BackboneConfig, load_backbone
 from t2ipal.images import ENDINGS
+from t2ipal.pipelines import check_pipeline
 from t2ipal.report.card import write_card
 from t2ipal.store import Store, read_settings
 from t2ipal.synthesis import SynthesisConfig, with_class_prompts
@@ -139,6 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if features is not None:  # what workers could not load is refused before any of them starts
         folder = feature_folder(load_backbone(dataclasses.replace(features, device="cpu")))
     config = with_class_prompts(options.synthesis, vocabulary.prompt_names)
+    check_pipeline(config)  # before Ray starts
     request = SynthesisRequest(config, vocabulary, filtered, options.images_per_shard)
     if options.in_process:
         summary = synthesize_locally(store, request, options.run, features=features, progress=True)

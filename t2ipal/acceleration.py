@@ -4,6 +4,7 @@ Options, models of few steps, guidance in some steps only. Knows a diffusers pip
 alone, and loads no torch before one is loaded: a command line's help needs none.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,8 +112,9 @@ def accelerate(pipeline: Any, config: AccelerationConfig) -> Callable[[], None]:
 
 def require_few_steps(config: Any) -> None:
     """Refuses a SynthesisConfig under which a model of PRESETS would draw what nobody can use."""
+    weights = config.unet_weights and re.sub("@[^/]*", "", config.unet_weights)
     for name, preset in PRESETS.items():
-        if any(getattr(config, part) != preset.get(part) for part in ("pipeline", "unet_weights")):
+        if (config.pipeline, weights) != (preset["pipeline"], preset.get("unet_weights")):
             continue
         steps, scale = config.num_inference_steps, config.guidance_scale
         advice = f"with {preset.get('unet_weights', config.pipeline)}, got"
@@ -127,16 +129,38 @@ def require_few_steps(config: Any) -> None:
 
 
 def load_unet_weights(unet: Any, name: str) -> None:
-    """Loads a safetensors file, by its path or as owner/name/file of the hub, into a UNet."""
+    """Loads what `unet_weights` names into a UNet."""
     from huggingface_hub import hf_hub_download
     from safetensors.torch import load_file
 
-    path, parts = Path(name).expanduser(), name.split("/", 2)
-    if not path.is_file():
-        if name.startswith((".", "/", "~")) or len(parts) < 3:
-            raise FileNotFoundError(f"unet_weights must be a file or owner/name/file, got {name}.")
-        path = hf_hub_download(f"{parts[0]}/{parts[1]}", parts[2])
+    path = unet_weights_path(name)
+    if path is None:
+        repository, revision, file = hub_file(name)
+        path = hf_hub_download(repository, file, revision=revision)
     unet.load_state_dict(load_file(path))
+
+
+def unet_weights_path(name: str) -> Path | None:
+    """The file of this machine that `unet_weights` names; None where it is one of the hub.
+
+    Raises:
+        FileNotFoundError: it is neither.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    if name.startswith((".", "/", "~")) or name.count("/") < 2:
+        raise FileNotFoundError(
+            f"unet_weights must be a file or owner/name@revision/file, got {name}."
+        )
+    return None
+
+
+def hub_file(name: str) -> tuple[str, str | None, str]:
+    """(owner/name, revision or None, file) of owner/name/file or owner/name@revision/file."""
+    owner, model, file = name.split("/", 2)
+    model, _, revision = model.partition("@")
+    return f"{owner}/{model}", revision or None, file
 
 
 def interval(num_steps: int, first: float, end: float) -> range:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from t2ipal.acceleration import load_unet_weights
+from t2ipal.acceleration import load_unet_weights, unet_weights_path
 from t2ipal.config import require
 from t2ipal.pictovoc import WEIGHTS_DIR
 
@@ -72,18 +72,9 @@ def load_pipeline(config: "SynthesisConfig", dtype: Any) -> Any:
     repair_torchvision()
     import diffusers
 
-    name = (
-        str(WEIGHTS_DIR / "stable-diffusion") if config.pipeline == "pictovoc" else config.pipeline
-    )
-    local = name.startswith((".", "/", "~")) or Path(name).expanduser().exists()
-    source = Path(name).expanduser() if local else name
-    if local and not (Path(source) / "model_index.json").is_file():
-        raise FileNotFoundError(
-            f"A pipeline folder must hold model_index.json; {source} does not. "
-            "Give a folder written by diffusers' save_pretrained, a hub name, or pictovoc."
-        )
-    if local:
-        _check_folder(Path(source))
+    check_pipeline(config)
+    folder = pipeline_folder(config.pipeline)
+    source = folder or config.pipeline
     diffusers.utils.logging.disable_progress_bar()
     pipeline: Any = None
     with _remarks() as remarks:
@@ -102,7 +93,7 @@ def load_pipeline(config: "SynthesisConfig", dtype: Any) -> Any:
             if isinstance(error, SafetensorError) or any(sign in text for sign in MISFITS):
                 place = source if pipeline is None else config.unet_weights
                 raise ValueError(f"The weights in {place} do not fit: {shown}") from error
-            if local and any(Path(source).glob("*/*.bin")):
+            if folder is not None and any(folder.glob("*/*.bin")):
                 shown += " A .bin file may run code when it is read: convert it to safetensors."
             raise FileNotFoundError(
                 f"The pipeline {source} could not be loaded: {shown}"
@@ -129,8 +120,40 @@ def load_pipeline(config: "SynthesisConfig", dtype: Any) -> Any:
     return pipeline
 
 
+def pipeline_folder(name: str) -> Path | None:
+    """The folder of this machine that `pipeline` names; None where it is a model of the hub."""
+    if name == "pictovoc":
+        return WEIGHTS_DIR / "stable-diffusion"
+    folder = Path(name).expanduser()
+    return folder if name.startswith((".", "/", "~")) or folder.exists() else None
+
+
+def check_pipeline(config: "SynthesisConfig") -> None:
+    """Looks at what a config names on this machine, in no time; loads nothing.
+
+    Raises:
+        FileNotFoundError: a file that a pipeline folder must hold, or `unet_weights`, is missing.
+        ValueError: the folder names no pipeline, or `revision` names one of a folder.
+    """
+    folder = pipeline_folder(config.pipeline)
+    if folder is not None:
+        require(
+            config.revision is None,
+            f"revision must be left out with a folder, which has none, got {config.revision} with "
+            f"{config.pipeline}. A model of the hub has revisions.",
+        )
+        _check_folder(folder)
+    if config.unet_weights is not None:
+        unet_weights_path(config.unet_weights)
+
+
 def _check_folder(folder: Path) -> None:
     """Raises where a pipeline folder lacks a part's own file, or names no pipeline at all."""
+    if not (folder / "model_index.json").is_file():
+        raise FileNotFoundError(
+            f"A pipeline folder must hold model_index.json; {folder} does not. "
+            "Give a folder written by diffusers' save_pretrained, a hub name, or pictovoc."
+        )
     index = _read_mapping(folder / "model_index.json")
     require(
         isinstance(index.get("_class_name"), str),

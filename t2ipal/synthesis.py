@@ -39,10 +39,12 @@ class SynthesisConfig:
     """`pictovoc` (the embedded small Stable Diffusion), a folder in diffusers' format, or a hub
     name such as stabilityai/stable-diffusion-2-1 or stabilityai/stable-diffusion-xl-base-1.0."""
     revision: str | None = None
-    """Git revision of a hub model; None: its main branch."""
+    """Branch, tag or commit of a hub model; None: its main branch. A run keeps the commit that it
+    was begun with."""
     unet_weights: str | None = added(None)
-    """Safetensors file that replaces the pipeline's UNet weights: a path, or owner/name/file of the
-    hub such as ByteDance/SDXL-Lightning/sdxl_lightning_4step_unet.safetensors."""
+    """Safetensors file that replaces the pipeline's UNet weights: a path, or owner/name/file or
+    owner/name@revision/file of the hub (a revision without "/"), such as
+    ByteDance/SDXL-Lightning/sdxl_lightning_4step_unet.safetensors."""
     images_per_caption: int = 1
     """Images made for each caption; the paper settles on 6 (Table IX)."""
     guidance_scale: float = 2.0
@@ -137,7 +139,17 @@ class SynthesisConfig:
 
 
 def with_class_prompts(config: SynthesisConfig, prompt_names: Sequence[str]) -> SynthesisConfig:
-    """The config with "a photo of a {}." of each class, where it composes and has none."""
+    """The config with "a photo of a {}." of each class, where it composes and has none.
+
+    Raises:
+        ValueError: it has prompts, and not one for each class.
+    """
+    given, wanted = len(config.class_prompts), len(prompt_names)
+    require(
+        given in (0, wanted),
+        f"class_prompts must hold one prompt for each of the {wanted} classes of the vocabulary, "
+        f"in its order, got {given}.",
+    )
     if not config.composition or config.class_prompts:
         return config
     prompts = tuple(f"a photo of a {name}." for name in prompt_names)
