@@ -155,6 +155,18 @@ def plan_shards(
     return plans
 
 
+def exact_synthesizer(config: Any, model: Mapping[str, str]) -> Callable[[Batch], Batch]:
+    """The `Synthesizer` of this model, as `t2ipal.identity` tells it, and of no other.
+
+    Raises:
+        ValueError: the files on this machine are of another one.
+    """
+    from t2ipal.identity import pinned
+    from t2ipal.synthesis import Synthesizer
+
+    return Synthesizer(pinned(config, model))
+
+
 class ShardWorker:
     """Loads a synthesizer once, then turns shard plans into stored shards."""
 

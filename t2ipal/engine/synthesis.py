@@ -10,13 +10,14 @@ import re
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from tqdm import tqdm
 
 from t2ipal.captions import FilterResult, Vocabulary
-from t2ipal.config import fingerprint, from_dict, require, to_dict
+from t2ipal.config import differences, fingerprint, from_dict, require, to_dict
 from t2ipal.engine.growth import (
     plan_of_shard,
     plan_retries,
@@ -24,8 +25,9 @@ from t2ipal.engine.growth import (
     record_extras,
     record_request,
 )
-from t2ipal.engine.plans import ShardPlan, ShardWorker, SynthesizerFactory
+from t2ipal.engine.plans import ShardPlan, ShardWorker, SynthesizerFactory, exact_synthesizer
 from t2ipal.engine.pool import RunConfig, work_on_pool
+from t2ipal.identity import identify_model, pinned
 from t2ipal.store import (
     Store,
     check_plan,
@@ -44,6 +46,8 @@ Counts = Generator[dict[str, Any], None, None]
 """`shard`, `num_rows` and `num_failed` of one finished shard after another."""
 Work = Callable[[list[ShardPlan]], Counts]
 """Makes and commits the shards of some plans."""
+MODEL_NAMES = ("pipeline", "revision", "unet_weights")
+"""The fields of a SynthesisConfig that name its model."""
 KEY = re.compile(r"[0-9]{5,}(-retry[1-9][0-9]*)?-[0-9]{5,}")
 """Of a sample, as `ShardWorker` writes it."""
 
@@ -134,13 +138,15 @@ def synthesize(
         progress: show a bar with images, rate, failures and time left.
 
     Raises:
-        ValueError: the store holds another run.
+        FileNotFoundError: the pipeline, or a file in it, is missing.
+        ValueError: the store holds another run, or one of another model.
         RuntimeError: more samples failed than `max_failed_fraction` allows, or a worker could not
             load its pipeline.
     """
     run = run or RunConfig()
-    work = _on_ray(store, request.config, run, factory, features)
-    return _synthesize(store, request, run, work, progress)
+    model = None if factory else identify_model(request.config)
+    work = _on_ray(store, request.config, run, _loading(model, factory), features)
+    return _synthesize(store, request, model, run, work, progress)
 
 
 def synthesize_locally(
@@ -153,8 +159,9 @@ def synthesize_locally(
     progress: bool = False,
 ) -> SynthesisSummary:
     """As `synthesize`, in this process and without Ray; stores the same bytes."""
-    work = _here(store, request.config, factory, features)
-    return _synthesize(store, request, run or RunConfig(), work, progress)
+    model = None if factory else identify_model(request.config)
+    work = _here(store, request.config, _loading(model, factory), features)
+    return _synthesize(store, request, model, run or RunConfig(), work, progress)
 
 
 def remake(
@@ -191,7 +198,8 @@ def remake(
     )
     assert plan is not None
     config = from_dict(SynthesisConfig, synthesis)
-    row, image = ShardWorker(store, config, factory).remake(plan, int(place))
+    worker = ShardWorker(store, config, _loading(settings.get("model"), factory))
+    row, image = worker.remake(plan, int(place))
     if image is None:
         raise RuntimeError(f"Sample {key} failed again: {row['reason']}")
     if not store.exists(f"images/{shard}.json"):
@@ -203,18 +211,60 @@ def remake(
 def _synthesize(
     store: Store,
     request: SynthesisRequest,
+    model: Mapping[str, str] | None,
     run: RunConfig,
     work: Work,
     progress: bool,
 ) -> SynthesisSummary:
     start = time.monotonic()
-    settings, captions = request.settings(), request.captions
-    open_run(store, request.fixed_settings())
+    request, facts = _same_model(store, request, model)
+    settings, captions = {**request.settings(), **facts}, request.captions
+    open_run(store, {**request.fixed_settings(), **facts})
     record_request(
         store, captions.kept, captions.rejected,
         settings["synthesis"]["images_per_caption"], request.images_per_shard,
     )  # fmt: skip
     return _carry_out(store, settings, run, work, progress, start)
+
+
+def _same_model(
+    store: Store, request: SynthesisRequest, model: Mapping[str, str] | None
+) -> tuple[SynthesisRequest, dict[str, Any]]:
+    """The request in the words of the run that the store holds, and what is kept of its model.
+
+    One model has several names: a folder moves, a branch and a tag are a commit. A run from before
+    models were kept has none.
+
+    Raises:
+        ValueError: the same names stand for another model than when the run was begun.
+    """
+    if model is None:
+        return request, {}
+    facts = {"model": dict(model)}
+    if not store.exists("config.json"):
+        return request, facts
+    begun = read_settings(store)
+    if "model" not in begun:
+        return request, {}
+    names = {name: begun["synthesis"].get(name) for name in MODEL_NAMES}
+    if begun["model"] == model:
+        return replace(request, config=replace(request.config, **names)), facts
+    same_names = all(getattr(request.config, name) == value for name, value in names.items())
+    if same_names and any(key.endswith(".json") for key in store.list("images/")):
+        raise ValueError(
+            f"{store.uri} holds images of another model. Differences: "
+            f"{'; '.join(differences(model, begun['model'], 'model.'))}. To go on, ask for that "
+            "commit (revision, or owner/name@commit/file in unet_weights) or bring back those "
+            "files; else choose another output folder."
+        )
+    return request, facts
+
+
+def _loading(
+    model: Mapping[str, str] | None, factory: SynthesizerFactory | None
+) -> SynthesizerFactory | None:
+    """What makes a worker's synthesizer, of this model where one is known."""
+    return factory or (partial(exact_synthesizer, model=model) if model else None)
 
 
 def add_images(
@@ -243,7 +293,10 @@ def add_images(
         RuntimeError: as `synthesize`.
     """
     start, settings, run = time.monotonic(), read_manifest(store)["settings"], run or RunConfig()
-    config = from_dict(SynthesisConfig, settings["synthesis"])
+    config, model = from_dict(SynthesisConfig, settings["synthesis"]), settings.get("model")
+    if model and not factory:
+        pinned(config, model)  # raises before anything is written
+    factory = _loading(model, factory)
     if extras:
         record_extras(store, extras, settings["images_per_shard"])
     if in_process:

@@ -128,7 +128,10 @@ def _card(store: Store, manifest: Mapping[str, Any], samples: Sequence[Mapping[s
         "tags": ["synthetic", "multi-label", "text-to-image", "webdataset"],
         "size_categories": [_size(manifest["num_images"])],
     }
-    synthesis = {"revision": "the newest", **_without_nones(settings["synthesis"])}
+    model = {f"model.{part}": value for part, value in settings.get("model", {}).items()}
+    # A run from before its model was kept says no more of it.
+    known = model or {"revision": "the newest"}
+    synthesis = {**known, **_without_nones(settings["synthesis"])}
     body = BODY.format(
         num_classes=len(names),
         vocabulary=settings["vocabulary"],
