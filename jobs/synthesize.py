@@ -65,7 +65,8 @@ class Options:
     only: str | None = None
     """Make one image of a run again, byte for byte on the same kind of device, and store it as
     `remade/KEY.jpg` there (.png and .webp in a run of those): its key as in the tar, e.g.
-    00003-00017. Nothing else is looked at."""
+    00003-00017. Where other bytes come out, the summary names the versions and the device that
+    differ from the shard's. Nothing else is looked at."""
     vocabulary: str = "voc2007"
     """Classes to look for: voc2007, coco2014, nuswide, pictovoc_novel (the embedded world's things
     that are no VOC class), or the path of a YAML of your own."""
@@ -94,11 +95,13 @@ class Options:
 
 
 def _remake(store: Store, key: str) -> dict[str, Any]:
-    row, image, same = remake(store, key)
+    row, image, same, differing = remake(store, key)
     config = from_dict(SynthesisConfig, read_settings(store)["synthesis"])
     place = f"remade/{key}.{ENDINGS[config.image_format]}"
     store.write(place, image)
     result = {"output": f"{store.uri}/{place}", "same_as_stored": same, **row}
+    if same is False:
+        result["differences"] = differing
     print(json.dumps(result))
     return result
 

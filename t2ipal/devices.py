@@ -21,6 +21,14 @@ def computes_bf16(device: str) -> bool:
     return kind == "mps"
 
 
+def device_name(device: str) -> str:
+    """What a torch device is: a GPU's model, or which instructions a CPU offers to torch."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}" if kind == "cpu" else kind
+
+
 def bf16_autocast(device: str) -> torch.autocast:
     """Autocast to bfloat16 where that is fast; elsewhere a context that changes nothing."""
     kind = torch.device(device).type

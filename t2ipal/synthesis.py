@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from math import isfinite
 from typing import Any
 
@@ -175,7 +176,7 @@ class Synthesizer:
         import torch
 
         from t2ipal.composition import Conjunction
-        from t2ipal.devices import computes_bf16
+        from t2ipal.devices import computes_bf16, device_name
 
         self.config = config
         self._torch = torch
@@ -183,6 +184,13 @@ class Synthesizer:
         precision = config.precision
         if precision == "auto":
             precision = "bf16" if computes_bf16(self.device) else "fp32"
+        self.versions = {
+            "torch": torch.__version__,
+            "diffusers": version("diffusers"),
+            "device": device_name(self.device),
+            "precision": precision,
+        }
+        """What an image's last bits depend on beside its config."""
         # On a CPU half precision means autocast: latents and sampler stay in float32.
         autocast = self.device == "cpu" and precision != "fp32"
         names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from t2ipal.devices import bf16_autocast, computes_bf16
+from t2ipal.devices import bf16_autocast, computes_bf16, device_name
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,13 @@ def test_a_cpu_without_bfloat16_computes_in_float32(monkeypatch, capabilities, e
     with bf16_autocast("cpu"):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype == (torch.bfloat16 if expected else torch.float32)
+
+
+def test_a_device_is_named_by_what_its_last_bits_depend_on(monkeypatch):
+    assert device_name("cpu") == f"cpu {torch.backends.cpu.get_cpu_capability()}"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU of {device}")
+    assert device_name("cuda:1") == "GPU of cuda:1"
+    assert device_name("mps") == "mps"
 
 
 def test_without_knowledge_the_answer_is_no(monkeypatch):

@@ -59,7 +59,9 @@ def test_a_run_never_shrinks(tmp_path):
     with pytest.raises(ValueError, match=r"holds 11 captions, and 1 of them .* \(first: id 10\)"):
         synthesize_locally(store, a_request(texts(10)), factory=FakeSynthesizer)
     with pytest.raises(ValueError, match=r"images_per_caption: 2 there, 1 here. A run only grows"):
-        synthesize_locally(store, a_request(config=FakeConfig(images_per_caption=1)))
+        synthesize_locally(
+            store, a_request(config=FakeConfig(images_per_caption=1)), factory=FakeSynthesizer
+        )
     assert run_contents(store) == before
 
 
@@ -141,7 +143,9 @@ def test_some_captions_get_more_images(tmp_path):
     grown = synthesize_locally(store, a_request(texts(6)), factory=FakeSynthesizer)
     assert grown.num_images == 19
     with pytest.raises(ValueError, match="was repaired: it cannot get more images of every"):
-        synthesize_locally(store, a_request(texts(6), FakeConfig(images_per_caption=3)))
+        synthesize_locally(
+            store, a_request(texts(6), FakeConfig(images_per_caption=3)), factory=FakeSynthesizer
+        )
 
 
 def test_extra_images_that_failed_are_tried_again(tmp_path):

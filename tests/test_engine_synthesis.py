@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import PIL
 import pytest
 from fake_synthesis import BrokenSynthesizer, FakeConfig, FakeSynthesizer, a_request, caption, texts
 from PIL import Image
@@ -81,7 +82,7 @@ def test_a_bucket_holds_the_same_bytes_as_a_folder(tmp_path, s3_server):
     for store in (folder, bucket):
         synthesize_locally(store, a_request(), factory=FakeSynthesizer)
     assert run_contents(bucket) == run_contents(folder)
-    assert synthesize_locally(bucket, a_request()).num_shards_skipped == 3
+    assert synthesize_locally(bucket, a_request(), factory=FakeSynthesizer).num_shards_skipped == 3
 
 
 def test_rerun_skips_finished_shards_and_remakes_missing_ones(tmp_path):
@@ -150,13 +151,41 @@ def test_images_in_each_format(tmp_path, image_format):
             assert Image.open(io.BytesIO(data)).format == image_format.upper()
             keys.append(row["key"])
     assert keys == read_rows(one)["key"].to_pylist() and len(keys) == 12
-    row, image, same = remake(one, keys[9], FakeSynthesizer)
-    assert (row["key"], same) == (keys[9], True)
+    row, image, same, differing = remake(one, keys[9], FakeSynthesizer)
+    assert (row["key"], same, differing) == (keys[9], True, [])
     pixels = FakeSynthesizer(config)({"caption_id": ["id 4"], "caption": ["a"], "k": [1]})["image"][
         0
     ]
     error = np.abs(decode_image(image).astype(int) - pixels).mean()
     assert error == 2 if image_format == "png" else 0 < error < 60  # its batch's tint is 2 more
+
+
+class OtherDevice(FakeSynthesizer):
+    """Its images are of other bits."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.versions = {"torch": "2", "device": config.pipeline}
+
+    def __call__(self, batch):
+        output = super().__call__(batch)
+        return {**output, "image": output["image"] + (self.config.pipeline == "slow")}
+
+
+def test_an_image_that_comes_out_otherwise_says_what_differs(tmp_path):
+    store, request = Store(tmp_path), a_request(texts(1), FakeConfig("fast"))
+    synthesize_locally(store, request, factory=OtherDevice)
+    marker = store.read("images/00000.json")
+    versions = {"pillow": PIL.__version__, "torch": "2", "device": "fast"}
+    assert json.loads(marker)["versions"] == versions
+
+    def other(config):
+        return OtherDevice(FakeConfig("slow"))
+
+    _, _, same, differing = remake(store, "00000-00000", other)
+    assert (same, differing) == (False, ["device: 'fast' there, 'slow' here"])
+    store.write("images/00000.json", marker.replace(b'"device"', b'"of_old"'))
+    assert remake(store, "00000-00000", other)[3] == ["of_old: 'fast' there, None here"]
 
 
 def test_a_run_of_another_format_is_refused(tmp_path):
@@ -167,7 +196,8 @@ def test_a_run_of_another_format_is_refused(tmp_path):
         ({"jpeg_subsampling": "4:4:4"}, "synthesis.jpeg_subsampling: None there, '4:4:4' here"),
     ):
         with pytest.raises(ValueError, match=f"holds another run. Differences: {line}"):
-            synthesize_locally(store, a_request(config=FakeConfig(**changes)))
+            request = a_request(config=FakeConfig(**changes))
+            synthesize_locally(store, request, factory=FakeSynthesizer)
 
 
 def test_a_run_from_before_there_were_formats_goes_on(tmp_path):

@@ -177,6 +177,8 @@ def test_a_model_of_the_cache_is_loaded_at_its_commit(tmp_path, monkeypatch):
     write_model(cached("own/tiny", NEW), b"no weights at all")
     synthesizer = exact_synthesizer(config, model)
     assert synthesizer.config.revision == OLD
+    assert {*synthesizer.versions} == {"torch", "diffusers", "device", "precision"}
+    assert synthesizer.versions["precision"] in ("fp32", "bf16")
     assert OLD in synthesizer.pipeline.vae.config._name_or_path
 
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import PIL
 
 from t2ipal.captions import LabelledCaption
 from t2ipal.config import fingerprint, from_dict
@@ -194,6 +195,8 @@ class ShardWorker:
         self.store = store
         self.config = config
         self.synthesizer = factory(config)
+        # A synthesizer may tell what its images depend on beside the config.
+        self.versions = {"pillow": PIL.__version__, **getattr(self.synthesizer, "versions", {})}
         self._device = threading.Lock()
         self._encoder = ThreadPoolExecutor(1, "encoder")
         self._extract = None
@@ -230,8 +233,9 @@ class ShardWorker:
         rows, images = zip(*made, strict=True)
         image_format = self.config.image_format
         marker = commit_shard(
-            self.store, plan.shard, plan.identity(), rows, images, seconds, image_format
-        )
+            self.store, plan.shard, plan.identity(), rows, images, seconds, image_format,
+            self.versions,
+        )  # fmt: skip
         # After the marker: where there is no shard there are no features. Where someone else was
         # first with other bytes, theirs count, and extraction will look at them.
         if self._extract is not None and describes(marker, rows, images, image_format):

@@ -35,7 +35,9 @@ from t2ipal.store import (
     count_samples,
     open_run,
     read_encoded_images,
+    read_json,
     read_manifest,
+    read_marker,
     read_rows,
     read_settings,
     write_manifest,
@@ -166,7 +168,7 @@ def synthesize_locally(
 
 def remake(
     store: Store, key: str, factory: SynthesizerFactory | None = None
-) -> tuple[dict[str, Any], bytes, bool | None]:
+) -> tuple[dict[str, Any], bytes, bool | None, list[str]]:
     """Makes one stored sample again, alone, from what the store says of it.
 
     On the same kind of device it comes out byte for byte: its micro-batch is made whole.
@@ -177,8 +179,8 @@ def remake(
         factory: makes the synthesizer; None is `t2ipal.synthesis.Synthesizer`.
 
     Returns:
-        The sample's row, its image encoded, and whether these are the bytes that are stored; None
-        where none are.
+        The sample's row, its image encoded, whether these are the bytes that are stored (None where
+        none are), and where they are not, which versions and devices differ.
 
     Raises:
         ValueError: the run has no such sample.
@@ -203,9 +205,13 @@ def remake(
     if image is None:
         raise RuntimeError(f"Sample {key} failed again: {row['reason']}")
     if not store.exists(f"images/{shard}.json"):
-        return row, image, None
+        return row, image, None, []
     stored = {other["key"]: data for other, data in read_encoded_images(store, shard)}
-    return row, image, None if key not in stored else stored[key] == image
+    if stored.get(key, image) == image:
+        return row, image, True if key in stored else None, []
+    there = read_marker(store, shard).get("versions", {})  # older ones say less
+    here = {name: worker.versions.get(name) for name in there}
+    return row, image, False, differences(here, there)
 
 
 def _synthesize(
@@ -241,9 +247,10 @@ def _same_model(
     if model is None:
         return request, {}
     facts = {"model": dict(model)}
-    if not store.exists("config.json"):
+    try:
+        begun = read_json(store, "config.json")
+    except FileNotFoundError:
         return request, facts
-    begun = read_settings(store)
     if "model" not in begun:
         return request, {}
     names = {name: begun["synthesis"].get(name) for name in MODEL_NAMES}

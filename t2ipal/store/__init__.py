@@ -31,6 +31,7 @@ from t2ipal.store.shards import (
     read_encoded_images,
     read_images,
     read_manifest,
+    read_marker,
     read_rows,
     read_settings,
     read_shard_rows,
@@ -38,7 +39,7 @@ from t2ipal.store.shards import (
     write_manifest,
 )
 from t2ipal.store.status import RunStatus, run_status
-from t2ipal.store.tables import read_arrays, read_parquet_columns, write_arrays
+from t2ipal.store.tables import read_arrays, read_json, read_parquet_columns, write_arrays
 
 __all__ = [
     "RunStatus",
@@ -59,7 +60,9 @@ __all__ = [
     "read_encoded_images",
     "read_extras",
     "read_images",
+    "read_json",
     "read_manifest",
+    "read_marker",
     "read_parquet_columns",
     "read_rows",
     "read_sections",

@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-import PIL
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -87,6 +86,7 @@ def commit_shard(
     images: Sequence[bytes | None],
     seconds: float = 0.0,
     image_format: str = "jpeg",
+    versions: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Writes tar and sidecar, then the marker that makes them count, and returns the marker.
 
@@ -97,6 +97,7 @@ def commit_shard(
         images: encoded bytes of each row, None where its status is "failed".
         seconds: that a device worked to make them; kept in the marker.
         image_format: of those bytes: it decides the ending of their names in the tar.
+        versions: of what made them; kept in the marker, and no part of its hash.
 
     Raises:
         ValueError: the shard was already committed from another plan; the differences are named. Or
@@ -116,7 +117,7 @@ def commit_shard(
         "tar": {"sha256": hashlib.sha256(tar).hexdigest(), "size_bytes": len(tar)},
         "sidecar": {"sha256": hashlib.sha256(sidecar).hexdigest(), "size_bytes": len(sidecar)},
         "seconds": round(seconds, 3),
-        "versions": {"pillow": PIL.__version__},
+        "versions": dict(versions or {}),
     }
     store.write(f"images/{shard}.tar", tar)
     store.write(f"images/{shard}.parquet", sidecar)
@@ -191,6 +192,16 @@ def committed_shards(store: Store) -> list[dict[str, Any]]:
     # A bucket answers after some milliseconds, to many at once as to one.
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(partial(_read_marker, store), keys))
+
+
+def read_marker(store: Store, shard: str) -> dict[str, Any]:
+    """The marker of one finished shard.
+
+    Raises:
+        FileNotFoundError: the shard is not finished.
+        ValueError: the marker cannot be read.
+    """
+    return _read_marker(store, f"images/{shard}.json")
 
 
 def _read_marker(store: Store, key: str) -> dict[str, Any]:
@@ -283,7 +294,7 @@ def read_images(store: Store, shard: str) -> Iterator[tuple[dict[str, Any], RGBI
 
 def read_encoded_images(store: Store, shard: str) -> Iterator[tuple[dict[str, Any], bytes]]:
     """As `read_images`, the images as the bytes that are stored."""
-    data = _checked(store, _read_marker(store, f"images/{shard}.json"), "tar", "tar")
+    data = _checked(store, read_marker(store, shard), "tar", "tar")
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         members = {member.name: member for member in tar.getmembers()}
         for name in members:
