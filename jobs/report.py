@@ -147,6 +147,10 @@ def _results(evaluation: dict[str, Any]) -> list[MethodResult]:
             numbers["seeds"],
             numbers["mAPs"],
             numbers["per_class"],
+            modality_gap={
+                name.replace("_", " "): cosine
+                for name, cosine in numbers.get("modality_gap", {}).items()
+            },
         )
         for name, numbers in sorted(methods.items(), key=lambda item: item[1]["mean"])
     ]

@@ -1,6 +1,8 @@
+import dataclasses
 import json
 import math
 import re
+from pathlib import Path
 
 import pytest
 from small_run import FEW_SCENES, small_captions, write_random_judge, write_small_run
@@ -8,9 +10,13 @@ from tiny_clip import write_tiny_clip
 
 from jobs import evaluate, report, train, tune
 from t2ipal.engine.training import load_run
+from t2ipal.extraction import feature_folder, read_training_features
+from t2ipal.features import BackboneConfig, load_backbone
+from t2ipal.modality_gap import modality_gap
 from t2ipal.pictovoc.scenes import CLASS_NAMES
 from t2ipal.pictovoc.worlds import WORLDS, World
 from t2ipal.store import Store, read_manifest, read_stored_captions
+from t2ipal.test_sets import test_set_features as set_features
 
 METHODS = ("zsclip", "tai_dpt", "t2ipal")
 RECOGNIZERS = [f"{m}-seed{s}" for m in METHODS[1:] for s in (0, 1)] + ["zsclip-seed0"]
@@ -102,6 +108,40 @@ def test_evaluate(run, evaluated):
             "std": numbers["std"],
             "seeds": list(seeds),
         }
+
+
+def test_the_modality_gap_is_measured_when_asked_for(run, model, evaluated, monkeypatch, capsys):
+    without = evaluated[0]["methods"]
+    assert not any("modality_gap" in numbers for numbers in without.values())
+    result = evaluate.main(["--run", str(run), "--model", model, "--modality-gap"])
+    printed = last_line(capsys)
+    backbone = load_backbone(BackboneConfig(model=model))
+    data = read_training_features(Store(run), feature_folder(backbone))
+    test = set_features("pictovoc", None, backbone).features
+    for method, numbers in result["methods"].items():
+        gaps = [
+            dataclasses.astuple(
+                modality_gap(
+                    load_run(run / "train" / f"{method}-seed{seed}").recognizer,
+                    test,
+                    data.texts,
+                    data.images,
+                )
+            )
+            for seed in numbers["seeds"]
+        ]
+        found = numbers.pop("modality_gap")
+        assert printed[method]["modality_gap"] == found
+        *plain, adapted = zip(*gaps)
+        expected = [sum(column) / len(column) for column in plain]
+        assert [*found.values()][:3] == pytest.approx(expected, abs=1e-4)
+        if method == "t2ipal":
+            assert [*found.values()][3] == pytest.approx(sum(adapted) / 2, abs=1e-4)
+        else:
+            assert found["adapted_synthetic_images"] is None
+    assert result["methods"] == without
+    page = Path(report.main(["--run", str(run), "--model", model])["report"]).read_text()
+    assert '<section id="gap"' in page and "adapted synthetic images" in page
 
 
 def test_report(run, model, evaluated, tmp_path, monkeypatch, capsys):

@@ -88,6 +88,7 @@ def example_report(make_image=scene, num_entries: int = 4) -> Report:
                 per_seed=per_seed,
                 per_class=per_class.tolist(),
                 published=published,
+                modality_gap={"captions": 0.8125, "adapted": 0.9 if name == "T2I-PAL" else None},
             )
         )
     captions = [
@@ -233,7 +234,7 @@ def full() -> str:
 def test_page_is_well_formed_and_has_every_section(full):
     page = Page(full)
     assert page.sections == [
-        *("results", "classes", "images", "heatmaps", "curves", "search", "pipeline"),
+        *("results", "classes", "gap", "images", "heatmaps", "curves", "search", "pipeline"),
         *("notes", "settings"),
     ]
     assert [link["href"] for link in page.all("a")] == [f"#{name}" for name in page.sections]
@@ -328,6 +329,7 @@ def test_a_report_with_nothing_but_one_result_has_one_section():
         ("trials", (), "search"),
         ("notes", (), "notes"),
         ("class_names", (), "classes"),
+        ("modality_gap", {}, "gap"),
     ],
 )
 def test_an_empty_input_leaves_its_section_out(field, empty, section):
@@ -335,9 +337,18 @@ def test_an_empty_input_leaves_its_section_out(field, empty, section):
     changes: dict = {field: empty, "baseline": None}
     if field == "class_names":
         changes["results"] = [dataclasses.replace(r, per_class=()) for r in report.results]
+    if field == "modality_gap":
+        results = [dataclasses.replace(r, modality_gap=empty) for r in report.results]
+        changes = {"results": results}
     page = Page(render_report(dataclasses.replace(report, **changes)))
     assert section not in page.sections
     assert all(f"#{section}" != link["href"] for link in page.all("a"))
+
+
+def test_the_modality_gap_is_a_row_of_cosines_a_method(full):
+    words = " ".join(Page(full).words)
+    assert "Mean cosine of each class's embedding" in words
+    assert len(re.findall(r">0\.812<", full)) == 3 and len(re.findall(r">0\.900<", full)) == 1
 
 
 def test_images_stand_without_a_judge():

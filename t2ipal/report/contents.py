@@ -33,6 +33,9 @@ class MethodResult:
     """Average precision of each class in percent, mean over seeds; NaN where undefined."""
     published: str | None = None
     """The paper's number with its conditions, e.g. "88.8 (RN50, VOC2007)"."""
+    modality_gap: Mapping[str, float | None] = field(default_factory=dict)
+    """What the class embeddings are compared with, and the mean cosine (Table VI); None where the
+    method has no such thing."""
 
     def __post_init__(self) -> None:
         require(

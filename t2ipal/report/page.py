@@ -10,6 +10,7 @@ from t2ipal.report.results import facts, headline
 SECTIONS = (
     ("results", "Results", results.results),
     ("classes", "Classes", results.classes),
+    ("gap", "Modality gap", results.modality_gap),
     ("images", "Synthetic images", gallery.images),
     ("heatmaps", "Heatmaps", gallery.heatmaps),
     ("curves", "Training", record.curves),

@@ -1,4 +1,4 @@
-"""What the methods reached: headline numbers, result table, average precision by class."""
+"""What the methods reached: headline numbers, results, average precision by class, modality gap."""
 
 import math
 
@@ -161,6 +161,31 @@ def classes(report: Report) -> Markup | None:
         )
     caption = f"Average precision of each class in percent, sorted by {leading.name}."
     return table(caption, head, rows, kind="dense", legend=legend if len(methods) > 1 else None)
+
+
+def modality_gap(report: Report) -> Markup | None:
+    """One row per method: how close its class embeddings are to what shows or names the class."""
+    measured = [(n, result) for n, result in enumerate(report.results) if result.modality_gap]
+    if not measured:
+        return None
+    columns = list(dict.fromkeys(name for _, result in measured for name in result.modality_gap))
+    head = [head_cell("Method"), (head_cell(name, "number") for name in columns)]
+    rows = []
+    for series, result in measured:
+        cosines = (result.modality_gap.get(name) for name in columns)
+        name = element("span", charts.swatch(series), result.name, class_="name")
+        rows.append(
+            element(
+                "tr",
+                element("th", name, scope="row"),
+                (element("td", "–" if c is None else f"{c:.3f}", class_="number") for c in cosines),
+            )
+        )
+    caption = (
+        "Mean cosine of each class's embedding with what shows or names the class; the higher, "
+        "the smaller the gap between texts and images."
+    )
+    return table(caption, head, rows)
 
 
 def _best(report: Report) -> MethodResult:
