@@ -69,7 +69,7 @@ class Options:
     differ from the shard's. Nothing else is looked at."""
     vocabulary: str = "voc2007"
     """Classes to look for: voc2007, coco2014, nuswide, pictovoc_novel (the embedded world's things
-    that are no VOC class), or the path of a YAML of your own."""
+    that are no VOC class), pictovoc_colors (its colors), or the path of a YAML of your own."""
     num_captions: int | None = None
     """Captions to keep, drawn at random from those that name a class; None: all."""
     caption_seed: int = 0

@@ -65,6 +65,16 @@ def test_own_file(tmp_path):
     assert noun_filter("a hound dog with cups").labels == (0,)
 
 
+def test_adjectives_are_no_nouns(tmp_path):
+    text = "classes: [{name: orange}, {name: apple}]"
+    fruit = NounFilter(load_vocabulary(write(tmp_path, text)))
+    color = NounFilter(load_vocabulary(write(tmp_path, f"{text}\nadjectives: true")))
+    for caption, named in (("an orange bus", ()), ("an orange on a table", (0,))):
+        assert fruit(caption).labels == named
+        assert color(caption).labels == (0,)
+    assert color("no orange bus").reason == "only negated: orange"
+
+
 def test_a_written_synonym_wins_over_a_shared_list(tmp_path):
     text = 'classes: [{name: person, synonyms: ["@person"]}, {name: wedding, synonyms: [bride]}]'
     noun_filter = NounFilter(load_vocabulary(write(tmp_path, text)))
@@ -100,6 +110,7 @@ def test_a_written_synonym_wins_over_a_shared_list(tmp_path):
         ("classes: [{name: dog, synonyms: ['@dgo']}]", "Did you mean 'dog'"),
         ("classes: [{name: dog, implies: [anmal]}, animal]", "Did you mean 'animal'"),
         ("name: 3\nclasses: [dog]", "name must be a text, got 3"),
+        ("classes: [dog]\nadjectives: 1", "adjectives must be true or false, got 1"),
         ("classes: [dog", "is no YAML"),
     ],
 )

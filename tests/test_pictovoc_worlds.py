@@ -134,3 +134,38 @@ def test_the_novel_filter_reads_the_worlds_captions(novel):
         words = text.lower().replace("pine tree", "pine")
         assert not {name for name in clutter - named if f" {name}" in words}, text
     assert said > 40 and right / found > 0.97  # 0.99 as measured: a caption may speak of "a trees"
+
+
+@pytest.fixture(scope="module")
+def colors():
+    return load_vocabulary("pictovoc_colors")
+
+
+def test_the_vocabulary_of_colors_is_the_worlds(colors):
+    assert colors.class_names == WORLDS["pictovoc_colors"].class_names == tuple(COLORS)
+    assert colors.prompt_names[0] == "red object"
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("An orange bus next to two gray cats", {"orange", "gray"}),
+        ("a couple of tan dogs on grey grass.", {"tan", "gray"}),
+        ("A bird flying against a blue sky", set()),
+        ("a black and white photo of a man", set()),
+        ("a field without a red car", set()),
+    ],
+)
+def test_what_colors_are_said(colors, text, names):
+    assert {colors.class_names[index] for index in NounFilter(colors)(text).labels} == names
+
+
+def test_the_filter_of_colors_reads_the_worlds_captions(colors):
+    noun_filter, labeled = NounFilter(colors), 0
+    for index, (_, text) in enumerate(world_captions("validation", 300)):
+        shown = {item.color for item in draw_scene("validation", index, size_px=8).objects}
+        named = {colors.class_names[k] for k in noun_filter(text).labels}
+        words = text.lower().replace("blue sky", "sky").split()
+        assert named == shown & {*words}, text
+        labeled += bool(named)
+    assert labeled > 90

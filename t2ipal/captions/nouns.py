@@ -65,7 +65,7 @@ class NounFilter:
         negated: list[int] = []
         other_sense: list[int] = []
         for at, end, index in self._matches(tokens):
-            if not _is_the_thing(tokens, at, end):
+            if not (self.vocabulary.adjectives or _is_the_thing(tokens, at, end)):
                 other_sense.append(index)
                 continue
             under = english.scope(tokens, at)

@@ -16,7 +16,8 @@ from t2ipal.captions.english import inflections, tokenize
 from t2ipal.config import require, unknown
 
 _FOLDER = Path(__file__).parent / "vocabularies"
-EMBEDDED = ("voc2007", "coco2014", "nuswide", "pictovoc_novel")
+EMBEDDED = ("voc2007", "coco2014", "nuswide", "pictovoc_novel", "pictovoc_colors")
+_FIELDS = ("name", "classes", "ignored", "adjectives")
 _CLASS_FIELDS = ("name", "prompt", "synonyms", "implies")
 
 
@@ -36,6 +37,8 @@ class Vocabulary:
     """Nouns that name no class, e.g. dog house; a class that has the same synonym keeps it."""
     implied: tuple[tuple[int, ...], ...] = ()
     """Per class the indices of more classes it names, e.g. dog: animal; empty: none at all."""
+    adjectives: bool = False
+    """The classes are said of things, as colors are: that "orange" is no fruit does not matter."""
 
     def __post_init__(self) -> None:
         num_classes = len(self.class_names)
@@ -94,8 +97,9 @@ def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
     """One of the `EMBEDDED` vocabularies, or the one in a YAML file of the same form.
 
     The form: `name`, `classes` (a list of `name` and optional `prompt`, `synonyms`, `implies`),
-    optional `ignored`. A synonym "@dog" stands for the list of that name in
-    vocabularies/shared.yaml; a synonym that another class writes out itself is left to that class.
+    optional `ignored`, and `adjectives: true` where the classes are such. A synonym "@dog" stands
+    for the list of that name in vocabularies/shared.yaml; a synonym that another class writes out
+    itself is left to that class.
 
     Raises:
         ValueError: an unknown vocabulary (the nearest is named), or a file of another form.
@@ -131,10 +135,15 @@ def _parse(content: Any, source: str, shared: Mapping[str, Any]) -> Vocabulary:
         f"{source} must hold a mapping with classes, got {content!r:.80}.",
     )
     for field in content:
-        if field not in ("name", "classes", "ignored"):
-            raise unknown(f"field in {source}", field, ("name", "classes", "ignored"))
+        if field not in _FIELDS:
+            raise unknown(f"field in {source}", field, _FIELDS)
     name = content.get("name", Path(source).stem)
     require(isinstance(name, str), f"{source}: name must be a text, got {name!r}.")
+    adjectives = content.get("adjectives", False)
+    require(
+        isinstance(adjectives, bool),
+        f"{source}: adjectives must be true or false, got {adjectives!r}.",
+    )
     entries = content.get("classes")
     require(
         isinstance(entries, list) and bool(entries),
@@ -160,6 +169,7 @@ def _parse(content: Any, source: str, shared: Mapping[str, Any]) -> Vocabulary:
             | dict.fromkeys(_flat(shared["ignored"], "shared ignored", nested=True))
         ),
         implied=tuple(_implied(entry, class_names, source) for entry in classes),
+        adjectives=adjectives,
     )
 
 
