@@ -1,4 +1,4 @@
-"""Trains the embedded world's models from scratch: CLIP, judge, autoencoder, UNet, tuned decoder.
+r"""Trains the embedded world's models from scratch: CLIP, judge, autoencoder, UNet, tuned decoder.
 
 Everything, one stage after the other (about four hours on two cores, minutes on a GPU):
 
@@ -8,6 +8,11 @@ One stage, or the UNet on both cores together:
 
     python jobs/pretrain_pictovoc.py --stage clip --output runs/pictovoc
     torchrun --nproc-per-node 2 jobs/pretrain_pictovoc.py --stage diffusion --output runs/pictovoc
+
+Only the measures of the CLIP that ships, and how it reads sentences of people:
+
+    python jobs/pretrain_pictovoc.py --stage clip --check-only --output t2ipal/pictovoc/weights \
+        --captions captions_val2017.json
 
 The same command again goes on from the last checkpoint. `--output t2ipal/pictovoc/weights` replaces
 the models that ship. The last line of the output is a JSON summary.
@@ -30,7 +35,13 @@ from jobs._job import run_job
 from t2ipal.config import require, to_dict
 from t2ipal.features import BackboneConfig, load_backbone
 from t2ipal.pictovoc.autoencoder import AutoencoderConfig, train_autoencoder
-from t2ipal.pictovoc.checks import check_autoencoder, check_clip, check_diffusion, check_judge
+from t2ipal.pictovoc.checks import (
+    check_autoencoder,
+    check_clip,
+    check_diffusion,
+    check_judge,
+    check_real_captions,
+)
 from t2ipal.pictovoc.clip import ClipConfig, train_clip
 from t2ipal.pictovoc.decoder import DecoderConfig, train_decoder
 from t2ipal.pictovoc.diffusion import DiffusionConfig, train_diffusion
@@ -61,6 +72,8 @@ class Options:
     """Torch device; None: cuda where there is one, else cpu."""
     check_only: bool = False
     """Only measure the models that are there, train nothing."""
+    captions: str | None = None
+    """File of people's captions, such as MS-COCO's, that the check of CLIP ranks too."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
@@ -88,6 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     torch.set_num_threads(options.num_threads)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     output = Path(options.output)
+    require(
+        options.captions is None or options.stage in ("all", "clip"),
+        f"captions are for the check of CLIP, got stage {options.stage}: leave them out.",
+    )
     joined = "WORLD_SIZE" in os.environ
     if joined:
         require(
@@ -102,7 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             summary[stage] = {"trained": trained, "settings": to_dict(getattr(options, stage))}
         check = CHECKS[stage]
         if not joined or torch.distributed.get_rank() == 0:
-            summary.setdefault(stage, {})["measured"] = check(output)
+            measured = check(output)
+            if stage == "clip" and options.captions is not None:
+                measured |= check_real_captions(output, options.captions)
+            summary.setdefault(stage, {})["measured"] = measured
     if joined:
         torch.distributed.destroy_process_group()
     print(json.dumps(summary))

@@ -154,10 +154,18 @@ def test_check_real_captions(models_dir, tmp_path, backbone):
     path.write_text("\n".join(["Nothing at all.", *texts]))
     found = checks.check_real_captions(models_dir, path)
     verdict = NounFilter(load_vocabulary("voc2007"))
-    expected = checks.caption_mAP(backbone, texts, [verdict(text).labels for text in texts])
-    assert found == {"caption_mAP": pytest.approx(expected), "num_captions": 60}
-    fewer = checks.check_real_captions(models_dir, path, count=59)
-    assert fewer["num_captions"] == 59
+    labels = [verdict(text).labels for text in texts]
+    assert found["caption_mAP"] == pytest.approx(checks.caption_mAP(backbone, texts, labels))
+    assert found["caption_chance"] == pytest.approx(100 * sum(map(len, labels)) / (60 * 20))
+    assert found["num_captions"] == 60
+
+    own = [text for _, text in world_captions("test", 150) if verdict(text).labels]
+    labels = [verdict(text).labels for text in own]
+    found = checks.check_real_captions(models_dir, path, count=150)
+    assert found["world_caption_mAP"] == pytest.approx(checks.caption_mAP(backbone, own, labels))
+    share = sum(map(len, labels)) / (len(own) * 20)
+    assert found["world_caption_chance"] == pytest.approx(100 * share)
+    assert found["world_num_captions"] == len(own)
 
 
 def test_rendering_draws_what_a_caption_names():

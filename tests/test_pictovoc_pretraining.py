@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from jobs import pretrain_pictovoc
 from t2ipal.pictovoc import muon, pretraining
 from t2ipal.pictovoc.pretraining import PretrainConfig, step_generator, train_steps
 
@@ -176,3 +177,18 @@ def test_matrices_and_kernels_are_trained_by_muon(tmp_path):
     assert values.min() > 0.6 and values.max() < 1.3
     for update, gradient in zip(rest, gradients[1:], strict=True):
         torch.testing.assert_close(update, -0.01 * gradient.sign(), rtol=0.02, atol=1e-5)
+
+
+def test_the_check_of_clip_ranks_captions_of_people(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch, "set_num_threads", int)  # other tests keep theirs
+    monkeypatch.setitem(pretrain_pictovoc.CHECKS, "clip", lambda folder: {"worst_class_AP": 1.0})
+    monkeypatch.setattr(
+        pretrain_pictovoc, "check_real_captions", lambda folder, path: {path: str(folder)}
+    )
+    arguments = ["--stage", "clip", "--check-only", "--output", str(tmp_path)]
+    summary = pretrain_pictovoc.main([*arguments, "--captions", "said.txt"])
+    assert summary == {"clip": {"measured": {"worst_class_AP": 1.0, "said.txt": str(tmp_path)}}}
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == summary
+    assert pretrain_pictovoc.main(arguments)["clip"]["measured"] == {"worst_class_AP": 1.0}
+    with pytest.raises(ValueError, match="captions are for the check of CLIP, got stage judge"):
+        pretrain_pictovoc.main(["--stage", "judge", "--captions", "said.txt"])

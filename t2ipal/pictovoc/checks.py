@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 
-from t2ipal.captions import NounFilter, filter_captions, load_vocabulary, read_captions
+from t2ipal.captions import Caption, NounFilter, filter_captions, load_vocabulary, read_captions
 from t2ipal.devices import bf16_autocast
 from t2ipal.extraction import image_set, multi_hot, text_set
 from t2ipal.features import Backbone, BackboneConfig, FeatureSet, load_backbone
@@ -145,15 +145,22 @@ def caption_mAP(
 def check_real_captions(
     models_dir: Path, captions_path: Path | str, count: int = 2000, model: str | None = None
 ) -> dict[str, float]:
-    """`caption_mAP` on sentences of people, such as MS-COCO's, that name a VOC class.
+    """`caption_mAP` on sentences of people, such as MS-COCO's, beside that on the world's own.
 
-    Labels are what the noun filter finds; which `count` of the file's captions are taken depends
-    on their ids alone.
+    Labels are what the noun filter finds of the VOC classes; which `count` of the file's captions
+    are taken depends on their ids alone. Chance is what captions in random order would have.
     """
     backbone = load_backbone(BackboneConfig(model=model or str((models_dir / "clip").resolve())))
-    kept = filter_captions(read_captions(captions_path), load_vocabulary("voc2007"), count).kept
-    score = caption_mAP(backbone, [c.text for c in kept], [c.labels for c in kept])
-    return {"caption_mAP": score, "num_captions": len(kept)}
+    own = (Caption(*row) for row in world_captions("test", count))
+    result: dict[str, float] = {}
+    for prefix, captions in (("", read_captions(captions_path)), ("world_", own)):
+        kept = filter_captions(captions, load_vocabulary("voc2007"), count).kept
+        labels = [caption.labels for caption in kept]
+        result[f"{prefix}caption_mAP"] = caption_mAP(backbone, [c.text for c in kept], labels)
+        named = multi_hot(labels, len(CLASS_NAMES))
+        result[f"{prefix}caption_chance"] = 100 * float(named.mean())
+        result[f"{prefix}num_captions"] = len(kept)
+    return result
 
 
 def check_judge(models_dir: Path) -> dict[str, float]:
