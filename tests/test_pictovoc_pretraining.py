@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from jobs import pretrain_pictovoc
-from t2ipal.pictovoc import muon, pretraining
+from t2ipal.pictovoc import WEIGHTS_DIR, muon, pretraining
 from t2ipal.pictovoc.pretraining import PretrainConfig, step_generator, train_steps
 
 LOOP = PretrainConfig(
@@ -177,6 +177,22 @@ def test_matrices_and_kernels_are_trained_by_muon(tmp_path):
     assert values.min() > 0.6 and values.max() < 1.3
     for update, gradient in zip(rest, gradients[1:], strict=True):
         torch.testing.assert_close(update, -0.01 * gradient.sign(), rtol=0.02, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("stage", "card"),
+    [
+        ("clip", "clip"),
+        ("judge", "judge"),
+        ("autoencoder", "stable-diffusion"),
+        ("diffusion", "stable-diffusion"),
+        ("decoder", "stable-diffusion"),
+    ],
+)
+def test_defaults_are_the_settings_of_what_ships(stage, card):
+    optim = getattr(pretrain_pictovoc.Options(), stage).optim
+    text = (WEIGHTS_DIR / card / "README.md").read_text()
+    assert f"{optim.num_steps:,} steps of {optim.batch_size}" in text
 
 
 def test_the_check_of_clip_ranks_captions_of_people(tmp_path, monkeypatch, capsys):

@@ -64,7 +64,7 @@ class DiffusionConfig:
 
     optim: PretrainConfig = field(
         default_factory=lambda: PretrainConfig(
-            8000, 128, learning_rate=1.2e-3, matrix_learning_rate=6e-3, ema_decay=0.999
+            3000, 128, learning_rate=1.2e-3, matrix_learning_rate=6e-3, ema_decay=0.999
         )
     )
     """Steps, batch (over all processes together) and learning rate."""
