@@ -1,6 +1,7 @@
 """Runs that grow, go on and try again: what was stored before stays as it is."""
 
 import dataclasses
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -65,12 +66,41 @@ def test_a_run_never_shrinks(tmp_path):
     assert run_contents(store) == before
 
 
-def test_a_request_given_up_before_its_first_shard_gives_way(tmp_path):
-    store = Store(tmp_path)
+OTHERS = [
+    a_request(texts(3)),
+    a_request(config=FakeConfig(images_per_caption=1)),
+    a_request(config=FakeConfig(guidance_scale=3.0)),
+]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=["captions", "images", "settings"])
+def test_a_run_is_safe_from_other_requests_before_its_first_shard(tmp_path, other):
+    """Another driver comes while the first one works on its first shard."""
+    store, alone = Store(tmp_path / "both"), Store(tmp_path / "alone")
+    refused = []
+
+    class Interrupted(FakeSynthesizer):
+        def __init__(self, config):
+            super().__init__(config)
+            with pytest.raises(ValueError, match=r"unless it is running now, nothing is lost") as e:
+                synthesize_locally(store, other, factory=BrokenSynthesizer)
+            refused.append(e)
+
+    synthesize_locally(store, a_request(), factory=Interrupted)
+    synthesize_locally(alone, a_request(), factory=FakeSynthesizer)
+    assert len(refused) == 1 and run_contents(store) == run_contents(alone)
+
+
+def test_a_run_without_a_shard_can_be_begun_anew(tmp_path):
+    """By removing what the refusal of other requests names."""
+    store, alone = Store(tmp_path / "anew"), Store(tmp_path / "alone")
     with pytest.raises(FileNotFoundError):
         synthesize_locally(store, a_request(texts(99)), factory=BrokenSynthesizer)
-    summary = synthesize_locally(store, a_request(texts(3)), factory=FakeSynthesizer)
-    assert summary.num_captions == 3 and read_stored_captions(store).num_rows == 3
+    (tmp_path / "anew/config.json").unlink()
+    shutil.rmtree(tmp_path / "anew/sections")
+    for each in (store, alone):
+        synthesize_locally(each, a_request(texts(3)), factory=FakeSynthesizer)
+    assert run_contents(store) == run_contents(alone)
 
 
 def test_growth_that_was_cut_short_goes_on(tmp_path):

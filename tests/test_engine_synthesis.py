@@ -222,8 +222,12 @@ def test_a_shard_of_another_plan_is_refused(tmp_path):
     marker = json.loads(path.read_text())
     marker["plan"]["num_samples"], marker["plan_hash"] = 9, "0" * 16
     path.write_text(json.dumps(marker))
-    with pytest.raises(ValueError, match=r"Shard 00001 .*num_samples: 9 there, 8 here"):
-        synthesize_locally(store, a_request(), factory=FakeSynthesizer)
+    for act in (
+        lambda: synthesize_locally(store, a_request(), factory=FakeSynthesizer),
+        lambda: remake(store, "00001-00000", BrokenSynthesizer),
+    ):
+        with pytest.raises(ValueError, match=r"Shard 00001 .*num_samples: 9 there, 8 here"):
+            act()
 
 
 def test_request_checks():

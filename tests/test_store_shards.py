@@ -159,11 +159,14 @@ def test_manifest(store):
 def test_a_run_folder_keeps_its_settings(store):
     assert open_run(store, {"seed": 1, "size": (2, 3)})
     assert not open_run(store, {"seed": 1, "size": (2, 3)})
-    assert open_run(store, {"seed": 2})  # nothing was made yet
-    assert json.loads(store.read("config.json")) == {"seed": 2}
+    refusal = r"holds another run. Differences: seed: 1 there, 3 here.*or the same settings\."
+    begin_anew = " .* nothing is lost by removing config.json and sections/ there to begin anew\\."
+    with pytest.raises(ValueError, match=f"{refusal}{begin_anew}$"):
+        open_run(store, {"seed": 3, "size": (2, 3)})  # who wrote them may be at work
+    assert json.loads(store.read("config.json")) == {"seed": 1, "size": [2, 3]}
     commit_shard(store, "00000", PLAN, some_rows(), some_images())
-    with pytest.raises(ValueError, match=r"holds another run. Differences: seed: 2 there, 3 here"):
-        open_run(store, {"seed": 3})
+    with pytest.raises(ValueError, match=f"{refusal}$"):
+        open_run(store, {"seed": 3, "size": (2, 3)})
     store.write("config.json", b"{")
     with pytest.raises(ValueError, match=r"config.json in .* is damaged"):
-        open_run(store, {"seed": 2})
+        open_run(store, {"seed": 1})

@@ -13,6 +13,7 @@ from t2ipal.store import (
     Section,
     Store,
     committed_shards,
+    how_to_begin_anew,
     is_retry,
     read_extras,
     read_sections,
@@ -106,20 +107,12 @@ def record_request(
 ) -> None:
     """Adds the sections that the run lacks for `kept` captions x `images_per_caption`.
 
-    A request that was given up before its first shard gives way to another one.
-
     Raises:
         ValueError: the run holds captions, or images of a caption, that are not asked for.
     """
     while True:
-        sections, given_up = read_sections(store), False
-        try:
-            missing = _missing(store, sections, kept, images_per_caption)
-        except ValueError:
-            if len(sections) > 1 or committed_shards(store):
-                raise
-            missing = [((0, list(kept), len(kept)), (0, images_per_caption))]
-            sections, given_up = [], True
+        sections = read_sections(store)
+        missing = _missing(store, sections, kept, images_per_caption)
         if not missing:
             write_rejected(store, rejected, if_absent=True)  # someone removed a damaged one
             return
@@ -137,7 +130,7 @@ def record_request(
             captions_key=write_section_captions(store, number, brought) if brought else "",
         )
         # Where another driver was first, its section is looked at as any other in the next round.
-        write_section(store, number, section, replace=given_up)
+        write_section(store, number, section)
 
 
 def record_extras(store: Store, extras: Mapping[int, int], images_per_shard: int) -> None:
@@ -174,12 +167,13 @@ def _missing(
     stored = stored_captions(store)
     asked = {caption.caption_id: caption for caption in kept}
     lost = [caption for caption in stored if asked.get(caption.caption_id) != caption]
-    require(
-        not lost,
-        f"{store.uri} holds {len(stored)} captions, and {len(lost)} of them are not among those "
-        f"asked for, or changed (first: {lost[0].caption_id if lost else ''}). A run only grows: "
-        "ask for the same captions and more, or choose another output folder.",
-    )
+    if lost:
+        raise ValueError(
+            f"{store.uri} holds {len(stored)} captions, and {len(lost)} of them are not among "
+            f"those asked for, or changed (first: {lost[0].caption_id}). A run only grows: ask for "
+            "the same captions and more, or choose another output folder."
+            f"{how_to_begin_anew(store)}"
+        )
     missing, repaired = [], any(section.extras_key for section in sections)
     for section in sections:
         if section.captions_key:
@@ -191,12 +185,12 @@ def _missing(
                 and other.first_caption <= start
                 and end <= other.first_caption + other.num_captions
             )
-            require(
-                made <= images_per_caption,
-                f"{store.uri} holds another run. Differences: synthesis.images_per_caption: {made} "
-                f"there, {images_per_caption} here. A run only grows: ask for at least {made}, or "
-                "choose another output folder.",
-            )
+            if made > images_per_caption:
+                raise ValueError(
+                    f"{store.uri} holds another run. Differences: synthesis.images_per_caption: "
+                    f"{made} there, {images_per_caption} here. A run only grows: ask for at least "
+                    f"{made}, or choose another output folder.{how_to_begin_anew(store)}"
+                )
             require(
                 made == images_per_caption or not repaired,
                 f"{store.uri} was repaired: it cannot get more images of every caption, got "

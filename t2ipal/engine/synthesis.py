@@ -33,6 +33,7 @@ from t2ipal.store import (
     check_plan,
     committed_shards,
     count_samples,
+    how_to_begin_anew,
     open_run,
     read_encoded_images,
     read_json,
@@ -183,7 +184,7 @@ def remake(
         none are), and where they are not, which versions and devices differ.
 
     Raises:
-        ValueError: the run has no such sample.
+        ValueError: the run has no such sample, or made its shard from another plan.
         RuntimeError: the sample fails.
     """
     settings = read_settings(store)
@@ -199,17 +200,20 @@ def remake(
         f"No sample {key!r} in {store.uri}. A sample is named as in its tar, such as 00003-00017.",
     )
     assert plan is not None
+    marker = read_marker(store, shard)
+    if marker is not None:
+        check_plan(store, marker, plan.identity())
     config = from_dict(SynthesisConfig, synthesis)
     worker = ShardWorker(store, config, _loading(settings.get("model"), factory))
     row, image = worker.remake(plan, int(place))
     if image is None:
         raise RuntimeError(f"Sample {key} failed again: {row['reason']}")
-    if not store.exists(f"images/{shard}.json"):
+    if marker is None:
         return row, image, None, []
     stored = {other["key"]: data for other, data in read_encoded_images(store, shard)}
     if stored.get(key, image) == image:
         return row, image, True if key in stored else None, []
-    there = read_marker(store, shard).get("versions", {})  # older ones say less
+    there = marker.get("versions", {})  # older ones say less
     here = {name: worker.versions.get(name) for name in there}
     return row, image, False, differences(here, there)
 
@@ -257,12 +261,12 @@ def _same_model(
     if begun["model"] == model:
         return replace(request, config=replace(request.config, **names)), facts
     same_names = all(getattr(request.config, name) == value for name, value in names.items())
-    if same_names and any(key.endswith(".json") for key in store.list("images/")):
+    if same_names:
         raise ValueError(
             f"{store.uri} holds images of another model. Differences: "
             f"{'; '.join(differences(model, begun['model'], 'model.'))}. To go on, ask for that "
             "commit (revision, or owner/name@commit/file in unet_weights) or bring back those "
-            "files; else choose another output folder."
+            f"files; else choose another output folder.{how_to_begin_anew(store)}"
         )
     return request, facts
 

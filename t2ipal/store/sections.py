@@ -96,17 +96,9 @@ def _read_part(store: Store, key: str, columns: Sequence[str]) -> pa.Table:
         ) from error
 
 
-def write_section(store: Store, number: int, section: Section, replace: bool = False) -> None:
-    """Adds the section after the `number` that there are, unless another writer was first.
-
-    Args:
-        store: home of the run.
-        number: of the section, from 0.
-        section: what to add.
-        replace: write over the one that is there: a request that was given up.
-    """
-    write = store.write if replace else store.write_if_absent
-    write(_key(number), json_bytes(to_dict(section)))
+def write_section(store: Store, number: int, section: Section) -> None:
+    """Adds the section after the `number` that there are, unless another writer was first."""
+    store.write_if_absent(_key(number), json_bytes(to_dict(section)))
 
 
 def write_section_captions(store: Store, number: int, captions: Sequence[KeptCaption]) -> str:

@@ -40,8 +40,8 @@ logger = logging.getLogger(__name__)
 def open_run(store: Store, settings: Mapping[str, Any]) -> bool:
     """Makes the store the home of a run with these settings; False where it already is.
 
-    A run that was given up before its first shard holds nothing and gives way, so that a mistyped
-    option does not spoil the folder. Warns where the store has no conditional writes.
+    The settings are written once: another driver may be at work on them already. Warns where the
+    store has no conditional writes.
 
     Raises:
         ValueError: the store holds a run with other settings; every difference is named.
@@ -56,15 +56,22 @@ def open_run(store: Store, settings: Mapping[str, Any]) -> bool:
     if store.write_if_absent("config.json", json_bytes(settings)):
         return True
     lines = differences(json.loads(json_bytes(settings)), read_json(store, "config.json"))
-    if not lines:
-        return False
-    if committed_shards(store):
+    if lines:
         raise ValueError(
             f"{store.uri} holds another run. Differences: {'; '.join(lines)}. "
-            "Choose another output folder or the same settings."
+            f"Choose another output folder or the same settings.{how_to_begin_anew(store)}"
         )
-    store.write("config.json", json_bytes(settings))
-    return True
+    return False
+
+
+def how_to_begin_anew(store: Store) -> str:
+    """What to add where a request is refused: nothing, once the run has a finished shard."""
+    if any(key.endswith(".json") for key in store.list("images/")):
+        return ""
+    return (
+        " No shard of that run is finished: unless it is running now, nothing is lost by removing "
+        "config.json and sections/ there to begin anew."
+    )
 
 
 def read_settings(store: Store) -> dict[str, Any]:
@@ -142,6 +149,16 @@ def describes(
     return marker["tar"]["sha256"] == digest
 
 
+def read_marker(store: Store, shard: str) -> dict[str, Any] | None:
+    """The marker of one shard; None while it is not finished.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    key = f"images/{shard}.json"
+    return _read_marker(store, key) if store.exists(key) else None
+
+
 def _committed(store: Store, key: str, plan: Mapping[str, Any]) -> dict[str, Any]:
     """The marker of a shard that someone else finished: the same bytes, if from the same plan."""
     marker = _read_marker(store, key)
@@ -192,16 +209,6 @@ def committed_shards(store: Store) -> list[dict[str, Any]]:
     # A bucket answers after some milliseconds, to many at once as to one.
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(partial(_read_marker, store), keys))
-
-
-def read_marker(store: Store, shard: str) -> dict[str, Any]:
-    """The marker of one finished shard.
-
-    Raises:
-        FileNotFoundError: the shard is not finished.
-        ValueError: the marker cannot be read.
-    """
-    return _read_marker(store, f"images/{shard}.json")
 
 
 def _read_marker(store: Store, key: str) -> dict[str, Any]:
