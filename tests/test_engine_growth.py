@@ -91,6 +91,25 @@ def test_a_run_is_safe_from_other_requests_before_its_first_shard(tmp_path, othe
     assert len(refused) == 1 and run_contents(store) == run_contents(alone)
 
 
+@pytest.mark.parametrize("steps", [[(3, 2), (5, 2)], [(3, 2), (3, 4)], [(3, 1), (5, 2)]])
+def test_the_manifest_tells_of_what_another_driver_added(tmp_path, steps):
+    """The larger request is carried out while the smaller one is at work."""
+    store, alone = Store(tmp_path / "both"), Store(tmp_path / "alone")
+    small, large = [a_request(texts(n), FakeConfig(images_per_caption=k)) for n, k in steps]
+
+    class Overtaken(FakeSynthesizer):
+        def __init__(self, config):
+            super().__init__(config)
+            synthesize_locally(store, large, factory=FakeSynthesizer)
+
+    summary = synthesize_locally(store, small, factory=Overtaken)
+    assert summary.num_captions == steps[1][0]
+    for request in (small, large):
+        synthesize_locally(alone, request, factory=FakeSynthesizer)
+    assert read_manifest(store) == read_manifest(alone)
+    assert run_contents(store) == run_contents(alone)
+
+
 def test_a_run_without_a_shard_can_be_begun_anew(tmp_path):
     """By removing what the refusal of other requests names."""
     store, alone = Store(tmp_path / "anew"), Store(tmp_path / "alone")

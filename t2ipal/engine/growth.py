@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from t2ipal.captions import LabelledCaption, RejectedCaption
-from t2ipal.config import require
+from t2ipal.config import fingerprint, require
 from t2ipal.engine.plans import ShardPlan, captions_per_shard, plan_shards
 from t2ipal.store import (
     Section,
@@ -51,6 +51,19 @@ def plan_run(store: Store, settings: Mapping[str, Any]) -> list[ShardPlan]:
             read_extras(store, section) if section.extras_key else None,
         )
     ]
+
+
+def settings_of_all(store: Store, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with all captions and images that the run was asked for, by whomever."""
+    made = [s.first_k + s.num_k for s in read_sections(store) if not s.extras_key]
+    table = read_stored_captions(store)
+    columns = (table[name].to_pylist() for name in ("caption_id", "caption", "labels"))
+    return {
+        **settings,
+        "synthesis": {**settings["synthesis"], "images_per_caption": max(made)},
+        "num_captions": table.num_rows,
+        "captions": fingerprint([list(row) for row in zip(*columns)]),
+    }
 
 
 def plan_of_shard(store: Store, settings: Mapping[str, Any], shard: str) -> ShardPlan:

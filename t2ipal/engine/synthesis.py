@@ -24,6 +24,7 @@ from t2ipal.engine.growth import (
     plan_run,
     record_extras,
     record_request,
+    settings_of_all,
 )
 from t2ipal.engine.plans import ShardPlan, ShardWorker, SynthesizerFactory, exact_synthesizer
 from t2ipal.engine.pool import RunConfig, work_on_pool
@@ -374,6 +375,7 @@ def _carry_out(
                 tally.check()
                 bar.set_postfix(failed=tally.num_failed, refresh=False)
                 bar.update(marker["num_rows"])
+    settings = settings_of_all(store, settings)  # another driver may have asked for more
     write_manifest(store, settings["class_names"], settings)
     seconds = time.monotonic() - start
     return SynthesisSummary(
