@@ -88,6 +88,7 @@ PLACES = [
         "Cannot write to {here}/captions.txt/a/b (Not a directory). Choose another folder.",
     ),
     ("/proc/t2ipal", "Cannot write /proc/t2ipal/config.json (No such file or directory)."),
+    ("file://", "A store is a local path or s3://..., got 'file://'."),
     ("gs://bucket/run", "A store is a local path or s3://..., got 'gs://bucket/run'."),
     ("s3:///run", "An S3 store is s3://bucket/prefix, got 's3:///run'."),
     (
@@ -100,6 +101,14 @@ PLACES = [
         "AWS_SECRET_ACCESS_KEY in their place.",
     ),
 ]
+
+
+def test_no_place_is_not_the_working_directory(folder):
+    """As `--output "$RUN"` gives where the variable is not set."""
+    before = contents(folder)
+    with pytest.raises(ValueError, match=r"^A store is a local path or s3://\.\.\., got ''\.$"):
+        synthesize.main([*GIVEN.split(), ""])
+    assert contents(folder) == before
 
 
 @pytest.mark.parametrize(("place", "message"), PLACES)

@@ -1,7 +1,9 @@
 import io
+import json
 
 import pytest
 import yaml
+from painter import contents
 from PIL import Image
 from small_run import write_small_run
 
@@ -28,6 +30,28 @@ def test_a_card_says_what_a_run_holds(tmp_path):
     before = {name: store.read(name) for name in ("README.md", "samples.jpg")}
     write_card(store)
     assert {name: store.read(name) for name in before} == before
+
+
+def test_a_readme_of_someone_else_is_left_alone(tmp_path, caplog):
+    write_small_run(tmp_path)
+    (tmp_path / "README.md").write_text("---\ntitle: My project\n---\n")
+    before = contents(tmp_path)
+    write_card(Store(tmp_path))
+    assert contents(tmp_path) == before
+    assert "README.md in" in caplog.text and "was left alone. Remove it and run" in caplog.text
+
+
+@pytest.mark.parametrize("vocabulary", ["voc2007", "mine: all", "x " * 99])
+def test_a_card_of_an_earlier_state_is_written_again(tmp_path, caplog, vocabulary):
+    write_small_run(tmp_path)
+    store, path = Store(tmp_path), tmp_path / "manifest.json"
+    manifest = read_manifest(store)
+    manifest["settings"]["vocabulary"] = vocabulary
+    for num_images in (47, 48):
+        path.write_text(json.dumps({**manifest, "num_images": num_images}))
+        write_card(store)
+        assert f"| images | {num_images} |" in store.read("README.md").decode()
+    assert not caplog.text
 
 
 def test_what_a_caption_says_stays_text(tmp_path):

@@ -5,6 +5,8 @@ bytes.
 """
 
 import io
+import logging
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,6 +28,9 @@ from t2ipal.store import (
 from t2ipal.synthesis import SynthesisConfig
 
 CARD_KEY, SAMPLES_KEY = "README.md", "samples.jpg"
+TITLE = "t2ipal synthetic images, "
+OURS = re.compile(f"---\npretty_name: ['\"]?{TITLE}".encode())
+"""How each of our cards begins; YAML puts some vocabularies' names into quotes."""
 SAMPLE_SHARDS, SAMPLES_PER_SHARD, SAMPLE_COLUMNS = 6, 4, 6
 SAMPLE_SIDE_PX = 160
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -72,10 +77,11 @@ it. `manifest.json` lists them all.
 - The images carry the biases of the captions and of the model that drew them, and its license's
   terms.
 """
+logger = logging.getLogger(__name__)
 
 
 def write_card(store: Store) -> None:
-    """Writes the card and the sheet of a finished run.
+    """Writes the card and the sheet of a finished run; warns and leaves a README of another kind.
 
     Raises:
         FileNotFoundError: the run is not finished.
@@ -83,6 +89,14 @@ def write_card(store: Store) -> None:
     """
     manifest = read_manifest(store)
     require(manifest["num_images"] > 0, f"No image in {store.uri}: there is nothing to describe.")
+    if store.exists(CARD_KEY) and not OURS.match(store.read(CARD_KEY)):
+        logger.warning(
+            "%s in %s is no data-set card of t2ipal and was left alone. Remove it and run the same "
+            "command again for one.",
+            CARD_KEY,
+            store.uri,
+        )
+        return
     samples = _samples(store)
     buffer = io.BytesIO()
     _sheet([image for _, image in samples]).save(buffer, "JPEG", quality=90)
@@ -123,7 +137,7 @@ def _card(store: Store, manifest: Mapping[str, Any], samples: Sequence[Mapping[s
     named = Counter(label for labels in captions["labels"].to_pylist() for label in labels)
     reasons = Counter(reason for reason in rows["reason"].to_pylist() if reason)
     head = {
-        "pretty_name": f"t2ipal synthetic images, {settings['vocabulary']}",
+        "pretty_name": f"{TITLE}{settings['vocabulary']}",
         "task_categories": ["image-classification"],
         "tags": ["synthetic", "multi-label", "text-to-image", "webdataset"],
         "size_categories": [_size(manifest["num_images"])],

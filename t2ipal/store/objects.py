@@ -43,7 +43,10 @@ class Store:
             self._backend = Bucket(uri, endpoint_url)
             self.uri = uri.rstrip("/")
         else:
-            self._backend = _Folder(Path(uri.removeprefix("file://")).absolute())
+            path = uri.removeprefix("file://")
+            # Not the working directory: that is what an unset variable of a shell script gives.
+            require(path.strip() != "", f"A store is a local path or s3://..., got {uri!r}.")
+            self._backend = _Folder(Path(path).absolute())
             self.uri = str(self._backend.folder)
 
     def __reduce__(self):
