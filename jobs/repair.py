@@ -28,6 +28,7 @@ from t2ipal.engine.session import connect
 from t2ipal.engine.synthesis import add_images
 from t2ipal.features import BackboneConfig
 from t2ipal.quality import ChoiceConfig, ImageQuality, QualityConfig, lacking_images
+from t2ipal.report.card import write_card
 from t2ipal.store import Store, check_choice_name, read_manifest
 
 FLAT = tyro.conf.arg(name="")
@@ -99,6 +100,7 @@ def run(options: Options, store: Store, wanted: int) -> dict[str, Any]:
         "rounds": len(made),
         "min_found": options.min_found,
     }
+    write_card(store)  # it counts the images
     result = save(store, options.name, quality, ChoiceConfig(min_found=0.0, best=wanted), facts)
     return {**result, "num_made": made, "good_share": shares}
 

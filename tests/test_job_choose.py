@@ -106,6 +106,7 @@ def test_repair_draws_again_what_is_not_found(tmp_path, model, capsys, monkeypat
     assert (images >= 0).sum(dim=1).tolist() == [2] * 4
     status = run_status(Store(output))
     assert status.num_images == summary["num_images"] and status.seconds_left == 0
+    assert f"| images | {status.num_images} |" in Store(output).read("README.md").decode()
 
     # The same, with the features of new images from the worker that drew them.
     shards, images_at_hand = [], FeatureExtractor.images_at_hand
