@@ -29,7 +29,7 @@ from t2ipal.engine.synthesis import add_images
 from t2ipal.features import BackboneConfig
 from t2ipal.quality import ChoiceConfig, ImageQuality, QualityConfig, lacking_images
 from t2ipal.report.card import write_card
-from t2ipal.store import Store, check_choice_name, read_manifest
+from t2ipal.store import Store, check_choice_name, read_manifest, read_sections
 
 FLAT = tyro.conf.arg(name="")
 
@@ -45,7 +45,8 @@ class Options:
     rounds: int = 1
     """Times that images are measured and drawn again."""
     budget: int | None = None
-    """New images at most, over all rounds; None: as many as are lacking."""
+    """New images of the run at most, those of earlier repairs counted: the same command again, or
+    after an interruption, draws none beyond it. None: as many as are lacking."""
     min_found: float = 1.0
     """An image is good where at least this share of its caption's classes is found, 0 to 1."""
     endpoint_url: str | None = None
@@ -66,10 +67,16 @@ def good_share(quality: ImageQuality, wanted: int, min_found: float) -> float:
     return 1 - lacking / (wanted * num_captions)
 
 
+def left(store: Store, budget: int | None) -> int | None:
+    """What the run's repairs so far, this one's earlier rounds included, leave of the budget."""
+    spent = sum(section.num_extras for section in read_sections(store))
+    return None if budget is None else max(budget - spent, 0)
+
+
 def run(options: Options, store: Store, wanted: int) -> dict[str, Any]:
     """All rounds; `wanted` images of each caption should be good."""
     workers = 0 if options.in_process else None
-    shares, made, left = [], [], options.budget
+    shares, made = [], []
 
     def draw(extras: dict[int, int]) -> int:
         summary = add_images(
@@ -86,18 +93,17 @@ def run(options: Options, store: Store, wanted: int) -> dict[str, Any]:
     quality, folder = measure(store, options.quality, options.backbone, workers)
     shares.append(good_share(quality, wanted, options.min_found))
     while len(made) < options.rounds:
-        extras = lacking_images(quality, wanted, options.min_found, left)
+        extras = lacking_images(quality, wanted, options.min_found, left(store, options.budget))
         if not extras:
             break
         before, count = count, draw(extras)
         made.append(count - before)
-        left = None if left is None else left - sum(extras.values())
         quality, folder = measure(store, options.quality, options.backbone, workers)
         shares.append(good_share(quality, wanted, options.min_found))
     facts = {
         "features": folder,
         "quality": to_dict(options.quality),
-        "rounds": len(made),
+        "rounds": sum(bool(section.extras_key) for section in read_sections(store)),
         "min_found": options.min_found,
     }
     write_card(store)  # it counts the images

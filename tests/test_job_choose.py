@@ -9,6 +9,7 @@ from tiny_stable_diffusion import write_tiny_stable_diffusion
 from benchmarks.chaos_checks import run_contents
 from jobs import choose, repair, synthesize, train
 from t2ipal.extraction import FeatureExtractor, read_training_features
+from t2ipal.pictovoc.rendering import RenderingSynthesizer
 from t2ipal.store import Store, read_choice, read_choice_settings, read_rows, run_status
 
 
@@ -108,6 +109,16 @@ def test_repair_draws_again_what_is_not_found(tmp_path, model, capsys, monkeypat
     assert status.num_images == summary["num_images"] and status.seconds_left == 0
     assert f"| images | {status.num_images} |" in Store(output).read("README.md").decode()
 
+    # The same command again is within the same budget, and a larger one pays for the difference.
+    before = run_contents(Store(output))
+    again = repair.main([*arguments, "--rounds", "2", "--budget", "5"])
+    assert (again["num_made"], again["num_images"]) == ([], summary["num_images"])
+    assert again["good_share"] == summary["good_share"][-1:]
+    assert run_contents(Store(output)) == before
+    shutil.copytree(output, tmp_path / "larger")
+    larger = ["--run", str(tmp_path / "larger"), *arguments[2:]]
+    assert repair.main([*larger, "--rounds", "2", "--budget", "6"])["num_made"] == [1]
+
     # The same, with the features of new images from the worker that drew them.
     shards, images_at_hand = [], FeatureExtractor.images_at_hand
 
@@ -122,3 +133,19 @@ def test_repair_draws_again_what_is_not_found(tmp_path, model, capsys, monkeypat
     assert run_contents(Store(tmp_path / "other")) == run_contents(Store(output))
     with pytest.raises(ValueError, match="rounds must be > 0, got 0"):
         repair.main([*arguments, "--rounds", "0"])
+
+
+def test_an_interrupted_repair_keeps_to_its_budget(arguments, tmp_path, monkeypatch):
+    """Killed when its images were asked for and none was drawn."""
+    monkeypatch.setattr("t2ipal.synthesis.Synthesizer", RenderingSynthesizer)
+    commanded = [*arguments, "--budget", "3", "--min-found", "1"]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("t2ipal.engine.plans.ShardWorker.__call__", killed)
+        with pytest.raises(KeyboardInterrupt):
+            repair.main(commanded)
+    assert run_status(Store(tmp_path)).num_samples == 51
+    assert repair.main(commanded)["num_images"] == run_status(Store(tmp_path)).num_samples == 51
