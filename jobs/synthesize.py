@@ -79,7 +79,7 @@ class Options:
     three objects, and a worker holds up to three times its size in memory. For a million images
     8192 makes 374 objects (1 GB a shard at 512 px), 128 makes 23,444."""
     endpoint_url: str | None = None
-    """Server of an S3 store that is not on AWS; AWS_ENDPOINT_URL does the same."""
+    """Server of output and captions on an S3 that is not on AWS; AWS_ENDPOINT_URL does the same."""
     preset: str | None = None
     """Settings of a model of few steps: sd-turbo, sdxl-turbo, sdxl-lightning or lcm. Other options
     replace them; --help beside it shows them as defaults."""
@@ -133,7 +133,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     assert options.captions is not None
     vocabulary = load_vocabulary(options.vocabulary)
     filtered = filter_captions(
-        read_captions(options.captions), vocabulary, options.num_captions, options.caption_seed
+        read_captions(options.captions, options.endpoint_url),
+        vocabulary,
+        options.num_captions,
+        options.caption_seed,
     )
     require(
         options.features or options.backbone == BackboneConfig(),

@@ -212,6 +212,17 @@ def test_a_server_that_refuses(folder, server, status, code, headers, message):
     assert contents(folder) == before
 
 
+def test_captions_of_a_server_that_refuses(folder, server):
+    """They are asked of the server that was named, not of AWS."""
+    server.reply = (403, "AccessDenied", {})
+    url = f"http://127.0.0.1:{server.server_port}"
+    for name in ("a.txt", "a.parquet"):
+        with pytest.raises(PermissionError, match=rf"Access to s3://caps/{name} was refused"):
+            synthesize.main(
+                f"--captions s3://caps/{name} --output run --endpoint-url {url}".split()
+            )
+
+
 def test_a_server_that_is_not_there(folder, server, monkeypatch):
     monkeypatch.setattr(buckets, "MAX_ATTEMPTS", 1)
     shown = refusal(status.main, "--run s3://runs/x --endpoint-url http://127.0.0.1:9")

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from t2ipal.captions import Caption, read_captions
+from t2ipal.store import Store
 
 TWO = [Caption("7", "A dog."), Caption("9", "Two cats, sleeping")]
 
@@ -87,6 +88,17 @@ def test_s3(monkeypatch):
         assert list(read_captions("s3://captions/a/b.txt")) == [Caption("1", "A dog.")]
         with pytest.raises(FileNotFoundError, match=r"a/c\.txt"):
             read_captions("s3://captions/a/c.txt")
+
+
+def test_s3_of_another_server(s3_server, tmp_path):
+    pq.write_table(pa.table({"id": [7, 9], "text": [c.text for c in TWO]}), tmp_path / "a.parquet")
+    files = {
+        "a.csv": b'id,caption\n7,A dog.\n9,"Two cats, sleeping"\n',
+        "a.parquet": (tmp_path / "a.parquet").read_bytes(),
+    }
+    for name, content in files.items():
+        Store("s3://runs/captions", s3_server).write(name, content)
+        assert list(read_captions(f"s3://runs/captions/{name}", s3_server)) == TWO
 
 
 @pytest.mark.parametrize(

@@ -40,11 +40,15 @@ class Caption:
     text: str
 
 
-def read_captions(uri: str | Path) -> Iterator[Caption]:
+def read_captions(uri: str | Path, endpoint_url: str | None = None) -> Iterator[Caption]:
     """The captions of a file; .json, .jsonl, .csv, .tsv, .parquet or .txt names its format.
 
     Ids: the annotation id (COCO), image_id/annotator_id (localized narratives), the field
     caption_id or id where there is one, otherwise the number of the row or line from 1.
+
+    Args:
+        uri: of the file.
+        endpoint_url: server of an S3 bucket that is not on AWS; AWS_ENDPOINT_URL does the same.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -54,17 +58,17 @@ def read_captions(uri: str | Path) -> Iterator[Caption]:
     uri = str(uri)
     suffix = PurePosixPath(uri).suffix.lower()
     if suffix == ".parquet":
-        captions = _parquet(uri)
+        captions = _parquet(uri, endpoint_url)
     else:
         parsers = {".json": _json, ".jsonl": _jsonl, ".csv": _csv, ".tsv": _csv, ".txt": _lines}
         if suffix not in parsers:
             raise unknown(f"suffix of the caption file {uri}:", suffix, (*parsers, ".parquet"))
-        captions = parsers[suffix](_decode(uri), uri)
+        captions = parsers[suffix](_decode(uri, endpoint_url), uri)
     return iter(_unique(captions, uri))
 
 
-def _decode(uri: str) -> str:
-    data = read_bytes(uri)
+def _decode(uri: str, endpoint_url: str | None) -> str:
+    data = read_bytes(uri, endpoint_url)
     for start, kind, remedy in _OTHER_KINDS:
         require(not data.startswith(start), f"{uri} must be UTF-8 text, got {kind}. {remedy}")
     # Without a mark at its start, UTF-16 shows by the zeros beside its first letters.
@@ -164,8 +168,8 @@ def _csv(text: str, uri: str) -> Iterator[Caption]:
         raise ValueError(f"{uri}, line {reader.line_num + 1} is no valid CSV: {error}.") from error
 
 
-def _parquet(uri: str) -> Iterator[Caption]:
-    columns = read_parquet_columns(uri, (), (*_TEXT_FIELDS, *_ID_FIELDS))
+def _parquet(uri: str, endpoint_url: str | None) -> Iterator[Caption]:
+    columns = read_parquet_columns(uri, (), (*_TEXT_FIELDS, *_ID_FIELDS), endpoint_url)
     texts = next((columns[name] for name in _TEXT_FIELDS if name in columns), None)
     if texts is None:
         raise ValueError(f"{uri} must be parquet with a column caption or text, got neither.")

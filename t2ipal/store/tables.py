@@ -75,7 +75,10 @@ def captions_table(kept: Iterable[KeptCaption], rejected: Iterable[RefusedCaptio
 
 
 def read_parquet_columns(
-    uri: str | Path, columns: Sequence[str], optional: Sequence[str] = ()
+    uri: str | Path,
+    columns: Sequence[str],
+    optional: Sequence[str] = (),
+    endpoint_url: str | None = None,
 ) -> dict[str, list[Any]]:
     """Named columns of a parquet file, local or on `s3://`, as plain lists.
 
@@ -83,12 +86,13 @@ def read_parquet_columns(
         uri: of the file.
         columns: that it must have.
         optional: that are read too where it has them.
+        endpoint_url: server of an S3 bucket that is not on AWS.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no parquet file, or lacks a column.
     """
-    data = read_bytes(uri)
+    data = read_bytes(uri, endpoint_url)
     try:
         names = _open_parquet(data).schema_arrow.names
         return from_parquet(data, [*columns, *(n for n in optional if n in names)]).to_pydict()
