@@ -1,4 +1,4 @@
-"""What a device is good at, asked in one place."""
+"""What a device is good at, and whether it has failed, asked in one place."""
 
 import torch
 
@@ -33,3 +33,17 @@ def bf16_autocast(device: str) -> torch.autocast:
     """Autocast to bfloat16 where that is fast; elsewhere a context that changes nothing."""
     kind = torch.device(device).type
     return torch.autocast(kind, torch.bfloat16, enabled=computes_bf16(device))
+
+
+def is_device_fault(error: BaseException) -> bool:
+    """Whether an error is one of the device, after which the process can compute nothing on it.
+
+    Running out of memory is none: less work at once may fit.
+    """
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or "out of memory" in text:
+        return False
+    # Old versions of torch raise a plain RuntimeError, as its libraries of kernels still do.
+    kinds = getattr(torch, "AcceleratorError", ())
+    named = isinstance(error, RuntimeError) and text.startswith(("CUDA error", "HIP error"))
+    return named or isinstance(error, kinds)

@@ -1,7 +1,9 @@
-"""A synthesizer of noise, one that cannot start, and requests for captions to draw."""
+"""A synthesizer of noise, some whose models or devices fail, and requests for captions to draw."""
 
 import hashlib
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -52,6 +54,21 @@ class FakeSynthesizer:
 class BrokenSynthesizer:
     def __init__(self, config):
         raise FileNotFoundError(f"No weights at {config.pipeline}.")
+
+
+class FailingDevice(FakeSynthesizer):
+    """Its device fails at a caption with "fault", in the first process only where it says "once".
+
+    `config.pipeline` is a folder in which each process that it failed in leaves a file.
+    """
+
+    def __call__(self, batch):
+        folder = Path(self.config.pipeline)
+        for text in batch["caption"]:
+            if "fault" in text and ("once" not in text or not any(folder.iterdir())):
+                (folder / str(os.getpid())).touch()
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return super().__call__(batch)
 
 
 PETS = Vocabulary("pets", ("dog", "cat"), ("dog", "cat"), (("puppy",), ("kitten",)))

@@ -1,9 +1,9 @@
-"""What a device is said to be good at."""
+"""What a device is said to be good at, and which errors are its own."""
 
 import pytest
 import torch
 
-from t2ipal.devices import bf16_autocast, computes_bf16, device_name
+from t2ipal.devices import bf16_autocast, computes_bf16, device_name, is_device_fault
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,23 @@ def test_a_device_is_named_by_what_its_last_bits_depend_on(monkeypatch):
 def test_without_knowledge_the_answer_is_no(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert not computes_bf16("cpu")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), True),
+        (RuntimeError("HIP error: unspecified launch failure"), True),
+        (RuntimeError("CUDA error: out of memory"), False),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB."), False),
+        (RuntimeError("expected scalar type Half but found Float"), False),
+        (ValueError("CUDA error: so says a caption"), False),
+    ],
+)
+def test_faults_of_a_device(error, expected):
+    assert is_device_fault(error) is expected
+
+
+@pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="an old version of torch")
+def test_what_torch_calls_an_error_of_the_accelerator_is_a_fault_of_the_device():
+    assert is_device_fault(torch.AcceleratorError("device-side assert triggered"))

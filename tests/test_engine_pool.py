@@ -1,12 +1,19 @@
 """The pool of workers: its size, and the same bytes as without it."""
 
 import pytest
-from fake_synthesis import BrokenSynthesizer, FakeSynthesizer, a_request
+from fake_synthesis import (
+    BrokenSynthesizer,
+    FailingDevice,
+    FakeConfig,
+    FakeSynthesizer,
+    a_request,
+    texts,
+)
 
 from benchmarks.chaos_checks import run_contents
 from t2ipal.engine.pool import RunConfig, _pool_size
 from t2ipal.engine.synthesis import synthesize, synthesize_locally
-from t2ipal.store import Store
+from t2ipal.store import Store, committed_shards
 
 
 @pytest.mark.parametrize(
@@ -43,6 +50,42 @@ def test_on_ray_a_broken_pipeline_is_one_clear_error(tmp_path, ray_session):
     message = "A worker stopped: FileNotFoundError: No weights at fake."
     with pytest.raises(RuntimeError, match=message):
         synthesize(Store(tmp_path), a_request(), factory=BrokenSynthesizer)
+
+
+@pytest.fixture
+def faulty(tmp_path):
+    """Makes a request whose device fails at a caption, and leaves its processes in `faults`."""
+    (tmp_path / "faults").mkdir()
+
+    def make(caption):
+        captions = [*texts(5), caption, *texts(5)]
+        return a_request(captions, FakeConfig(pipeline=str(tmp_path / "faults")))
+
+    return make
+
+
+def test_on_ray_a_fault_of_the_device_costs_a_process_and_no_sample(tmp_path, ray_session, faulty):
+    here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
+    synthesize_locally(here, faulty("a dog, fault once"), factory=FakeSynthesizer)
+    run = RunConfig(min_workers=1, max_workers=1)
+    summary = synthesize(there, faulty("a dog, fault once"), run, factory=FailingDevice)
+    assert summary.num_failed == 0 and run_contents(there) == run_contents(here)
+    assert len(list((tmp_path / "faults").iterdir())) == 1
+
+
+def test_on_ray_a_device_that_keeps_failing_stops_the_run(tmp_path, ray_session, faulty):
+    store, run = Store(tmp_path / "run"), RunConfig(min_workers=1, max_workers=1)
+    with pytest.raises(RuntimeError, match=r"A worker stopped: RuntimeError: CUDA error: an ill"):
+        synthesize(store, faulty("a dog, fault"), run, factory=FailingDevice)
+    assert len(list((tmp_path / "faults").iterdir())) >= 2
+    assert all(marker["num_failed"] == 0 for marker in committed_shards(store))
+
+
+def test_in_one_process_a_fault_of_the_device_stops_the_run(tmp_path, faulty):
+    store = Store(tmp_path / "run")
+    with pytest.raises(RuntimeError, match=r"^CUDA error: an illegal memory access"):
+        synthesize_locally(store, faulty("a dog, fault once"), factory=FailingDevice)
+    assert [marker["num_failed"] for marker in committed_shards(store)] == [0]
 
 
 def test_pool_is_no_larger_than_the_work_or_the_machine(ray_session):

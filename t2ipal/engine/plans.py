@@ -267,7 +267,11 @@ class ShardWorker:
         ]
 
     def _generate(self, samples: Sequence[Sample]) -> Mapping[str, Any]:
-        """The synthesizer's output; if it raises, one sample after another to find the culprit."""
+        """The synthesizer's output; if it raises, one sample after another to find the culprit.
+
+        Raises:
+            RuntimeError: the device has failed, which is no sample's fault.
+        """
         try:
             return self.synthesizer(
                 {
@@ -278,6 +282,10 @@ class ShardWorker:
                 }
             )
         except Exception as error:
+            from t2ipal.devices import is_device_fault  # loads torch
+
+            if is_device_fault(error):
+                raise
             if len(samples) == 1:
                 reason = f"{type(error).__name__}: {error}"
                 return {"status": ["failed"], "reason": [reason], "seed": [None], "image": [None]}

@@ -1,5 +1,7 @@
 """The actor pool: shard workers as Ray Data runs them."""
 
+import logging
+import os
 from collections.abc import Generator
 from dataclasses import dataclass
 from math import isfinite
@@ -110,7 +112,8 @@ class _Actor:
     """The shard worker as Ray Data wants it: rows in, rows out.
 
     An error becomes a row: the run then stops with one clear line, where Ray would start the
-    actor again and again, and in the end show a page of its own frames.
+    actor again and again, and in the end show a page of its own frames. Only a fault of the device
+    ends the process: Ray starts it anew, with a device that may work, and repeats its plans.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class _Actor:
         features: Any,
     ):
         self.error = ""
+        self.num_finished = 0
         try:
             self.worker = ShardWorker(store, config, factory, num_threads, features)
         except Exception as error:
@@ -133,6 +137,17 @@ class _Actor:
             try:
                 marker = self.worker(ShardPlan.from_json(row["plan"]))
                 result.update({name: marker[name] for name in COUNTS})
+                self.num_finished += 1
             except Exception as error:
+                self._replace_if_device_failed(error)
                 result["error"] = f"{type(error).__name__}: {error}"
         return result
+
+    def _replace_if_device_failed(self, error: Exception) -> None:
+        """Ends this process on a fault of its device, unless its replacement would be in vain."""
+        from t2ipal.devices import is_device_fault  # loads torch
+
+        replaced = ray.get_runtime_context().was_current_actor_reconstructed
+        if is_device_fault(error) and (self.num_finished or not replaced):
+            logging.getLogger(__name__).error("This process ends: its device failed.\n%s", error)
+            os._exit(1)  # an actor that exits in Ray's own way is not restarted
