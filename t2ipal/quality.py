@@ -53,7 +53,7 @@ class ImageQuality:
     found: Bool[Tensor, "images classes"]
     """Those of them that the heatmaps find."""
     twin: Int[Tensor, " images"]
-    """Row of the first image that looks the same; -1 where there is none before it."""
+    """Row of the first image of the same classes that looks the same; -1: none before it does."""
 
     @property
     def found_share(self) -> Float[Tensor, " images"]:
@@ -72,7 +72,7 @@ class ChoiceConfig:
     min_similarity: float = -1.0
     """Least cosine of image and caption."""
     keep_twins: bool = True
-    """Whether to keep images that look like an earlier one."""
+    """Whether to keep images that look like another one that is kept."""
     best: int | None = None
     """Images to keep of each caption at most, those with most classes found and then nearest to
     their caption first; None: all."""
@@ -156,7 +156,10 @@ def find_classes(
 def _twins(
     images: FeatureSet, hashes: Int[Tensor, " images"], config: QualityConfig
 ) -> Int[Tensor, " images"]:
-    """For each image the first one before it, of the same classes, that looks the same."""
+    """For each image the first one before it, of the same classes, that looks the same.
+
+    Not among all images: the time goes with the square of how many are compared.
+    """
     assert images.pooled_features is not None
     twin = torch.full((len(images),), -1)
     groups: dict[bytes, list[int]] = defaultdict(list)
@@ -189,18 +192,24 @@ def perceptual_hash(images: UInt8[Tensor, "batch height width 3"]) -> Int[Tensor
 
 def kept_images(quality: ImageQuality, config: ChoiceConfig) -> Bool[Tensor, " images"]:
     """Which images to keep."""
-    keep = quality.found_share >= config.min_found
-    keep &= quality.similarity >= config.min_similarity
-    if not config.keep_twins:
-        keep &= quality.twin < 0
+    good = quality.found_share >= config.min_found
+    good &= quality.similarity >= config.min_similarity
+    order = good.nonzero().flatten()
     if config.best is not None:
         # Cosines differ by less than 2, so that the share of classes found comes first.
-        order = (4 * quality.found_share + quality.similarity).argsort(descending=True, stable=True)
-        taken: dict[int, int] = defaultdict(int)
-        for row in order.tolist():
-            caption = int(quality.caption[row])
-            taken[caption] += int(keep[row])
-            keep[row] &= taken[caption] <= config.best
+        rank = 4 * quality.found_share + quality.similarity
+        order = order[rank[order].argsort(descending=True, stable=True)]
+    keep, taken, seen = torch.zeros_like(good), defaultdict[int, int](int), set[int]()
+    captions, twins = quality.caption.tolist(), quality.twin.tolist()
+    for row in order.tolist():
+        if config.best is not None and taken[captions[row]] >= config.best:
+            continue
+        # Twins of one image look alike, whether or not that one is kept.
+        looks = {row, twins[row]} - {-1}
+        if config.keep_twins or not looks & seen:
+            keep[row] = True
+            taken[captions[row]] += 1
+            seen |= looks
     return keep
 
 

@@ -161,6 +161,31 @@ def test_choices(changes, kept):
     assert kept_images(QUALITY, ChoiceConfig(**changes)).nonzero().flatten().tolist() == kept
 
 
+TWINS = quality_of(
+    [
+        (0, 0.10, 2, 0, -1),
+        (1, 0.30, 2, 1, 0),
+        (2, 0.20, 2, 2, 0),
+        (2, 0.40, 2, 2, 1),
+        (3, 0.50, 2, 2, -1),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({"min_found": 0.0}, [0, 3, 4]),
+        ({}, [1, 4]),  # the first one is not kept: it takes no other with it, but they are alike
+        ({"min_found": 1.0}, [2, 3, 4]),
+        ({"best": 1}, [3, 4]),  # the better one of two twins stays
+    ],
+)
+def test_twins_are_dropped_among_the_kept_alone(changes, kept):
+    choice = ChoiceConfig(keep_twins=False, **changes)
+    assert kept_images(TWINS, choice).nonzero().flatten().tolist() == kept
+
+
 @pytest.mark.parametrize(
     ("arguments", "lacking"),
     [

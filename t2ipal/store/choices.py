@@ -22,7 +22,7 @@ CHOICE_SCHEMA = pa.schema(
         ("similarity", pa.float32()),  # cosine of CLIP's features of image and caption
         ("found", pa.list_(pa.int32())),  # named classes that the heatmaps find
         ("missing", pa.list_(pa.int32())),  # named classes that they do not
-        ("twin_of", pa.string()),  # key of the first image that looks the same; "" for none
+        ("twin_of", pa.string()),  # key of the first image of the same classes that is alike
         ("kept", pa.bool_()),
     ]
 )
