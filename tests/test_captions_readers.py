@@ -1,3 +1,4 @@
+import csv
 import json
 from pathlib import Path
 
@@ -144,6 +145,14 @@ def test_s3_of_another_server(s3_server, tmp_path):
 def test_bad_file(tmp_path, name, content, message):
     with pytest.raises(ValueError, match=message):
         read_captions(write(tmp_path, name, content))
+
+
+def test_a_csv_field_of_any_length_is_read(tmp_path):
+    """So that the filter rejects it alone, as in other formats."""
+    long, limit = "a dog " * 30_000, csv.field_size_limit()
+    path = write(tmp_path, "a.csv", f"caption\n{long}\na cat\n")
+    assert [caption.text for caption in read_captions(path)] == [long.strip(), "a cat"]
+    assert csv.field_size_limit() == limit
 
 
 def test_parquet_without_captions(tmp_path):

@@ -142,6 +142,16 @@ def _jsonl(text: str, uri: str) -> Iterator[Caption]:
 
 
 def _csv(text: str, uri: str) -> Iterator[Caption]:
+    # The whole process's, 131,072 characters; longer captions are for the filter to reject.
+    limit = csv.field_size_limit()
+    csv.field_size_limit(max(limit, len(text)))
+    try:
+        yield from _csv_rows(text, uri)
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _csv_rows(text: str, uri: str) -> Iterator[Caption]:
     delimiter = "\t" if uri.lower().endswith(".tsv") else ","
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     names = reader.fieldnames or ()
