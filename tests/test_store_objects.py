@@ -116,3 +116,24 @@ def test_a_failed_write_leaves_the_old_object(tmp_path, monkeypatch):
         store.write("a", b"new")
     assert store.read("a") == b"old"
     assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("name", ["scandir", "stat"])
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path, monkeypatch, name):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/00000.json").write_text("{}")
+    call = getattr(os, name)
+
+    def refuse(path=".", *args, **settings):
+        if str(path).startswith(str(tmp_path / "images")):
+            raise PermissionError(13, "Permission denied", str(path))
+        return call(path, *args, **settings)
+
+    monkeypatch.setattr(os, name, refuse)
+    store, message = Store(tmp_path), r"Cannot read .*/images.* \(Permission denied\)\."
+    for look in (store.list, lambda: store.times("images/")):
+        with pytest.raises(PermissionError, match=message):
+            look()
+    if name == "stat":
+        with pytest.raises(PermissionError, match=message):
+            store.exists("images/00000.json")

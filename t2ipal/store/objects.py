@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,6 +127,10 @@ def _clear_error(error: OSError, path: Path, size_bytes: int) -> OSError:
     return OSError(f"Cannot write {path} ({error.strerror}).")
 
 
+def _unreadable(error: OSError, path: str | Path) -> OSError:
+    return type(error)(f"Cannot read {path} ({error.strerror}).")
+
+
 def _free(path: Path) -> str:
     """What is left on the disk, to read; nothing where nobody knows."""
     try:
@@ -149,7 +154,7 @@ class _Folder:
         except IsADirectoryError as error:
             raise FileNotFoundError(f"{path} is a folder, expected a file.") from error
         except OSError as error:
-            raise type(error)(f"Cannot read {path} ({error.strerror}).") from error
+            raise _unreadable(error, path) from error
 
     def write(self, key: str, data: bytes) -> None:
         with self._complete_file(key, data) as (part, path):
@@ -186,15 +191,30 @@ class _Folder:
                 part.unlink(missing_ok=True)
 
     def exists(self, key: str) -> bool:
-        return (self.folder / key).is_file()
+        path = self.folder / key
+        try:
+            return stat.S_ISREG(path.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise _unreadable(error, path) from error
 
     def entries(self, prefix: str) -> dict[str, float]:
         # Only the folder that the prefix names can hold matches: a run has many others.
         start, found = self.folder / prefix.rpartition("/")[0], {}
-        for parent, _, names in os.walk(start):
+        for parent, _, names in os.walk(start, onerror=_raise_unreadable):
             for name in names:
                 path = Path(parent) / name
                 key = path.relative_to(self.folder).as_posix()
                 if key.startswith(prefix) and not name.startswith(TEMPORARY_PREFIX):
-                    found[key] = path.stat().st_mtime
+                    try:
+                        found[key] = path.stat().st_mtime
+                    except PermissionError as error:
+                        raise _unreadable(error, path) from error
         return found
+
+
+def _raise_unreadable(error: OSError) -> None:
+    """What `os.walk` would pass over, but for folders that are not there."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise _unreadable(error, error.filename) from error
