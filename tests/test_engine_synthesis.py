@@ -120,7 +120,8 @@ def test_failed_samples_are_rows_without_images(tmp_path):
 
 def test_too_many_failures_stop_the_run_and_name_the_reason(tmp_path):
     texts = ["a fail dog", "a dog", "a dog"]
-    with pytest.raises(RuntimeError, match=r"2 of 6 samples failed.*2 times\): black image"):
+    message = r"2 of 6 samples failed, .* add --retry-failed .*2 times\): black image$"
+    with pytest.raises(RuntimeError, match=message):
         synthesize_locally(Store(tmp_path), a_request(texts), factory=FakeSynthesizer)
     assert not Store(tmp_path).exists("manifest.json")
 

@@ -416,6 +416,6 @@ class _Tally:
             reason, times = reasons.most_common(1)[0]
             raise RuntimeError(
                 f"{self.num_failed} of {self.num_samples} samples failed, more than "
-                f"max_failed_fraction {self.max_failed_fraction} allows. "
-                f"Most often ({times} times): {reason}"
+                f"max_failed_fraction {self.max_failed_fraction} allows. Remove the cause, then "
+                f"add --retry-failed to make them again. Most often ({times} times): {reason}"
             )
