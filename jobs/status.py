@@ -3,7 +3,8 @@
     python jobs/status.py --run runs/coco
     python jobs/status.py --run s3://BUCKET/runs/coco --watch 30 --price-per-gpu-hour 3.5
 
-Starts nothing and changes nothing. The last line of the output is a JSON summary.
+Starts nothing and changes nothing. Work and cost are those of the devices while they make images;
+loading, idle workers and lost shards come on top. The last line of the output is a JSON summary.
 """
 
 import dataclasses
@@ -32,14 +33,17 @@ class Options:
     run: str
     """Folder that jobs/synthesize.py fills: a local path, or s3://bucket/prefix."""
     price_per_gpu_hour: float | None = None
-    """Price of one worker's GPU for an hour, in any currency; None: no cost is shown."""
+    """Price of one GPU for an hour, in any currency; None: no cost is shown. What is shown is the
+    cost of making images alone: loading, idle time and lost shards are not in it."""
+    gpus_per_worker: float = 1.0
+    """GPUs of each worker, as jobs/synthesize.py had them, for the cost; a share of one allowed."""
     watch: float | None = None
     """Seconds between looks; None: one look. Ends when every sample is there."""
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS; AWS_ENDPOINT_URL does the same."""
 
 
-def describe(status: RunStatus) -> str:
+def describe(status: RunStatus, gpus_per_worker: float = 1.0) -> str:
     """The status as a few lines to read."""
     done = status.num_images + status.num_failed
     lines = [
@@ -53,11 +57,14 @@ def describe(status: RunStatus) -> str:
     lines.append("rate    " + ("not known yet" if rate is None else f"{rate:,.1f} images/s"))
     if status.seconds_left is not None:
         lines[-1] += f", {_duration(status.seconds_left)} left" if status.seconds_left else ", done"
-    lines.append(f"work    {status.worker_hours:,.2f} worker hours")
+    lines.append(f"work    {status.worker_hours:,.2f} worker hours of making images")
     if status.cost is not None:
         lines[-1] += f", cost {status.cost:,.2f}"
         if status.cost_in_the_end is not None and status.seconds_left != 0:
             lines[-1] += f" of {status.cost_in_the_end:,.2f} in the end"
+        lines.append(
+            f"        at {gpus_per_worker:g} GPUs a worker; without loading, idle time, lost shards"
+        )
     return "\n".join(lines)
 
 
@@ -73,8 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     require(watch is None or isfinite(watch), f"watch must be finite, got {watch}.")
     store = Store(options.run, options.endpoint_url)
     while True:
-        status = run_status(store, options.price_per_gpu_hour)
-        print(describe(status), flush=True)
+        status = run_status(store, options.price_per_gpu_hour, options.gpus_per_worker)
+        print(describe(status, options.gpus_per_worker), flush=True)
         if watch is None or status.seconds_left == 0:
             break
         print(flush=True)

@@ -42,6 +42,7 @@ def test_status_of_a_run_that_goes_on(tmp_path):
     assert status.worker_hours == pytest.approx(1.5)
     assert status.cost == pytest.approx(3) and status.cost_in_the_end == pytest.approx(4)
     assert status.size_bytes > 0
+    assert run_status(store, 2.0, gpus_per_worker=0.5).cost == pytest.approx(1.5)
 
     commit(tmp_path, "00002-retry1", [row("00002-0"), row("00002-1", True)], 1030, 1)
     status = run_status(store)
@@ -49,3 +50,5 @@ def test_status_of_a_run_that_goes_on(tmp_path):
     assert status.failed_by_reason == {"black image": 1} and status.cost is None
     with pytest.raises(ValueError, match="price_per_gpu_hour must be >= 0, got -1"):
         run_status(store, -1)
+    with pytest.raises(ValueError, match="gpus_per_worker must be finite and >= 0, got -1"):
+        run_status(store, 2.0, -1)

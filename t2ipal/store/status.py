@@ -34,28 +34,34 @@ class RunStatus:
     seconds_left: float | None
     """At that rate; 0 when all is done."""
     worker_hours: float
-    """Hours that workers, one GPU each, took to make what is there."""
+    """Hours that workers' devices took to make what is there; not loading, idling, or what was
+    lost."""
     cost: float | None
-    """Of those hours at the price that was given."""
+    """Of the GPUs for those hours alone, at the price that was given."""
     cost_in_the_end: float | None
     """Of the whole run, if the rest takes as long a sample."""
 
 
-def run_status(store: Store, price_per_gpu_hour: float | None = None) -> RunStatus:
+def run_status(
+    store: Store, price_per_gpu_hour: float | None = None, gpus_per_worker: float = 1.0
+) -> RunStatus:
     """Reads sections and markers, and the sidecars only where samples failed.
 
     Args:
         store: home of the run.
-        price_per_gpu_hour: of one worker's GPU, in any currency.
+        price_per_gpu_hour: in any currency.
+        gpus_per_worker: that the run had; its store does not tell.
 
     Raises:
         FileNotFoundError: there is no run.
-        ValueError: the price is negative.
+        ValueError: a number is negative.
     """
     price = price_per_gpu_hour
     require(price is None or price >= 0, f"price_per_gpu_hour must be >= 0, got {price}.")
     finite = price is None or isfinite(price)
     require(finite, f"price_per_gpu_hour must be finite, got {price}.")
+    gpus = gpus_per_worker
+    require(gpus >= 0 and isfinite(gpus), f"gpus_per_worker must be finite and >= 0, got {gpus}.")
     sections = read_sections(store)
     if not sections:
         raise FileNotFoundError(f"No run in {store.uri}. Run jobs/synthesize.py first.")
@@ -68,7 +74,7 @@ def run_status(store: Store, price_per_gpu_hour: float | None = None) -> RunStat
     rate = _samples_per_second(markers, store.times("images/"))
     hours = sum(marker["seconds"] for marker in markers) / 3600
     left = num_samples - num_done
-    cost = None if price is None else hours * price
+    cost = None if price is None else hours * gpus * price
     return RunStatus(
         num_samples=num_samples,
         num_images=num_done - num_failed,
