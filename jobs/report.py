@@ -156,10 +156,21 @@ def _results(evaluation: dict[str, Any]) -> list[MethodResult]:
     ]
 
 
+def _read(path: Path, name: str, job: str) -> dict[str, Any]:
+    """What a job left in a file of JSON, under this name among others."""
+    try:
+        content = json.loads(path.read_text())
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or name not in content:
+        raise ValueError(f"{path} is damaged. Remove it and run {job} again.")
+    return content
+
+
 def _trials(path: Path) -> list[Trial]:
     if not path.is_file():
         return []
-    rows = json.loads(path.read_text())["trials"]
+    rows = _read(path, "trials", "jobs/tune.py")["trials"]
     scores = [
         float("nan") if row["validation_mAP"] is None else row["validation_mAP"] for row in rows
     ]
@@ -184,7 +195,7 @@ def run(
     evaluation_path = run_dir / "evaluation.json"
     if not evaluation_path.is_file():
         raise FileNotFoundError(f"No evaluation.json in {run_dir}. Run jobs/evaluate.py first.")
-    evaluation = json.loads(evaluation_path.read_text())
+    evaluation = _read(evaluation_path, "methods", "jobs/evaluate.py")
     recognizers = find_recognizers(run_dir)
     best = max(evaluation["methods"], key=lambda name: evaluation["methods"][name]["mean"])
     first = next(iter(recognizers["t2ipal" if "t2ipal" in recognizers else best].values()))

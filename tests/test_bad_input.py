@@ -90,6 +90,7 @@ CASES = [
     ("tune", "--space none.yaml", "No space file none.yaml."),
     ("report", "--run empty", "empty. Run jobs/synthesize.py first."),
     ("report", "", "No evaluation.json in run. Run jobs/evaluate.py first."),
+    ("report", "--run torn", "torn/evaluation.json is damaged. Remove it and run jobs/evaluate.py"),
     ("evaluate", "--run empty", "No recognizer in empty/train. Run jobs/train.py first."),
     ("evaluate", "--test-set voc2007", "Test set voc2007 needs its folder: give --test-root."),
     # Weights that are missing, of another shape, or of another model.
@@ -133,6 +134,8 @@ def folder(tmp_path_factory):
     shutil.copytree(folder / "clip", folder / "unweighted")
     (folder / "unweighted" / "open_clip_model.safetensors").unlink()
     write_small_run(folder / "run", images_per_caption=1)
+    shutil.copytree(folder / "run", folder / "torn")
+    (folder / "torn" / "evaluation.json").write_text('{"methods": {"tai_d')
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         words = "--methods tai_dpt --seeds 0 --set training.num_epochs=1"
@@ -244,3 +247,11 @@ def test_scores_and_labels_of_different_shapes():
     scores, labels = np.zeros((4, 3)), np.ones((4, 2), dtype=int)
     with pytest.raises(ValueError, match=r"of one shape, got \(4, 3\) and \(4, 2\)\."):
         mean_average_precision(scores, labels)
+
+
+@pytest.mark.parametrize("text", ['{"trials": [', "[]", '{"rows": []}'])
+def test_damaged_trials_are_named(tmp_path, text):
+    path = tmp_path / "trials.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"trials.json is damaged. Remove it and run jobs/tune.py"):
+        report._trials(path)
