@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import tyro
 
 from jobs._job import run_job
-from t2ipal.config import to_dict
+from t2ipal.config import require, to_dict
 from t2ipal.engine.extraction import extract_run
 from t2ipal.engine.session import connect
 from t2ipal.extraction import image_rows, read_hashes, read_training_features
@@ -61,6 +61,21 @@ class Options:
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
 
 
+def manifest_with_images(store: Store) -> dict[str, Any]:
+    """The run's manifest, where there is something to measure.
+
+    Raises:
+        FileNotFoundError: the run is not finished, or has no image.
+    """
+    manifest = read_manifest(store)
+    if manifest["num_images"] == 0:
+        raise FileNotFoundError(
+            f"No image in {store.uri}: all {manifest['num_failed']:,} samples failed. Remove the "
+            "cause, then add --retry-failed to the command of jobs/synthesize.py."
+        )
+    return manifest
+
+
 def describe(quality: ImageQuality, kept: Any, class_names: Sequence[str]) -> str:
     """How often each class is found where it is named: in all images, and in the kept ones."""
     lines = [f"{'class':16} {'named':>7} {'found':>7} {'kept':>7} {'found':>7}"]
@@ -79,8 +94,8 @@ def measure(
     store: Store, quality: QualityConfig, backbone: BackboneConfig, workers: int | None
 ) -> tuple[ImageQuality, str]:
     """Every image's columns, and the folder of the features; missing features are computed."""
+    names = manifest_with_images(store)["settings"]["prompt_names"]
     folder = extract_run(store, backbone, num_workers=workers, progress=True)
-    names = read_manifest(store)["settings"]["prompt_names"]
     embeddings = zero_shot_embeddings(load_backbone(backbone), names)
     data = read_training_features(store, folder)
     return measure_quality(data, embeddings, read_hashes(store, folder), quality), folder
@@ -89,8 +104,17 @@ def measure(
 def save(
     store: Store, name: str, quality: ImageQuality, choice: ChoiceConfig, facts: dict[str, Any]
 ) -> dict[str, Any]:
-    """Chooses, writes the choice and prints how often classes are found; returns the summary."""
+    """Chooses, writes the choice and prints how often classes are found; returns the summary.
+
+    Raises:
+        ValueError: no image would be kept.
+    """
     kept, rows = kept_images(quality, choice), image_rows(store)
+    require(
+        bool(kept.any()),
+        f"The choice {name!r} would keep none of {len(rows):,} images: its min_found "
+        f"{choice.min_found} and min_similarity {choice.min_similarity} must be lower.",
+    )
     columns = zip(rows, quality.similarity.tolist(), quality.found, quality.twin.tolist(), kept)
     table = [
         {
@@ -119,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = tyro.cli(Options, args=arguments, description=__doc__)
     check_choice_name(options.name)
     store = Store(options.run, options.endpoint_url)
-    read_manifest(store)  # before Ray starts: there may be no run
+    manifest_with_images(store)  # before Ray starts: there may be no run
     with nullcontext() if options.in_process else connect():
         workers = 0 if options.in_process else None
         quality, folder = measure(store, options.quality, options.backbone, workers)

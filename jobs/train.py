@@ -116,7 +116,12 @@ def run(options: Options) -> dict[str, Any]:
     )
     facts: dict[str, Any] = {"backbone": to_dict(options.backbone)}
     if options.images is not None:  # before anything starts: a choice that is not there
-        facts["images"] = read_choice_settings(store, options.images)
+        chosen = facts["images"] = read_choice_settings(store, options.images)
+        require(
+            chosen["num_kept"] > 0,
+            f"The choice {options.images!r} keeps none of {chosen['num_images']:,} images, asked "
+            f"for {chosen['settings'].get('choice')}. Run jobs/choose.py with lower thresholds.",
+        )
     output = Path(options.output or f"{options.run}/train")
     workers = 0 if options.num_workers == 0 else None
     least_gpus = options.num_workers if options.use_gpu else 0

@@ -123,7 +123,7 @@ def fit(
         require(
             data.images is not None and bool((images_of >= 0).any()),
             f"image_weight {weight} needs synthetic images, got none. "
-            "Synthesize some or set image_weight to 0.",
+            "Synthesize or choose some, or set image_weight to 0.",
         )
     optimizer = make_optimizer(method, config)
     settings = _settings(method, data, config)

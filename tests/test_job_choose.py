@@ -2,15 +2,25 @@ import json
 import shutil
 
 import pytest
+from fake_synthesis import FakeSynthesizer, a_request
 from small_run import write_small_run
 from tiny_clip import write_tiny_clip
 from tiny_stable_diffusion import write_tiny_stable_diffusion
 
 from benchmarks.chaos_checks import run_contents
 from jobs import choose, repair, synthesize, train
+from t2ipal.engine.pool import RunConfig
+from t2ipal.engine.synthesis import synthesize_locally
 from t2ipal.extraction import FeatureExtractor, read_training_features
 from t2ipal.pictovoc.rendering import RenderingSynthesizer
-from t2ipal.store import Store, read_choice, read_choice_settings, read_rows, run_status
+from t2ipal.store import (
+    Store,
+    read_choice,
+    read_choice_settings,
+    read_rows,
+    run_status,
+    write_choice,
+)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +89,28 @@ def test_a_choice_that_is_not_there_or_too_old(arguments, tmp_path):
         train_on(arguments, "--images", "early")
     with pytest.raises(ValueError, match=r"one word of letters, digits, - and _, got '\.\./x'"):
         choose.main([*arguments, "--min-found", "0", "--name", "../x"])
+
+
+def test_a_choice_of_no_image(arguments, tmp_path):
+    message = r"'none' would keep none of 48 images: its min_found 0.5 and min_similarity 1.0 must"
+    with pytest.raises(ValueError, match=message):
+        choose.main([*arguments, "--name", "none", "--min-similarity", "1"])
+    store = Store(tmp_path)
+    assert not store.exists("manifests/none.json")
+    rows = [{**row, "kept": False} for row in read_rows(store).select(["key"]).to_pylist()]
+    write_choice(store, "none", rows, {"choice": {"min_found": 1.0}})
+    with pytest.raises(ValueError, match=r"'none' keeps none of 48 images, .*'min_found': 1.0"):
+        train_on(arguments, "--images", "none")
+
+
+@pytest.mark.parametrize("job", [choose, repair])
+def test_a_run_of_failed_samples_alone(tmp_path, model, job):
+    run = RunConfig(max_failed_fraction=1)
+    request = a_request(["a fail dog"])
+    synthesize_locally(Store(tmp_path), request, run, factory=FakeSynthesizer)
+    words = ["--run", str(tmp_path), "--model", model, "--in-process"]
+    with pytest.raises(FileNotFoundError, match=r"No image in .*: all 2 samples failed"):
+        job.main([*words, *(["--max-failed-fraction", "1"] if job is repair else [])])
 
 
 def test_repair_draws_again_what_is_not_found(tmp_path, model, capsys, monkeypatch):
