@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -197,6 +197,7 @@ class Synthesizer:
         self._autocast = torch.autocast(self.device, names[precision], enabled=autocast)
         self._unguided: dict[str, Any] = {}
         self._classes: Any = None
+        self._most_at_once = inf  # images; fewer where memory turns out to be short
         self.pipeline: Any = load_pipeline(config, names["fp32" if autocast else precision])
         self.pipeline.to(self.device)
         unet = self.pipeline.unet
@@ -248,6 +249,28 @@ class Synthesizer:
         self, prompts: list[str], labels: list[list[int]], seeds: list[int], **settings: Any
     ) -> tuple[UInt8[np.ndarray, "batch height width 3"], list[str]]:
         """Images and what is wrong with each, "" for nothing; in halves where memory is short."""
+        if len(prompts) <= self._most_at_once:
+            try:
+                return self._draw_at_once(prompts, labels, seeds, **settings)
+            except self._torch.OutOfMemoryError:
+                if len(prompts) == 1:
+                    raise
+                # Sizes below are still tried: so the parts are those of a worker that forgets.
+                self._most_at_once = len(prompts) - 1
+            # Only here, outside of the except, are the tensors free that the error's frames held.
+            if self.device.startswith("cuda"):
+                self._torch.cuda.empty_cache()
+        middle = len(prompts) // 2
+        parts = [
+            self._draw(prompts[part], labels[part], seeds[part], **settings)
+            for part in (slice(middle), slice(middle, None))
+        ]
+        return np.concatenate([images for images, _ in parts]), [r for _, rs in parts for r in rs]
+
+    def _draw_at_once(
+        self, prompts: list[str], labels: list[list[int]], seeds: list[int], **settings: Any
+    ) -> tuple[UInt8[np.ndarray, "batch height width 3"], list[str]]:
+        """As `_draw`, in one call of the pipeline."""
         torch, config = self._torch, self.config
         try:
             output = self.pipeline(
@@ -255,28 +278,15 @@ class Synthesizer:
                 generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
                 height=config.image_size_px, width=config.image_size_px, output_type="pt",
             )  # fmt: skip
-        except torch.OutOfMemoryError:
-            if len(prompts) == 1:
-                raise
-        else:
-            flagged = getattr(output, "nsfw_content_detected", None) or [False] * len(prompts)
-            # Still on the device: a quarter of the bytes has to leave it.
-            images = output.images.float()
-            peaks = images.flatten(1).amax(dim=1).tolist()
-            reasons = [_fault(peak, bool(flag)) for peak, flag in zip(peaks, flagged)]
-            uint8 = (images.nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
-            return uint8.permute(0, 2, 3, 1).contiguous().cpu().numpy(), reasons
         finally:
             self._forget()
-        # Only here, outside of the except, are the tensors free that the error's frames held.
-        if self.device.startswith("cuda"):
-            torch.cuda.empty_cache()
-        middle = len(prompts) // 2
-        parts = [
-            self._draw(prompts[part], labels[part], seeds[part], **settings)
-            for part in (slice(middle), slice(middle, None))
-        ]
-        return np.concatenate([images for images, _ in parts]), [r for _, rs in parts for r in rs]
+        flagged = getattr(output, "nsfw_content_detected", None) or [False] * len(prompts)
+        # Still on the device: a quarter of the bytes has to leave it.
+        images = output.images.float()
+        peaks = images.flatten(1).amax(dim=1).tolist()
+        reasons = [_fault(peak, bool(flag)) for peak, flag in zip(peaks, flagged)]
+        uint8 = (images.nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
+        return uint8.permute(0, 2, 3, 1).contiguous().cpu().numpy(), reasons
 
     def _conditions(self, prompts: list[str], labels: list[list[int]]) -> dict[str, Any]:
         """The pipeline's text inputs; each distinct caption is encoded once, the empty one ever."""

@@ -220,6 +220,9 @@ def test_short_memory_halves_the_batch(folder, monkeypatch):
     monkeypatch.setattr(type(maker.pipeline), "__call__", small)
     halves = maker(batch(5))
     assert sizes == [5, 2, 3, 1, 2]
+    again = maker(batch(5))  # in the same parts, without trying what has failed
+    assert sizes[5:] == [2, 1, 2]
+    np.testing.assert_array_equal(again["image"], halves["image"])
     assert halves["seed"].tolist() == whole["seed"].tolist()
     assert_same_but_for_rounding(halves["image"], whole["image"])
     monkeypatch.setattr(type(maker.pipeline), "__call__", no_room)
