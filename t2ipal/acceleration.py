@@ -4,8 +4,12 @@ Options, models of few steps, guidance in some steps only. Knows a diffusers pip
 alone, and loads no torch before one is loaded: a command line's help needs none.
 """
 
+import contextlib
+import fcntl
+import os
 import re
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +52,9 @@ class AccelerationConfig:
     """Convolutions in the memory order that tensor cores read; shows in an image's last bits."""
     compile: bool = False
     """torch.compile of the UNet's transformer blocks, for whole batches: a short last batch is
-    filled up. A minute or more when a worker starts, less where another has left its results in
-    TORCHINDUCTOR_CACHE_DIR (torch's own: a folder of the user's in /tmp). Shows in last bits."""
+    filled up. A minute or more when a machine's first worker starts; the others wait for what it
+    leaves in TORCHINDUCTOR_CACHE_DIR (torch's own: a folder of the user's in /tmp). Shows in last
+    bits."""
     fuse_qkv: bool = False
     """The projections of an attention as one product; shows in an image's last bits."""
     cache_text: bool = False
@@ -108,6 +113,18 @@ def accelerate(pipeline: Any, config: AccelerationConfig) -> Callable[[], None]:
             cache.clear()
 
     return forget
+
+
+@contextlib.contextmanager
+def one_at_a_time(name: str) -> Iterator[None]:
+    """Lets one process of a user on this machine at a time into the `with` block of that name."""
+    with (Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            # Closing alone would leave it to the children that torch may have forked to compile.
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def require_few_steps(config: Any) -> None:

@@ -20,9 +20,10 @@ from t2ipal.acceleration import (
     accelerate,
     guide_steps,
     interval,
+    one_at_a_time,
     require_few_steps,
 )
-from t2ipal.config import added, one_of, require
+from t2ipal.config import added, fingerprint, one_of, require, to_dict
 from t2ipal.images import ENDINGS, SUBSAMPLINGS
 from t2ipal.pipelines import SCHEDULERS, TIMESTEP_SPACINGS, load_pipeline
 
@@ -217,7 +218,9 @@ class Synthesizer:
         # Behind the conjunction, whose hooks decide what the UNet is given.
         self._forget = accelerate(self.pipeline, config.acceleration)
         if config.acceleration.compile:
-            self._warm_up()
+            # All workers of a node would compile the same: those that come later find it done.
+            with one_at_a_time(f"t2ipal-compile-{fingerprint(to_dict(config))}"):
+                self._warm_up()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Adds `image`, `seed`, `status` and `reason` to a batch of `caption_id`, `caption`, `k`.

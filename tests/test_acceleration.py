@@ -1,4 +1,7 @@
 import dataclasses
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -220,6 +223,33 @@ def test_compiled_for_whole_batches_and_filled_up(folder, monkeypatch):
     plain = make(folder, faster, **changes)(batch(3))
     assert difference(short, plain).max() <= 1 and difference(short, plain).mean() < 0.002
     torch._dynamo.reset()
+
+
+def test_workers_of_a_machine_compile_one_after_the_other(folder, tmp_path, monkeypatch):
+    """Of the same settings; a worker that compiles nothing waits for nobody."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    pipeline = make(folder).pipeline  # loaded once: loading is not for several threads
+    monkeypatch.setattr("t2ipal.synthesis.load_pipeline", lambda *settings: pipeline)
+    monkeypatch.setattr("t2ipal.synthesis.accelerate", lambda pipeline, config: lambda: None)
+    entered, leave = threading.Semaphore(0), threading.Semaphore(0)
+
+    def warm_up(maker):
+        entered.release()
+        assert leave.acquire(timeout=60)
+
+    monkeypatch.setattr(Synthesizer, "_warm_up", warm_up)
+    with ThreadPoolExecutor(3) as pool:
+        workers = [pool.submit(make, folder, {"compile": True}) for _ in range(2)]
+        assert entered.acquire(timeout=60)
+        make(folder, {})
+        assert not entered.acquire(timeout=1)
+        other = pool.submit(make, folder, {"compile": True}, seed=1)
+        assert entered.acquire(timeout=60)
+        leave.release(2)
+        assert entered.acquire(timeout=60)
+        leave.release()
+        for worker in (*workers, other):
+            worker.result(60)
 
 
 @pytest.mark.parametrize(
