@@ -301,7 +301,7 @@ def read_images(store: Store, shard: str) -> Iterator[tuple[dict[str, Any], RGBI
 
 def read_encoded_images(store: Store, shard: str) -> Iterator[tuple[dict[str, Any], bytes]]:
     """As `read_images`, the images as the bytes that are stored."""
-    data = _checked(store, read_marker(store, shard), "tar", "tar")
+    data = _checked(store, _read_marker(store, f"images/{shard}.json"), "tar", "tar")
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         members = {member.name: member for member in tar.getmembers()}
         for name in members:
