@@ -62,7 +62,7 @@ class Options:
     """Changes to every recipe, as name=value with dotted names, e.g. method.sharpness=3.5."""
     synthesis: Annotated[SynthesisConfig, FLAT] = field(
         default_factory=lambda: SynthesisConfig(
-            images_per_caption=4,
+            images_per_caption=2,
             guidance_scale=2.0,
             guidance_until=0.6,
             num_inference_steps=14,
