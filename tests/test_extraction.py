@@ -1,17 +1,17 @@
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fake_synthesis import FakeConfig
 from PIL import Image
 from tiny_clip import VIT, write_tiny_clip
 
 from benchmarks.chaos_checks import run_contents
 from t2ipal import extraction
 from t2ipal.captions import FilterResult, LabelledCaption, RejectedCaption, Vocabulary
-from t2ipal.config import added
 from t2ipal.engine.growth import plan_run
 from t2ipal.engine.plans import ShardWorker
 from t2ipal.engine.pool import RunConfig
@@ -48,15 +48,6 @@ TEXTS = [
     "dogs",
 ]
 LABELS = [(0,), (1,), (0, 1), (1,), (0,), (1,), (0,)]
-
-
-@dataclass(frozen=True)
-class FakeConfig:
-    images_per_caption: int = 2
-    batch_size: int = 3
-    jpeg_quality: int = 90
-    image_format: str = added("jpeg")
-    jpeg_subsampling: str = added("4:2:0")
 
 
 class FakeSynthesizer:
@@ -127,7 +118,7 @@ def pets(count, config):
 
 
 def synthesize_pets(store, count, images_per_caption=2, retry_failed=False):
-    request = pets(count, FakeConfig(images_per_caption))
+    request = pets(count, FakeConfig(images_per_caption=images_per_caption))
     run = RunConfig(max_failed_fraction=0.9, retry_failed=retry_failed)
     factory = MendedSynthesizer if retry_failed else FakeSynthesizer
     synthesize_locally(store, request, run, factory=factory)

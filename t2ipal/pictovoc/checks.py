@@ -1,6 +1,7 @@
 """What the world's models reach: the numbers of their model cards, measured on the test scenes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,21 +79,22 @@ def discriminants(
     return torch.linalg.solve(places, (embeddings - embeddings.mean(dim=0)).T).T
 
 
-def check_pointing(
-    models_dir: Path, local_image_size_px: int | None = None, model: str | None = None
+def point(
+    backbone: Backbone, local_features: Float[torch.Tensor, "images locations width"]
 ) -> PointingGame:
-    """The pointing game of zero-shot heatmaps on the test scenes, looked at in one size or another.
+    """The pointing game of zero-shot heatmaps on the first test scenes.
 
     Validation scenes, without their labels, tell what places look like.
+
+    Args:
+        backbone: the frozen CLIP, in whichever size it looks at pictures.
+        local_features: its own of the test scenes.
     """
-    name = model or str((models_dir / "clip").resolve())
-    backbone = load_backbone(BackboneConfig(name, local_image_size_px=local_image_size_px))
-    scenes, others = test_scenes(TEST_SCENES)[0], world_scenes("pictovoc_validation")[0]
-    seen, known = (backbone.encode_images(torch.from_numpy(part)) for part in (scenes, others))
+    known = backbone.encode_images(torch.from_numpy(world_scenes("pictovoc_validation")[0]))
     directions = discriminants(class_prompts(backbone), known.local_features)
-    heatmaps = local_similarities(seen.local_features, directions)
+    heatmaps = local_similarities(local_features, directions)
     side = round(heatmaps.shape[2] ** 0.5)
-    return pointing_game(heatmaps.numpy(), object_boxes(len(scenes)), side)
+    return pointing_game(heatmaps.numpy(), object_boxes(len(heatmaps)), side)
 
 
 def check_clip(models_dir: Path, model: str | None = None) -> dict[str, float]:
@@ -100,8 +102,11 @@ def check_clip(models_dir: Path, model: str | None = None) -> dict[str, float]:
 
     And the cosines that make the modality gap.
     """
-    backbone = load_backbone(BackboneConfig(model=model or str((models_dir / "clip").resolve())))
-    images = scene_features(backbone, test_scenes(TEST_SCENES))
+    config = BackboneConfig(model=model or str((models_dir / "clip").resolve()))
+    backbone = load_backbone(config)
+    finer = load_backbone(replace(config, local_image_size_px=FINER_PX))
+    scenes = test_scenes(TEST_SCENES)
+    images = scene_features(backbone, scenes)
     scores = zero_shot_scores(backbone, images)
     shifted = scene_features(backbone, world_scenes("pictovoc_shifted"))
     texts = backbone.encode_texts([text for _, text in world_captions("test", len(images))])
@@ -109,8 +114,8 @@ def check_clip(models_dir: Path, model: str | None = None) -> dict[str, float]:
     pairs = F.cosine_similarity(images.pooled_features, texts.global_features.cpu())
     labels = images.labels.numpy()
     per_class = average_precision(scores, labels, class_names=CLASS_NAMES)
-    pointing = check_pointing(models_dir, None, model)
-    finer = check_pointing(models_dir, FINER_PX, model)
+    pointing = point(backbone, images.local_features)
+    pointing_finer = point(finer, scene_features(finer, scenes).local_features)
     return {
         "zero_shot_mAP": mean_average_precision(scores, labels),
         "worst_class_AP": float(per_class.min()),
@@ -122,8 +127,8 @@ def check_clip(models_dir: Path, model: str | None = None) -> dict[str, float]:
         "pointing_game": pointing.accuracy,
         "pointing_game_chance": pointing.chance,
         "pointing_game_ceiling": pointing.ceiling,
-        "pointing_game_finer": finer.accuracy,
-        "pointing_game_finer_chance": finer.chance,
+        "pointing_game_finer": pointing_finer.accuracy,
+        "pointing_game_finer_chance": pointing_finer.chance,
     }
 
 
