@@ -74,6 +74,19 @@ def test_seeds():
     seeds = [sample_seed(s, i, k) for s in (0, 1) for i in ("a", "b", "a\n1") for k in (0, 1)]
     assert len(set(seeds)) == 12
     assert all(0 <= seed < 2**63 for seed in seeds)  # what torch and parquet both hold
+    # What runs were made with before there were attempts.
+    assert sample_seed(0, "a", 0) == sample_seed(0, "a", 0, 0) == 6152854164166434909
+    later = [sample_seed(0, i, k, t) for i in ("a", "a\n1") for k in (0, 1) for t in (1, 2)]
+    assert len({*seeds, *later}) == 20
+
+
+def test_another_attempt_has_other_noise(synthesizer, folder):
+    plain, attempts = synthesizer(batch(3)), np.array([0, 1, 2])
+    again = synthesizer({**batch(3), "attempt": attempts})
+    seeds = [sample_seed(0, i, k, a) for i, k, a in zip(plain["caption_id"], plain["k"], attempts)]
+    assert again["seed"].tolist() == seeds
+    np.testing.assert_array_equal(again["image"][0], plain["image"][0])
+    assert all(not np.array_equal(again["image"][n], plain["image"][n]) for n in (1, 2))
 
 
 def test_settings_reach_the_image(synthesizer, folder):
