@@ -47,6 +47,10 @@ class SynthesisConfig:
     """Safetensors file that replaces the pipeline's UNet weights: a path, or owner/name/file or
     owner/name@revision/file of the hub (a revision without "/"), such as
     ByteDance/SDXL-Lightning/sdxl_lightning_4step_unet.safetensors."""
+    vae: str | None = added(None)
+    """Autoencoder in place of the pipeline's own: a folder in diffusers' format (safetensors), or
+    owner/name or owner/name@revision of the hub, such as madebyollin/sdxl-vae-fp16-fix, with which
+    SDXL decodes in half precision."""
     images_per_caption: int = 1
     """Images made for each caption; the paper settles on 6 (Table IX)."""
     guidance_scale: float = 2.0
@@ -138,6 +142,12 @@ class SynthesisConfig:
         one_of("precision", self.precision, PRECISIONS)
         require(bool(self.pipeline), "pipeline must name a model or a folder, got ''.")
         require(self.unet_weights != "", "unet_weights must name a file or be None, got ''.")
+        require(self.vae != "", "vae must name a model or a folder, or be None, got ''.")
+        require(
+            self.precision == "fp16" or not self.acceleration.decode_bf16,
+            "acceleration.decode_bf16 needs precision fp16, got "
+            f"{self.precision}: other precisions decode in their own, which does not overflow.",
+        )
         require_few_steps(self)
 
 

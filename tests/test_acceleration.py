@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny_stable_diffusion import write_tiny_stable_diffusion, write_tiny_stable_diffusion_xl
 
 from t2ipal.acceleration import PRESETS, AccelerationConfig, interval
+from t2ipal.config import to_dict
 from t2ipal.faster_unet import Int8Linear, Remembered
 from t2ipal.pipelines import load_pipeline
 from t2ipal.synthesis import SynthesisConfig, Synthesizer
@@ -275,6 +276,7 @@ def test_options_are_checked():
     with pytest.raises(ValueError, match=r"Unknown quantize 'int4'\. Did you mean 'int8'"):
         AccelerationConfig(quantize="int4")
     compiled = AccelerationConfig(compile=True)
+    assert "decode_bf16" not in to_dict(compiled)  # as runs from before it was there say nothing
     with pytest.raises(ValueError, match="compile needs batches of one width, which composition"):
         SynthesisConfig(composition=1.0, acceleration=compiled)
     for preset in PRESETS.values():
