@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_stable_diffusion import write_tiny_stable_diffusion, write_tiny_stable_diffusion_xl
+from tiny_stable_diffusion import WRITERS, write_tiny_stable_diffusion
 
 from t2ipal.acceleration import PRESETS, AccelerationConfig, interval
 from t2ipal.config import to_dict
@@ -15,14 +15,13 @@ from t2ipal.faster_unet import Int8Linear, Remembered
 from t2ipal.pipelines import load_pipeline
 from t2ipal.synthesis import SynthesisConfig, Synthesizer
 
-WRITERS = {"sd": write_tiny_stable_diffusion, "sdxl": write_tiny_stable_diffusion_xl}
 COMPOSED = {"composition": 0.5, "class_prompts": ("a dog", "a cat")}
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture(scope="module", params=WRITERS)
 def each(request, tmp_path_factory):
-    """The folder of a tiny Stable Diffusion, then of an XL one."""
+    """The folder of a tiny Stable Diffusion 1, then of a 2 and an XL one."""
     return WRITERS[request.param](tmp_path_factory.mktemp(request.param))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_stable_diffusion import write_tiny_stable_diffusion, write_tiny_stable_diffusion_xl
+from tiny_stable_diffusion import WRITERS, write_tiny_stable_diffusion_xl
 
 from t2ipal.acceleration import AccelerationConfig, accelerate
 from t2ipal.pipelines import load_pipeline
@@ -110,9 +110,7 @@ def test_another_autoencoder(folder, vae, tmp_path):
     assert config(folder, vae=str(vae)) != config(folder)
 
 
-@pytest.mark.parametrize(
-    "write", [write_tiny_stable_diffusion, write_tiny_stable_diffusion_xl], ids=["sd", "sdxl"]
-)
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 def test_a_tiny_autoencoder(write, tmp_path):
     """Of another class, with a scale of its own, and without attention."""
     folder = write(tmp_path / "pipeline")
