@@ -34,6 +34,7 @@ from t2ipal.store import (
     check_plan,
     committed_shards,
     count_samples,
+    end_old_uploads,
     how_to_begin_anew,
     open_run,
     read_encoded_images,
@@ -342,6 +343,7 @@ def _carry_out(
     start: float,
 ) -> SynthesisSummary:
     """Makes all shards that the run was asked for and lacks; then writes the manifest."""
+    end_old_uploads(store)
     plans = plan_run(store, settings)
     finished = {marker["shard"]: marker for marker in committed_shards(store)}
     pending = []
