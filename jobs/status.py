@@ -3,7 +3,9 @@
     python jobs/status.py --run runs/coco
     python jobs/status.py --run s3://BUCKET/runs/coco --watch 30 --price-per-gpu-hour 3.5
 
-Starts nothing and changes nothing. Work and cost are those of the devices while they make images;
+Starts nothing and changes nothing. Rate and time left are those of the last ten minutes in which
+the run was at work: a pause, in which no shard came for more than a minute and more than three
+shards take, is left out. Work and cost are those of the devices while they make images;
 loading, idle workers and lost shards come on top. The last line of the output is a JSON summary.
 """
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t2ipal.config import one_of, require
+from t2ipal.config import added, one_of, require
 
 QUANTIZATIONS = ("none", "int8")
 MOST_SHAPES = 64
@@ -67,6 +67,10 @@ class AccelerationConfig:
     """none, or int8: the linear layers of the UNet's transformer blocks with 8-bit weights, one
     scale an output, and 8-bit activations, one scale a token. Changes the images slightly; needs
     compile to be fast on a GPU, and is slow on a CPU."""
+    decode_bf16: bool = added(False)
+    """With precision fp16: decode in bfloat16, whose range suffices, where the autoencoder
+    overflows in half precision (`force_upcast` in its configuration). SDXL's decodes in fp32
+    otherwise."""
 
     def __post_init__(self) -> None:
         require(self.deep_cache > 0, f"deep_cache must be > 0, got {self.deep_cache}.")
@@ -88,6 +92,8 @@ def accelerate(pipeline: Any, config: AccelerationConfig) -> Callable[[], None]:
     from t2ipal.faster_unet import DeepCache, TextCache, quantize
 
     unet, vae = pipeline.unet, pipeline.vae
+    if config.decode_bf16:
+        decode_in_bf16(vae)
     if config.channels_last:
         unet.to(memory_format=torch.channels_last)
         vae.to(memory_format=torch.channels_last)
@@ -113,6 +119,19 @@ def accelerate(pipeline: Any, config: AccelerationConfig) -> Callable[[], None]:
             cache.clear()
 
     return forget
+
+
+def decode_in_bf16(vae: Any) -> None:
+    """Makes an autoencoder decode in bfloat16, whatever precision its latents come in."""
+    import torch
+
+    decode = vae.to(torch.bfloat16).decode
+
+    def decode_in_bf16(latents: Any, *args: Any, **settings: Any) -> Any:
+        with torch.autocast(latents.device.type, enabled=False):  # a CPU's half precision
+            return decode(latents.to(torch.bfloat16), *args, **settings)
+
+    vae.decode = decode_in_bf16
 
 
 @contextlib.contextmanager

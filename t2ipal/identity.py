@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from t2ipal.acceleration import hub_file, unet_weights_path
 from t2ipal.config import require
-from t2ipal.pipelines import check_pipeline, pipeline_folder
+from t2ipal.pipelines import check_pipeline, hub_model, model_folder, pipeline_folder
 
 if TYPE_CHECKING:
     from t2ipal.synthesis import SynthesisConfig
@@ -37,9 +37,11 @@ def identify_model(config: "SynthesisConfig") -> dict[str, str]:
     check_pipeline(config)
     model = _local_digests(config)
     if "pipeline" not in model:
-        model["pipeline"] = f"commit {_commit(config.pipeline, config.revision, INDEX)}"
+        model["pipeline"] = _commit("pipeline", config.pipeline, config.revision, INDEX)
     if config.unet_weights is not None and "unet_weights" not in model:
-        model["unet_weights"] = f"commit {_commit(*hub_file(config.unet_weights))}"
+        model["unet_weights"] = _commit("unet_weights", *hub_file(config.unet_weights))
+    if config.vae is not None and "vae" not in model:
+        model["vae"] = _commit("vae", *hub_model(config.vae), "config.json")
     return model
 
 
@@ -57,6 +59,8 @@ def pinned(config: "SynthesisConfig", model: Mapping[str, str]) -> "SynthesisCon
         if kind == "commit" and part not in here:
             if part == "pipeline":
                 config = dataclasses.replace(config, revision=pin)
+            elif part == "vae":
+                config = dataclasses.replace(config, vae=f"{hub_model(str(config.vae))[0]}@{pin}")
             else:
                 repository, _, file = hub_file(str(config.unet_weights))
                 config = dataclasses.replace(config, unet_weights=f"{repository}@{pin}/{file}")
@@ -81,6 +85,10 @@ def _local_digests(config: "SynthesisConfig") -> dict[str, str]:
         path = unet_weights_path(config.unet_weights)
         if path is not None:
             digests["unet_weights"] = _digest(path.parent, [path])
+    folder = None if config.vae is None else model_folder(config.vae)
+    if folder is not None:
+        files = [path for path in folder.glob("*") if path.suffix in ENDINGS]
+        digests["vae"] = _digest(folder, files)
     return digests
 
 
@@ -94,8 +102,8 @@ def _digest(folder: Path, files: list[Path]) -> str:
     return f"sha256 {digest.hexdigest()[:16]}"
 
 
-def _commit(repository: str, revision: str | None, file: str) -> str:
-    """The commit of the hub at which a revision, None for the main branch, has a file."""
+def _commit(part: str, repository: str, revision: str | None, file: str) -> str:
+    """The commit of the hub at which a revision, None for the main branch, has a file of a part."""
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
     from huggingface_hub.errors import (
         HFValidationError,
@@ -108,13 +116,13 @@ def _commit(repository: str, revision: str | None, file: str) -> str:
     try:
         cached = try_to_load_from_cache(repository, file, revision=wanted)
         if isinstance(cached, str) and (constants.HF_HUB_OFFLINE or COMMIT.fullmatch(wanted)):
-            return Path(cached).parents[file.count("/")].name
+            return f"commit {Path(cached).parents[file.count('/')].name}"
         if not constants.HF_HUB_OFFLINE:
             info = HfApi().model_info(repository, revision=wanted)
-            return str(info.sha)
+            return f"commit {info.sha}"
     except HFValidationError as error:
         raise ValueError(
-            f"pipeline must be a folder that is there or a name of the hub, got {repository}."
+            f"{part} must be a folder that is there or a name of the hub, got {repository}."
         ) from error
     except RevisionNotFoundError as error:
         raise FileNotFoundError(

@@ -6,7 +6,7 @@ Reads safetensors only. Knows nothing of captions or samples.
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,8 @@ PART_FILES = {
     **dict.fromkeys(("text_encoder", "unet", "vae"), "config.json"),
 }
 """File that each part of a pipeline folder must hold; without some, a library takes defaults."""
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
+"""diffusers' classes that decode what a Stable Diffusion draws."""
 MAX_REASON = 600
 """Letters of a library's report that reach a message."""
 
@@ -61,6 +63,33 @@ def _remarks() -> Iterator[list[str]]:
             logger.setLevel(level)
 
 
+@contextmanager
+def _loading(what: str, place: str | Path) -> Iterator[None]:
+    """Says in one line what is wrong with what diffusers is asked to load.
+
+    Raises:
+        FileNotFoundError: a file is missing, or of a kind that is never opened.
+        ValueError: the weights are damaged, of another shape or not all there.
+    """
+    with _remarks() as remarks:
+        try:
+            yield
+        except (
+            OSError, RuntimeError, ValueError, AttributeError, KeyError, TypeError, SafetensorError
+        ) as error:  # fmt: skip
+            others = [remark for remark in remarks if str(error) not in remark]
+            text = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(" ".join([str(error), *others]).split()))
+            shown = text if len(text) <= MAX_REASON else text[: MAX_REASON - 3] + "..."
+            if isinstance(error, SafetensorError) or any(sign in text for sign in MISFITS):
+                raise ValueError(f"The weights in {place} do not fit: {shown}") from error
+            if any([*Path(place).glob("*.bin"), *Path(place).glob("*/*.bin")]):
+                shown += " A .bin file may run code when it is read: convert it to safetensors."
+            raise FileNotFoundError(f"The {what} {place} could not be loaded: {shown}") from error
+    for remark in remarks:  # where weights are missing, the library takes random ones
+        missing = "newly initialized" in remark
+        require(not missing, f"The weights in {place} must be complete: {' '.join(remark.split())}")
+
+
 def load_pipeline(config: "SynthesisConfig", dtype: Any) -> Any:
     """The diffusers pipeline that `config` names, with its scheduler, from safetensors only.
 
@@ -73,37 +102,25 @@ def load_pipeline(config: "SynthesisConfig", dtype: Any) -> Any:
     import diffusers
 
     check_pipeline(config)
-    folder = pipeline_folder(config.pipeline)
-    source = folder or config.pipeline
+    source = pipeline_folder(config.pipeline) or config.pipeline
     diffusers.utils.logging.disable_progress_bar()
-    pipeline: Any = None
-    with _remarks() as remarks:
-        try:
-            pipeline = diffusers.DiffusionPipeline.from_pretrained(
-                str(source), revision=config.revision, dtype=dtype, use_safetensors=True,
-            )  # fmt: skip
-            if config.unet_weights is not None:
-                load_unet_weights(pipeline.unet, config.unet_weights)
-        except (
-            OSError, RuntimeError, ValueError, AttributeError, KeyError, TypeError, SafetensorError
-        ) as error:  # fmt: skip
-            others = [remark for remark in remarks if str(error) not in remark]
-            text = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(" ".join([str(error), *others]).split()))
-            shown = text if len(text) <= MAX_REASON else text[: MAX_REASON - 3] + "..."
-            if isinstance(error, SafetensorError) or any(sign in text for sign in MISFITS):
-                place = source if pipeline is None else config.unet_weights
-                raise ValueError(f"The weights in {place} do not fit: {shown}") from error
-            if folder is not None and any(folder.glob("*/*.bin")):
-                shown += " A .bin file may run code when it is read: convert it to safetensors."
-            raise FileNotFoundError(
-                f"The pipeline {source} could not be loaded: {shown}"
-            ) from error
+    with _loading("pipeline", source):
+        pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(
+            str(source), revision=config.revision, dtype=dtype, use_safetensors=True,
+        )  # fmt: skip
     require(
         hasattr(pipeline, "encode_prompt") and hasattr(pipeline, "unet"),
         f"{source} must hold a Stable Diffusion (1.x, 2.x, XL) that reads captions, got a "
         f"{type(pipeline).__name__}.",
     )
-    _require_complete(pipeline, str(source), remarks)
+    _require_vocabularies(pipeline, str(source))
+    if config.unet_weights is not None:
+        with _loading("UNet of", config.unet_weights):
+            load_unet_weights(pipeline.unet, config.unet_weights)
+    if config.vae is not None:
+        vae = _load_vae(config.vae, dtype)
+        _require_same_latents(vae, pipeline.vae, config)
+        pipeline.vae = vae
     _require_possible(pipeline, config)
     spacing, own = config.timestep_spacing, pipeline.scheduler
     changes = {} if spacing == "default" else {"timestep_spacing": spacing}
@@ -120,20 +137,45 @@ def load_pipeline(config: "SynthesisConfig", dtype: Any) -> Any:
     return pipeline
 
 
+def _load_vae(name: str, dtype: Any) -> Any:
+    """The autoencoder that `vae` names, from safetensors only."""
+    import diffusers
+
+    folder = model_folder(name)
+    place, revision = (str(folder), None) if folder else hub_model(name)
+    with _loading("autoencoder", place):
+        values: Any = diffusers.AutoencoderKL.load_config(place, revision=revision)
+    kind = _require_autoencoder(values, name)
+    with _loading("autoencoder", place):
+        return getattr(diffusers, kind).from_pretrained(
+            place, revision=revision, dtype=dtype, use_safetensors=True
+        )
+
+
 def pipeline_folder(name: str) -> Path | None:
     """The folder of this machine that `pipeline` names; None where it is a model of the hub."""
-    if name == "pictovoc":
-        return WEIGHTS_DIR / "stable-diffusion"
+    return WEIGHTS_DIR / "stable-diffusion" if name == "pictovoc" else model_folder(name)
+
+
+def model_folder(name: str) -> Path | None:
+    """The folder of this machine that a name is the path of; None where it is one of the hub's."""
     folder = Path(name).expanduser()
     return folder if name.startswith((".", "/", "~")) or folder.exists() else None
+
+
+def hub_model(name: str) -> tuple[str, str | None]:
+    """(owner/name, revision or None) of owner/name or owner/name@revision."""
+    repository, _, revision = name.partition("@")
+    return repository, revision or None
 
 
 def check_pipeline(config: "SynthesisConfig") -> None:
     """Looks at what a config names on this machine, in no time; loads nothing.
 
     Raises:
-        FileNotFoundError: a file that a pipeline folder must hold, or `unet_weights`, is missing.
-        ValueError: the folder names no pipeline, or `revision` names one of a folder.
+        FileNotFoundError: a file that a folder must hold, or `unet_weights`, is missing.
+        ValueError: the folder names no pipeline, or `revision` names one of a folder; or that of
+            `vae` names no autoencoder.
     """
     folder = pipeline_folder(config.pipeline)
     if folder is not None:
@@ -145,6 +187,16 @@ def check_pipeline(config: "SynthesisConfig") -> None:
         _check_folder(folder)
     if config.unet_weights is not None:
         unet_weights_path(config.unet_weights)
+    folder = None if config.vae is None else model_folder(config.vae)
+    if folder is not None:
+        if not (folder / "config.json").is_file():
+            own = folder / "vae"
+            raise FileNotFoundError(
+                f"vae must be a folder that holds config.json, or owner/name@revision of the hub; "
+                f"{folder} does not. Give "
+                + (f"{own}." if own.exists() else "a folder written by diffusers' save_pretrained.")
+            )
+        _require_autoencoder(_read_mapping(folder / "config.json"), str(folder))
 
 
 def _check_folder(folder: Path) -> None:
@@ -194,15 +246,42 @@ def _require_possible(pipeline: Any, config: "SynthesisConfig") -> None:
         f"image_size_px must be a multiple of {shrinks}, by which the autoencoder of "
         f"{config.pipeline} shrinks, got {size}.",
     )
+    upcast = getattr(pipeline.vae.config, "force_upcast", False)
+    require(
+        upcast or not config.acceleration.decode_bf16,
+        f"acceleration.decode_bf16 must be left out with {config.vae or config.pipeline}, whose "
+        "autoencoder decodes in fp16 as it is (force_upcast is false in its config.json).",
+    )
 
 
-def _require_complete(pipeline: Any, source: str, remarks: list[str]) -> None:
-    """Raises where a library filled in random weights, or a tokenizer that knows no words."""
-    for remark in remarks:
-        missing = "newly initialized" in remark
-        require(
-            not missing, f"The weights in {source} must be complete: {' '.join(remark.split())}"
+def _require_autoencoder(values: Mapping[str, Any], name: str) -> str:
+    """The class of an autoencoder's config.json; raises where it is none that can be used."""
+    kind = values.get("_class_name")
+    require(
+        kind in AUTOENCODERS, f"vae must be an {' or '.join(AUTOENCODERS)}, got a {kind} in {name}."
+    )
+    return str(kind)
+
+
+def _require_same_latents(new: Any, own: Any, config: "SynthesisConfig") -> None:
+    """Raises where an autoencoder is not for the latents of the pipeline's own one."""
+    names = ["latent_channels", "factor by which images shrink", "scaling_factor"]
+    if type(new) is not type(own):
+        names.pop()  # each class scales latents in its own way
+    for name in names:
+        here, there = (
+            part.config.get(name, 2 ** (len(part.config.block_out_channels) - 1))
+            for part in (new, own)
         )
+        require(
+            here == there,
+            f"vae must have the {name} of the autoencoder of {config.pipeline}, {there}, got "
+            f"{here} in {config.vae}: it decodes the latents of another model.",
+        )
+
+
+def _require_vocabularies(pipeline: Any, source: str) -> None:
+    """Raises where a library made up a tokenizer that knows no words."""
     for name, part in pipeline.components.items():
         if not name.startswith("tokenizer") or part is None:
             continue

@@ -47,6 +47,10 @@ class SynthesisConfig:
     """Safetensors file that replaces the pipeline's UNet weights: a path, or owner/name/file or
     owner/name@revision/file of the hub (a revision without "/"), such as
     ByteDance/SDXL-Lightning/sdxl_lightning_4step_unet.safetensors."""
+    vae: str | None = added(None)
+    """Autoencoder in place of the pipeline's own: a folder in diffusers' format (safetensors), or
+    owner/name or owner/name@revision of the hub, such as madebyollin/sdxl-vae-fp16-fix, with which
+    SDXL decodes in half precision."""
     images_per_caption: int = 1
     """Images made for each caption; the paper settles on 6 (Table IX)."""
     guidance_scale: float = 2.0
@@ -75,7 +79,8 @@ class SynthesisConfig:
     negative_prompt: str = ""
     """What the images should not show."""
     seed: int = 0
-    """Seed of the run; a sample's own is sha256(seed, caption id, k)."""
+    """Seed of the run; a sample's own is sha256(seed, caption id, k), and of the attempt where it
+    failed before."""
     batch_size: int = 16
     """Images generated at once; it shows in an image's last bits, most of all in half precision."""
     precision: str = "auto"
@@ -137,6 +142,12 @@ class SynthesisConfig:
         one_of("precision", self.precision, PRECISIONS)
         require(bool(self.pipeline), "pipeline must name a model or a folder, got ''.")
         require(self.unet_weights != "", "unet_weights must name a file or be None, got ''.")
+        require(self.vae != "", "vae must name a model or a folder, or be None, got ''.")
+        require(
+            self.precision == "fp16" or not self.acceleration.decode_bf16,
+            "acceleration.decode_bf16 needs precision fp16, got "
+            f"{self.precision}: other precisions decode in their own, which does not overflow.",
+        )
         require_few_steps(self)
 
 
@@ -158,9 +169,12 @@ def with_class_prompts(config: SynthesisConfig, prompt_names: Sequence[str]) -> 
     return dataclasses.replace(config, class_prompts=prompts)
 
 
-def sample_seed(run_seed: int, caption_id: str, k: int) -> int:
-    """Seed of one sample: it depends on nothing but the run, the caption and k."""
-    digest = hashlib.sha256(f"{run_seed}\n{caption_id}\n{k}".encode()).digest()
+def sample_seed(run_seed: int, caption_id: str, k: int, attempt: int = 0) -> int:
+    """Seed of one sample: it depends on nothing but the run, the caption, k and the attempt."""
+    name = f"{run_seed}\n{caption_id}\n{k}"
+    if attempt:  # in front, where it is no part of a caption's id
+        name = f"attempt {attempt}\n{name}"
+    digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
@@ -225,12 +239,14 @@ class Synthesizer:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Adds `image`, `seed`, `status` and `reason` to a batch of `caption_id`, `caption`, `k`.
 
-        `labels`, the classes that each caption names, are needed where they are composed. An image
-        that is black or not finite gets status "failed" with its reason; the rest "ok".
+        `labels`, the classes that each caption names, are needed where they are composed, and
+        `attempt`, how often each was tried before, where it is not 0. An image that is black or not
+        finite gets status "failed" with its reason; the rest "ok".
         """
+        attempts = batch.get("attempt", [0] * len(batch["k"]))
         seeds = [
-            sample_seed(self.config.seed, str(i), int(k))
-            for i, k in zip(batch["caption_id"], batch["k"])
+            sample_seed(self.config.seed, str(i), int(k), int(attempt))
+            for i, k, attempt in zip(batch["caption_id"], batch["k"], attempts)
         ]
         with self._torch.inference_mode(), self._autocast:
             labels = batch["labels"] if self._conjunction else [()] * len(seeds)

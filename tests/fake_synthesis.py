@@ -34,8 +34,10 @@ class FakeSynthesizer:
         images, seeds, status, reasons = [], [], [], []
         if any("raise" in text for text in batch["caption"]):
             raise RuntimeError("out of paint")
-        for caption_id, text, k in zip(batch["caption_id"], batch["caption"], batch["k"]):
-            name = f"{self.config.seed}/{caption_id}/{k}"
+        attempts = batch.get("attempt", [0] * len(batch["k"]))
+        samples = zip(batch["caption_id"], batch["caption"], batch["k"], attempts)
+        for caption_id, text, k, attempt in samples:
+            name = f"{self.config.seed}/{caption_id}/{k}" + (f"/{attempt}" if attempt else "")
             seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
             image = np.random.default_rng(seed).integers(0, 200, (16, 24, 3))
             images.append((image + len(batch["k"])).astype(np.uint8))

@@ -21,8 +21,8 @@ class Painter:
         self.config = config
 
     def __call__(self, batch):
-        names = zip(batch["caption_id"], batch["k"])
-        seeds = [sample_seed(self.config.seed, str(name), int(k)) for name, k in names]
+        names = zip(batch["caption_id"], batch["k"], batch["attempt"])
+        seeds = [sample_seed(self.config.seed, str(name), int(k), int(a)) for name, k, a in names]
         images = [np.full((8, 8, 3), 20 + seed % 200, np.uint8) for seed in seeds]
         return {
             **batch,

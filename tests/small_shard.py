@@ -15,6 +15,7 @@ def some_rows(num_rows=3, failed=(1,)):
             "caption": f"a “dog” number {i}",
             "labels": [i, 7],
             "k": 0,
+            "attempt": 0,
             "seed": 2**64 - 1 - i,
             "status": "failed" if i in failed else "ok",
             "reason": "black image" if i in failed else "",

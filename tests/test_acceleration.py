@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_stable_diffusion import write_tiny_stable_diffusion, write_tiny_stable_diffusion_xl
+from tiny_stable_diffusion import WRITERS, write_tiny_stable_diffusion
 
 from t2ipal.acceleration import PRESETS, AccelerationConfig, interval
+from t2ipal.config import to_dict
 from t2ipal.faster_unet import Int8Linear, Remembered
 from t2ipal.pipelines import load_pipeline
 from t2ipal.synthesis import SynthesisConfig, Synthesizer
 
-WRITERS = {"sd": write_tiny_stable_diffusion, "sdxl": write_tiny_stable_diffusion_xl}
 COMPOSED = {"composition": 0.5, "class_prompts": ("a dog", "a cat")}
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture(scope="module", params=WRITERS)
 def each(request, tmp_path_factory):
-    """The folder of a tiny Stable Diffusion, then of an XL one."""
+    """The folder of a tiny Stable Diffusion 1, then of a 2 and an XL one."""
     return WRITERS[request.param](tmp_path_factory.mktemp(request.param))
 
 
@@ -275,6 +275,7 @@ def test_options_are_checked():
     with pytest.raises(ValueError, match=r"Unknown quantize 'int4'\. Did you mean 'int8'"):
         AccelerationConfig(quantize="int4")
     compiled = AccelerationConfig(compile=True)
+    assert "decode_bf16" not in to_dict(compiled)  # as runs from before it was there say nothing
     with pytest.raises(ValueError, match="compile needs batches of one width, which composition"):
         SynthesisConfig(composition=1.0, acceleration=compiled)
     for preset in PRESETS.values():

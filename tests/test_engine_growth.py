@@ -5,11 +5,14 @@ import shutil
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fake_synthesis import BrokenSynthesizer, FakeConfig, FakeSynthesizer, a_request, texts
 
 from benchmarks.chaos_checks import run_contents
 from t2ipal.engine.growth import record_request
+from t2ipal.engine.plans import ShardPlan, ShardWorker
 from t2ipal.engine.pool import RunConfig
 from t2ipal.engine.synthesis import add_images, remake, synthesize_locally
 from t2ipal.store import (
@@ -19,7 +22,10 @@ from t2ipal.store import (
     read_rows,
     read_stored_captions,
     run_status,
+    shards,
+    tables,
 )
+from t2ipal.store.tables import SIDECAR_SCHEMA
 
 
 class MendedSynthesizer(FakeSynthesizer):
@@ -159,6 +165,91 @@ def test_failed_samples_are_tried_again_alone(tmp_path):
     # Without the option nothing is tried, and what failed still counts.
     with pytest.raises(RuntimeError, match="2 of 10 samples failed"):
         synthesize_locally(store, request, factory=BrokenSynthesizer)
+
+
+class UnluckySynthesizer(FakeSynthesizer):
+    """Fails for half of all seeds, whatever the caption says."""
+
+    def __call__(self, batch):
+        output = super().__call__(batch)
+        unlucky = output["seed"] % 2 == 1
+        return {
+            **output,
+            "status": np.where(unlucky, "failed", "ok"),
+            "reason": np.where(unlucky, "black", ""),
+        }
+
+
+def try_again(store, count):
+    request = a_request(texts(6))
+    run = RunConfig(max_failed_fraction=1, retry_failed=count > 0)
+    for _ in range(max(count, 1)):
+        summary = synthesize_locally(store, request, run, factory=UnluckySynthesizer)
+    return summary
+
+
+def test_each_attempt_has_other_seeds_and_comes_out_again(tmp_path):
+    store, twin = Store(tmp_path / "run"), Store(tmp_path / "twin")
+    for each in (store, twin):
+        try_again(each, 0)
+    first = read_rows(store).to_pylist()
+    assert {row["attempt"] for row in first} == {0}
+    seeds = {(row["caption_id"], row["k"]): row["seed"] for row in first}
+    for each in (store, twin):
+        assert try_again(each, 9).num_failed == 0
+    assert run_contents(store) == run_contents(twin)
+    rows = read_rows(store).to_pylist()
+    assert {0, 1} < {row["attempt"] for row in rows}
+    for row in rows:
+        shard = row["key"].rpartition("-")[0]
+        assert row["attempt"] == int(shard.partition("-retry")[2] or 0)
+        assert (row["seed"] == seeds[row["caption_id"], row["k"]]) == (row["attempt"] == 0)
+        found, _, same, _ = remake(store, row["key"], UnluckySynthesizer)
+        assert same is True and found == row
+        assert row in [told for told, _ in read_images(store, shard)]
+
+
+def test_a_run_from_before_attempts_had_seeds_goes_on(tmp_path, monkeypatch):
+    """Its sidecars and retries say nothing of attempts, and were drawn with the first's seeds."""
+    store, plan_again = Store(tmp_path), ShardPlan.again
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "SIDECAR_SCHEMA", OLD_SCHEMA)
+        patch.setattr(shards, "SIDECAR_SCHEMA", OLD_SCHEMA)
+        patch.setattr(ShardPlan, "again", lambda *words: plan_again(*words[:3], attempt=0))
+        patch.setattr(ShardWorker, "_row", without_attempt(ShardWorker._row))
+        try_again(store, 0)
+        try_again(store, 1)
+    assert "attempt" not in pq.read_schema(tmp_path / "images/00000-retry1.parquet").names
+    before = run_contents(store)
+    old = read_rows(store).to_pylist()
+    assert {row["attempt"] for row in old} == {0} and {*old[0]} == {*SIDECAR_SCHEMA.names}
+    retried = [row for row in old if "-retry1-" in row["key"]]
+    assert retried and {row["status"] for row in retried} == {"failed"}  # for ever, as it was
+    assert next(read_images(store, "00000"))[0] in old
+    for row in retried:
+        with pytest.raises(RuntimeError, match=r"failed again: black"):
+            remake(store, row["key"], UnluckySynthesizer)
+    ok = next(row for row in old if row["status"] == "ok")
+    assert remake(store, ok["key"], UnluckySynthesizer)[::2] == (ok, True)
+
+    assert try_again(store, 9).num_failed == 0
+    now = run_contents(store)
+    old_keys = [key for key in before if key.startswith("images/")]
+    assert {key: now[key] for key in old_keys} == {key: before[key] for key in old_keys}
+    later = [row for row in read_rows(store).to_pylist() if "-retry" in row["key"]]
+    assert min(row["attempt"] for row in later) == 2
+    assert all(remake(store, row["key"], UnluckySynthesizer)[2] for row in later)
+
+
+OLD_SCHEMA = pa.schema([field for field in SIDECAR_SCHEMA if field.name != "attempt"])
+
+
+def without_attempt(make_row):
+    def row(*words):
+        values, image = make_row(*words)
+        return {name: value for name, value in values.items() if name != "attempt"}, image
+
+    return row
 
 
 def test_some_captions_get_more_images(tmp_path):

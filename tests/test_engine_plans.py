@@ -37,9 +37,12 @@ def test_a_plan_survives_its_text_form():
         [caption("é", "a “dog”", (0, 2))], {"images_per_caption": 2}, images_per_shard=4
     )[0]
     assert ShardPlan.from_json(plan.to_json()) == plan
-    retry = dataclasses.replace(plan, shard="00000-retry1", positions=(1,))
+    retry = plan.again("00000-retry1", [1], attempt=1)
     assert ShardPlan.from_json(retry.to_json()) == retry
     assert retry.samples == plan.samples[1:]
+    first = dataclasses.replace(retry, attempt=0)
+    assert "attempt" not in first.identity()
+    assert retry.identity() == {**first.identity(), "attempt": 1}
 
 
 def test_plan_identity_follows_content_and_settings():

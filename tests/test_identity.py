@@ -113,6 +113,65 @@ def test_weights_of_the_unet_are_part_of_the_model(folder):
     assert "model.pipeline" not in message
 
 
+def write_vae(folder, weights=b"first", kind="AutoencoderKL"):
+    """An autoencoder's folder as far as its identity goes."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"_class_name": kind}))
+    (folder / "diffusion_pytorch_model.safetensors").write_bytes(weights)
+    return folder
+
+
+def test_an_autoencoder_is_part_of_the_model(folder):
+    write_vae(folder / "vae")
+    words = "--pipeline", "model", "--vae", "vae"
+    draw(*words, "--num-captions", "2")
+    begun, before = model_of(), contents(folder / "run")
+    assert {*begun} == {"pipeline", "vae"} and begun["vae"].startswith("sha256 ")
+    assert "synthesis.vae: 'vae' there, None here" in refused("--pipeline model")
+    write_vae(folder / "other", b"other")
+    assert "synthesis.vae: 'vae' there, 'other' here" in refused("--pipeline model --vae other")
+    (folder / "vae/diffusion_pytorch_model.safetensors").write_bytes(b"other")
+    message = refused(*words)
+    assert f"model.vae: {begun['vae']!r} there" in message and "model.pipeline" not in message
+    only = refusal(synthesize.main, "--output run --only 00000-00000")
+    assert f"vae vae must be {begun['vae']}, with which the run was begun, got sha256 " in only
+    assert contents(folder / "run") == before
+    # Elsewhere the same files are the same one.
+    write_vae(folder / "moved")
+    assert draw("--pipeline", "model", "--vae", "moved")["num_shards_skipped"] == 1
+    assert f"| `model.vae` | {begun['vae']} |" in Store("run").read("README.md").decode()
+
+
+def test_an_autoencoder_of_the_hub_is_pinned(offline):
+    write_vae(cached("own/vae", OLD))
+    for name in ("own/vae", "own/vae@main", f"own/vae@{OLD}"):
+        config = SynthesisConfig("model", vae=name)
+        model = identify_model(config)
+        assert model["vae"] == f"commit {OLD}"
+        assert pinned(config, model).vae == f"own/vae@{OLD}"
+    draw("--pipeline", "model", "--vae", "own/vae", "--num-captions", "2")
+    write_vae(cached("own/vae", NEW), b"other")
+    message = refused("--pipeline model --vae own/vae")
+    assert f"model.vae: 'commit {OLD}' there, 'commit {NEW}' here" in message
+    assert "owner/name@commit in vae" in message
+    assert draw("--pipeline", "model", "--vae", f"own/vae@{OLD}")["num_shards_skipped"] == 1
+    assert "own/vae at revision v2 must be in" in refused("--pipeline model --vae own/vae@v2")
+    message = "vae must be a folder that is there or a name of the hub, got own/vae/file."
+    assert refused("--pipeline model --vae own/vae/file") == message
+
+
+def test_an_autoencoder_of_the_cache_is_loaded_at_its_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    model = write_tiny_stable_diffusion(tmp_path / "model")
+    cached("own/vae", OLD).parent.mkdir(parents=True)
+    shutil.copytree(model / "vae", cached("own/vae", OLD))
+    config = SynthesisConfig(str(model), vae="own/vae")
+    found = identify_model(config)
+    write_vae(cached("own/vae", NEW), b"no weights at all")
+    assert exact_synthesizer(config, found).config.vae == f"own/vae@{OLD}"
+
+
 def test_a_run_from_before_models_were_kept_goes_on(folder):
     draw("--pipeline", "model", "--num-captions", "2")
     for name in ("config.json", "manifest.json"):
@@ -233,6 +292,20 @@ def test_what_the_hub_says_of_a_name(folder, monkeypatch):
         (
             "--unet-weights ./nope",
             "unet_weights must be a file or owner/name@revision/file, got ./nope.",
+        ),
+        (
+            "--pipeline model --vae ./nope",
+            "vae must be a folder that holds config.json, or owner/name@revision of the hub; nope "
+            "does not. Give a folder written by diffusers' save_pretrained.",
+        ),
+        (
+            "--pipeline model --vae model/unet",
+            "vae must be an AutoencoderKL or AutoencoderTiny, got a None in model/unet.",
+        ),
+        (
+            "--acceleration.decode-bf16",
+            "acceleration.decode_bf16 needs precision fp16, got auto: other precisions decode in "
+            "their own, which does not overflow.",
         ),
         (
             "--class-prompts dog cat --composition 0.5",

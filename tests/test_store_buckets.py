@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from fake_synthesis import FakeSynthesizer, a_request, texts
 from small_shard import PLAN, some_images, some_rows
 
-from t2ipal.store import Store, buckets, commit_shard, open_run
+from t2ipal.engine.synthesis import synthesize_locally
+from t2ipal.store import Store, buckets, commit_shard, end_old_uploads, open_run
 
 
 def without_conditions(monkeypatch, store, status=None, code=""):
@@ -138,6 +140,90 @@ def test_a_completed_upload_is_told_from_one_that_is_gone(
             store.write("large", b"new")
     assert store.read("large") == (b"new" if was_completed else b"old")
     assert "Uploads" not in client.list_multipart_uploads(Bucket="runs")
+
+
+def begin_upload(s3_server, key):
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=s3_server)
+    upload = client.create_multipart_upload(Bucket="runs", Key=key)
+    client.upload_part(
+        Bucket="runs", Key=key, UploadId=upload["UploadId"], PartNumber=1, Body=b"half"
+    )
+
+
+def open_uploads(s3_server):
+    import boto3
+
+    reply = boto3.client("s3", endpoint_url=s3_server).list_multipart_uploads(Bucket="runs")
+    return sorted(upload["Key"] for upload in reply.get("Uploads", []))
+
+
+@pytest.fixture
+def killed(tmp_path, s3_server):
+    """A store with two uploads that were never finished, beside one of another run."""
+    name = tmp_path.name
+    for key in ("images/00001.tar", "features/a/b.safetensors"):
+        begin_upload(s3_server, f"{name}/{key}")
+    begin_upload(s3_server, f"{name}-2/images/00001.tar")
+    yield Store(f"s3://runs/{name}", s3_server)
+    Store(f"s3://runs/{name}", s3_server).abort_uploads(0)
+    Store(f"s3://runs/{name}-2", s3_server).abort_uploads(0)
+    assert open_uploads(s3_server) == []
+
+
+def test_a_run_ends_old_uploads_under_its_own_prefix(killed, s3_server, tmp_path, caplog):
+    """All uploads of this server began in 2010, it says."""
+    others, whole_bucket = [f"{tmp_path.name}-2/images/00001.tar"], Store("s3://runs", s3_server)
+    assert len(open_uploads(s3_server)) == 3
+    for store in (killed, whole_bucket, Store(tmp_path)):
+        end_old_uploads(store, min_age_s=1e9)
+    assert whole_bucket.abort_uploads(0) == 0
+    assert len(open_uploads(s3_server)) == 3 and not warnings_in(caplog)
+    for _ in range(2):
+        synthesize_locally(killed, a_request(texts(2)), factory=FakeSynthesizer)
+        assert open_uploads(s3_server) == others
+    assert warnings_in(caplog) == [
+        f"Ended 2 uploads to {killed.uri} that began more than 24 hours ago: of killed processes."
+    ]
+
+
+@pytest.mark.parametrize("call", ["list_multipart_uploads", "abort_multipart_upload"])
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (403, "AccessDenied", "Access to {uri} was refused (AccessDenied). Check the credentials "),
+        (501, "NotImplemented", "The store did not take the request for {uri} (NotImplemented)."),
+    ],
+)
+def test_a_server_that_ends_no_uploads(
+    killed, s3_server, monkeypatch, caplog, call, status, code, message
+):
+    """It is said once, and the run goes on."""
+    client = killed._backend._client
+
+    def refuse(**_):
+        reply = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        raise client.exceptions.ClientError(reply, call)
+
+    monkeypatch.setattr(client, call, refuse)
+    summary = synthesize_locally(killed, a_request(texts(2)), factory=FakeSynthesizer)
+    assert summary.num_images == 4 and len(open_uploads(s3_server)) == 3
+    (line,) = warnings_in(caplog)
+    start = f"Uploads that killed processes left in {killed.uri}, if any, stay there: "
+    assert line.startswith(start + message.format(uri=f"{killed.uri}/"))
+    assert line.endswith("A lifecycle rule of the bucket can end them.") and "\n" not in line
+
+
+def test_an_upload_that_someone_else_ends_first(killed, monkeypatch):
+    client = killed._backend._client
+    abort = client.abort_multipart_upload
+    monkeypatch.setattr(
+        client, "abort_multipart_upload", lambda **upload: (abort(**upload), abort(**upload))
+    )
+    assert killed.abort_uploads(0) == 0
+    monkeypatch.undo()
+    assert killed.abort_uploads(0) == 0
 
 
 def test_an_unreachable_server_is_an_error_without_secrets(s3_server, monkeypatch):

@@ -87,8 +87,8 @@ def uploads_of(place):
 
 def a_shard():
     images = np.random.default_rng(0).integers(0, 255, (2, 8, 8, 3), dtype=np.uint8)
-    same = {"caption": "a “dog”", "labels": [3], "k": 0, "status": "ok", "reason": ""}
-    same |= {"settings": "abc", "width": 8, "height": 8}
+    same = {"caption": "a “dog”", "labels": [3], "k": 0, "attempt": 0, "status": "ok"}
+    same |= {"reason": "", "settings": "abc", "width": 8, "height": 8}
     rows = [{**same, "key": f"00000-{i:05d}", "caption_id": str(i), "seed": i} for i in range(2)]
     return rows, [encode_image(image, "jpeg", 95, "4:2:0") for image in images]
 
@@ -183,6 +183,26 @@ def test_an_upload_that_fails_leaves_nothing(server_place, monkeypatch):
         store.write("large", data)
     assert uploads_of(server_place) == []
     assert store.list() == []
+
+
+def test_an_upload_of_a_killed_writer_is_ended(server_place, monkeypatch):
+    data, store = small_parts(monkeypatch), server_place.store()
+    client = store._backend._client
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="killed"):
+        patch.setattr(client, "complete_multipart_upload", killed)
+        patch.setattr(client, "abort_multipart_upload", killed)
+        store.write("images/large", data)
+    assert len(uploads_of(server_place)) == 1
+    if server_place.name != "moto":  # where each began in 2010
+        assert store.abort_uploads(60) == 0
+    assert server_place.store().abort_uploads(-60) == 0
+    assert len(uploads_of(server_place)) == 1
+    assert store.abort_uploads(-60) == 1
+    assert uploads_of(server_place) == [] and store.abort_uploads(-60) == 0
+
+
+def killed(**_):
+    raise OSError("killed")
 
 
 def test_what_a_bad_connection_does_is_made_good(server_place, monkeypatch):

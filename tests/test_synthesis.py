@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_stable_diffusion import write_tiny_stable_diffusion, write_tiny_stable_diffusion_xl
+from tiny_stable_diffusion import (
+    TOKENS,
+    WRITERS,
+    write_tiny_stable_diffusion,
+    write_tiny_stable_diffusion_2,
+    write_tiny_stable_diffusion_xl,
+)
 
 from t2ipal.pipelines import SCHEDULERS, load_pipeline
 from t2ipal.synthesis import SynthesisConfig, Synthesizer, sample_seed
@@ -74,6 +80,19 @@ def test_seeds():
     seeds = [sample_seed(s, i, k) for s in (0, 1) for i in ("a", "b", "a\n1") for k in (0, 1)]
     assert len(set(seeds)) == 12
     assert all(0 <= seed < 2**63 for seed in seeds)  # what torch and parquet both hold
+    # What runs were made with before there were attempts.
+    assert sample_seed(0, "a", 0) == sample_seed(0, "a", 0, 0) == 6152854164166434909
+    later = [sample_seed(0, i, k, t) for i in ("a", "a\n1") for k in (0, 1) for t in (1, 2)]
+    assert len({*seeds, *later}) == 20
+
+
+def test_another_attempt_has_other_noise(synthesizer, folder):
+    plain, attempts = synthesizer(batch(3)), np.array([0, 1, 2])
+    again = synthesizer({**batch(3), "attempt": attempts})
+    seeds = [sample_seed(0, i, k, a) for i, k, a in zip(plain["caption_id"], plain["k"], attempts)]
+    assert again["seed"].tolist() == seeds
+    np.testing.assert_array_equal(again["image"][0], plain["image"][0])
+    assert all(not np.array_equal(again["image"][n], plain["image"][n]) for n in (1, 2))
 
 
 def test_settings_reach_the_image(synthesizer, folder):
@@ -94,9 +113,7 @@ def test_settings_reach_the_image(synthesizer, folder):
     assert larger["image"].shape == (1, 48, 48, 3)
 
 
-@pytest.mark.parametrize(
-    "write", [write_tiny_stable_diffusion, write_tiny_stable_diffusion_xl], ids=["sd", "sdxl"]
-)
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 def test_guidance_ends_where_it_is_told(write, tmp_path):
     """The steps up to there are those of a guided run; after it the UNet sees half the batch."""
 
@@ -130,9 +147,7 @@ def unet_calls(maker):
     return calls
 
 
-@pytest.mark.parametrize(
-    "write", [write_tiny_stable_diffusion, write_tiny_stable_diffusion_xl], ids=["sd", "sdxl"]
-)
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 def test_classes_guide_beside_the_caption(write, tmp_path):
     """The pipeline's prediction is c + w sum (c_i - u), from the UNet's own on wider batches."""
     prompts = ("a photo of a dog.", "a photo of a cat.", "a photo of a car.")
@@ -234,9 +249,7 @@ def no_room(*args, **settings):
     raise torch.OutOfMemoryError("not even one")
 
 
-@pytest.mark.parametrize(
-    "write", [write_tiny_stable_diffusion, write_tiny_stable_diffusion_xl], ids=["sd", "sdxl"]
-)
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 def test_captions_are_encoded_once(write, tmp_path):
     """What comes out is what the pipeline makes of the captions themselves."""
     settings = config(write(tmp_path), guidance_scale=5.0, negative_prompt="a boat")
@@ -284,16 +297,65 @@ def test_config_is_checked(changes, message):
         SynthesisConfig(**changes)
 
 
+@pytest.fixture(scope="module")
+def version_2(tmp_path_factory):
+    return write_tiny_stable_diffusion_2(tmp_path_factory.mktemp("version 2"))
+
+
+def test_stable_diffusion_2(version_2):
+    """Its text encoder gives the last layer's normalized states, of captions padded by "!"."""
+    maker = Synthesizer(config(version_2, scheduler="default"), device="cpu")
+    unet, encoder = maker.pipeline.unet, maker.pipeline.text_encoder
+    assert unet.config.cross_attention_dim == encoder.config.hidden_size == 12
+    first, deep = unet.down_blocks[0].attentions[0], unet.mid_block.attentions[0]
+    heads = [part.transformer_blocks[0].attn2.heads for part in (first, deep)]
+    assert heads == [1, 2] and isinstance(first.proj_in, torch.nn.Linear)
+    one = encoder.encoder.layers[0].mlp.activation_fn(torch.tensor(1.0))
+    assert one.item() == pytest.approx(0.8413, abs=1e-4)  # the exact one; CLIP's own gives 0.8458
+    tokens = maker.pipeline.tokenizer("a dog", padding="max_length").input_ids
+    end = len(TOKENS) - 1
+    assert len(tokens) == 77 and tokens[5:] == [end] + [0] * 71
+    states = maker._conditions(["a dog"], [])["prompt_embeds"]
+    with torch.inference_mode():
+        torch.testing.assert_close(states, encoder(torch.tensor([tokens])).last_hidden_state)
+    made = maker(batch(4))
+    assert made["image"].shape == (4, 32, 32, 3) and made["status"].tolist() == ["ok"] * 4
+
+
+def test_weights_under_the_names_that_the_hub_has(version_2, tmp_path):
+    """Its files are of older versions of transformers."""
+    folder = shutil.copytree(version_2, tmp_path / "copy")
+    tensors = {f"text_model.{name}": tensor for name, tensor in load_file(folder / TEXT).items()}
+    tensors["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    save_file(tensors, folder / TEXT, metadata={"format": "pt"})
+    made, again = (Synthesizer(config(each), "cpu")(batch(2)) for each in (version_2, folder))
+    np.testing.assert_array_equal(again["image"], made["image"])
+
+
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_a_model_that_predicts_velocity_keeps_doing_so(copy, scheduler):
-    path = copy / "scheduler" / "scheduler_config.json"
-    values = json.loads(path.read_text())
-    path.write_text(json.dumps({**values, "prediction_type": "v_prediction"}))
-    made = Synthesizer(config(copy, scheduler=scheduler), device="cpu")
+def test_a_model_that_predicts_velocity_keeps_doing_so(version_2, scheduler):
+    maker = Synthesizer(config(version_2, scheduler=scheduler), device="cpu")
     name = SCHEDULERS[scheduler] or "DDIMScheduler"
-    assert type(made.pipeline.scheduler).__name__ == name
-    assert made.pipeline.scheduler.config.prediction_type == "v_prediction"
-    assert made(batch(1))["status"].tolist() == ["ok"]
+    assert type(maker.pipeline.scheduler).__name__ == name
+    assert maker.pipeline.scheduler.config.prediction_type == "v_prediction"
+    made = maker(batch(1))
+    assert made["status"].tolist() == ["ok"]
+    kind, values = type(maker.pipeline.scheduler), maker.pipeline.scheduler.config
+    maker.pipeline.scheduler = kind.from_config(values, prediction_type="epsilon")
+    assert np.abs(maker(batch(1))["image"].astype(int) - made["image"]).mean() > 5
+
+
+def test_a_step_along_the_velocity(version_2):
+    """DDIM in its own words, of x = a image + s noise and v = a noise - s image."""
+    maker = Synthesizer(config(version_2, scheduler="ddim", guidance_scale=1.0), device="cpu")
+    calls = unet_calls(maker)
+    maker(batch(2))
+    (sample, _, velocity), (later, _, _) = calls
+    scheduler = maker.pipeline.scheduler
+    now, then = scheduler.alphas_cumprod[scheduler.timesteps]
+    image = now.sqrt() * sample - (1 - now).sqrt() * velocity
+    noise = now.sqrt() * velocity + (1 - now).sqrt() * sample
+    torch.testing.assert_close(later, then.sqrt() * image + (1 - then).sqrt() * noise)
 
 
 def test_stable_diffusion_xl(tmp_path):

@@ -3,6 +3,7 @@
 A larger request adds sections; what earlier ones hold is never touched.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -83,13 +84,18 @@ def plan_of_shard(store: Store, settings: Mapping[str, Any], shard: str) -> Shar
     finished = {marker["shard"]: marker for marker in committed_shards(store)}
     plans = plan_retries(store, [plan], {key: finished[key] for key in before if key in finished})
     require(len(plans) == 1 and plans[0].shard == shard, f"No shard {shard!r} in {store.uri}.")
+    if shard in finished and "attempt" not in finished[shard]["plan"]:
+        # From before attempts had seeds of their own: it was made with those of the first one.
+        return dataclasses.replace(plans[0], attempt=0)
     return plans[0]
 
 
 def plan_retries(
     store: Store, plans: Sequence[ShardPlan], finished: Mapping[str, Mapping[str, Any]]
 ) -> list[ShardPlan]:
-    """Plans of the samples that failed at the last attempt, a shard each.
+    """Plans of another attempt at the samples that failed at the last one, a shard each.
+
+    Whatever they failed for: their seeds, and so their noise, are other ones.
 
     Args:
         store: home of the run.
@@ -107,7 +113,7 @@ def plan_retries(
         rows = read_shard_rows(store, marker).to_pylist()
         failed = [(row["caption_id"], row["k"]) for row in rows if row["status"] == "failed"]
         name = retry_name(plan.shard, attempt + 1)
-        retries.append(plan.only(name, [places[sample] for sample in failed]))
+        retries.append(plan.again(name, [places[sample] for sample in failed], attempt + 1))
     return retries
 
 

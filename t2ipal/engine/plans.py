@@ -55,12 +55,14 @@ class ShardPlan:
     """Images of each caption."""
     positions: tuple[int, ...] | None = None
     """Which of those samples to make, where not all: the failed ones of a retry, or extras."""
+    attempt: int = 0
+    """At these samples, from 0; each has other seeds."""
 
-    def only(self, shard: str, places: Sequence[int]) -> "ShardPlan":
-        """The plan of a shard with those of this one's samples alone."""
+    def again(self, shard: str, places: Sequence[int], attempt: int) -> "ShardPlan":
+        """The plan of a shard with another attempt at those of this one's samples alone."""
         positions = self.positions
         chosen = tuple(places) if positions is None else tuple(positions[p] for p in places)
-        return dataclasses.replace(self, shard=shard, positions=chosen)
+        return dataclasses.replace(self, shard=shard, positions=chosen, attempt=attempt)
 
     @property
     def num_samples(self) -> int:
@@ -82,7 +84,10 @@ class ShardPlan:
     def identity(self) -> dict[str, Any]:
         """Plain values that differ wherever the shard's content would; the store hashes them."""
         samples = self.samples
+        # First attempts were stored before there were others.
+        attempt = {"attempt": self.attempt} if self.attempt else {}
         return {
+            **attempt,
             "settings": self.settings,
             "num_samples": len(samples),
             "first": f"{samples[0].caption_id}/{samples[0].k}",
@@ -224,7 +229,7 @@ class ShardWorker:
         with self._device:
             for batch in self._batches(plan):
                 started = time.monotonic()
-                output = self._generate(samples[batch.start : batch.stop])
+                output = self._generate(samples[batch.start : batch.stop], plan.attempt)
                 seconds += time.monotonic() - started
                 # No more than one waits: images would pile up where the device is faster.
                 made += encoding.result() if encoding else []
@@ -246,7 +251,7 @@ class ShardWorker:
         """One sample of a plan again, its row and its bytes, made within its own micro-batch."""
         batch = next(batch for batch in self._batches(plan) if index in batch)
         samples = plan.samples
-        output = self._generate(samples[batch.start : batch.stop])
+        output = self._generate(samples[batch.start : batch.stop], plan.attempt)
         return self._encode(plan, samples, batch, output)[index - batch.start]
 
     def _batches(self, plan: ShardPlan) -> list[range]:
@@ -266,7 +271,7 @@ class ShardWorker:
             self._row(plan, index, samples[index], output, index - batch.start) for index in batch
         ]
 
-    def _generate(self, samples: Sequence[Sample]) -> Mapping[str, Any]:
+    def _generate(self, samples: Sequence[Sample], attempt: int) -> Mapping[str, Any]:
         """The synthesizer's output; if it raises, one sample after another to find the culprit.
 
         Raises:
@@ -279,6 +284,7 @@ class ShardWorker:
                     "caption": np.array([sample.caption for sample in samples]),
                     "k": np.array([sample.k for sample in samples], dtype=np.int64),
                     "labels": [sample.labels for sample in samples],
+                    "attempt": np.full(len(samples), attempt),
                 }
             )
         except Exception as error:
@@ -289,7 +295,7 @@ class ShardWorker:
             if len(samples) == 1:
                 reason = f"{type(error).__name__}: {error}"
                 return {"status": ["failed"], "reason": [reason], "seed": [None], "image": [None]}
-        singles = [self._generate([sample]) for sample in samples]
+        singles = [self._generate([sample], attempt) for sample in samples]
         names = ("status", "reason", "seed", "image")
         return {name: [single[name][0] for single in singles] for name in names}
 
@@ -304,6 +310,7 @@ class ShardWorker:
             "caption": sample.caption,
             "labels": list(sample.labels),
             "k": sample.k,
+            "attempt": plan.attempt,
             "seed": None if seed is None else int(seed),
             "status": "ok" if ok else "failed",
             "reason": "" if ok else str(batch["reason"][position]) or "no reason given",

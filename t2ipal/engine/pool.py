@@ -35,7 +35,8 @@ class RunConfig:
     max_failed_fraction: float = 0.05
     """Share of samples that may fail, 0 to 1, before the run stops with an error."""
     retry_failed: bool = False
-    """Also make again the samples that failed at their last attempt."""
+    """Also make again the samples that failed at their last attempt, with other seeds: those of the
+    number of the attempt, which is kept with each sample."""
 
     def __post_init__(self):
         for name in ("min_workers", "max_workers", "cpus_per_worker"):

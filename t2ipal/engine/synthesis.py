@@ -34,6 +34,7 @@ from t2ipal.store import (
     check_plan,
     committed_shards,
     count_samples,
+    end_old_uploads,
     how_to_begin_anew,
     open_run,
     read_encoded_images,
@@ -50,7 +51,7 @@ Counts = Generator[dict[str, Any], None, None]
 """`shard`, `num_rows` and `num_failed` of one finished shard after another."""
 Work = Callable[[list[ShardPlan]], Counts]
 """Makes and commits the shards of some plans."""
-MODEL_NAMES = ("pipeline", "revision", "unet_weights")
+MODEL_NAMES = ("pipeline", "revision", "unet_weights", "vae")
 """The fields of a SynthesisConfig that name its model."""
 KEY = re.compile(r"[0-9]{5,}(-retry[1-9][0-9]*)?-[0-9]{5,}")
 """Of a sample, as `ShardWorker` writes it."""
@@ -266,7 +267,7 @@ def _same_model(
         raise ValueError(
             f"{store.uri} holds images of another model. Differences: "
             f"{'; '.join(differences(model, begun['model'], 'model.'))}. To go on, ask for that "
-            "commit (revision, or owner/name@commit/file in unet_weights) or bring back those "
+            "commit (revision, or owner/name@commit in vae and unet_weights) or bring back those "
             f"files; else choose another output folder.{how_to_begin_anew(store)}"
         )
     return request, facts
@@ -342,6 +343,7 @@ def _carry_out(
     start: float,
 ) -> SynthesisSummary:
     """Makes all shards that the run was asked for and lacks; then writes the manifest."""
+    end_old_uploads(store)
     plans = plan_run(store, settings)
     finished = {marker["shard"]: marker for marker in committed_shards(store)}
     pending = []

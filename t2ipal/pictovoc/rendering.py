@@ -19,9 +19,11 @@ class RenderingSynthesizer:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Adds `image`, `seed`, `status` and `reason`; a caption that names no class fails."""
         images, seeds, reasons = [], [], []
-        for caption_id, caption, k in zip(batch["caption_id"], batch["caption"], batch["k"]):
+        attempts = batch.get("attempt", [0] * len(batch["k"]))
+        samples = zip(batch["caption_id"], batch["caption"], batch["k"], attempts)
+        for caption_id, caption, k, attempt in samples:
             labels = self.verdict(str(caption)).labels
-            seeds.append(sample_seed(self.config.seed, str(caption_id), int(k)))
+            seeds.append(sample_seed(self.config.seed, str(caption_id), int(k), int(attempt)))
             reasons.append("" if labels else "names no class of the world")
             named = [CLASS_NAMES[index] for index in labels]
             rotated = named[int(k) % len(named) :] + named[: int(k) % len(named)] if named else []

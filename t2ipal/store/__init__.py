@@ -9,7 +9,7 @@ from t2ipal.store.choices import (
     read_choice_settings,
     write_choice,
 )
-from t2ipal.store.objects import Store, read_bytes
+from t2ipal.store.objects import Store, end_old_uploads, read_bytes
 from t2ipal.store.sections import (
     Section,
     read_extras,
@@ -52,6 +52,7 @@ __all__ = [
     "committed_shards",
     "count_samples",
     "describes",
+    "end_old_uploads",
     "how_to_begin_anew",
     "is_retry",
     "open_run",

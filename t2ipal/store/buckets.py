@@ -138,6 +138,27 @@ class Bucket:
             if _status(error) != 404 or head.get("Metadata", {}).get(TOKEN_NAME) != token:
                 raise
 
+    def abort_uploads(self, min_age_s: float) -> int:
+        """As `Store.abort_uploads`."""
+        if not self.prefix:
+            return 0
+        began_before, count = time.time() - min_age_s, 0
+        with self._clear_errors(""):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self.bucket, Prefix=self.prefix
+            )
+            uploads = [upload for page in pages for upload in page.get("Uploads", [])]
+            for upload in uploads:
+                if upload["Initiated"].timestamp() > began_before:
+                    continue
+                # Where it is gone by now, someone else has ended it.
+                with contextlib.suppress(self._client.exceptions.NoSuchUpload):
+                    self._client.abort_multipart_upload(
+                        Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
+                    count += 1
+        return count
+
     def write_if_absent(self, key: str, data: bytes) -> bool:
         """As `Store.write_if_absent`."""
         with self._clear_errors(key):

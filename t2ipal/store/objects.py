@@ -6,6 +6,7 @@ of what the bytes mean.
 
 import contextlib
 import errno
+import logging
 import os
 import shutil
 import stat
@@ -16,8 +17,11 @@ from pathlib import Path
 from t2ipal.config import require
 from t2ipal.store.buckets import Bucket
 
+OLD_UPLOAD_S = 24 * 3600.0
+"""No upload of a process that lives takes so long."""
 TEMPORARY_PREFIX = ".part-"
 """Of files that are being written; no listing shows them."""
+logger = logging.getLogger(__name__)
 _KEPT = "What was written before is kept: {} and run the same command again."
 
 
@@ -87,6 +91,18 @@ class Store:
         """
         return self._backend.conditional_writes()
 
+    def abort_uploads(self, min_age_s: float) -> int:
+        """Ends uploads to this store that began at least so long ago; how many there were.
+
+        A process that is killed while it uploads in parts leaves them in a bucket, where no listing
+        shows them and they are paid for ever. A folder has none. A store that is a whole bucket may
+        hold those of others: there none is ended.
+
+        Raises:
+            OSError: the server does not list uploads, or refuses to (PermissionError).
+        """
+        return self._backend.abort_uploads(min_age_s)
+
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""
         return self._backend.exists(key)
@@ -98,6 +114,27 @@ class Store:
     def times(self, prefix: str = "") -> dict[str, float]:
         """When each of those objects was last written, in seconds since 1970, by its key."""
         return dict(sorted(self._backend.entries(prefix).items()))
+
+
+def end_old_uploads(store: Store, min_age_s: float = OLD_UPLOAD_S) -> None:
+    """Ends what killed processes left, for the driver of a run; says how many, or why it cannot."""
+    try:
+        count = store.abort_uploads(min_age_s)
+    except OSError as error:
+        logger.warning(
+            "Uploads that killed processes left in %s, if any, stay there: %s A lifecycle rule of "
+            "the bucket can end them.",
+            store.uri,
+            error,
+        )
+        return
+    if count:
+        logger.warning(
+            "Ended %d uploads to %s that began more than %g hours ago: of killed processes.",
+            count,
+            store.uri,
+            min_age_s / 3600,
+        )
 
 
 def read_bytes(uri: str | Path, endpoint_url: str | None = None) -> bytes:
@@ -168,6 +205,9 @@ class _Folder:
             except FileExistsError:
                 return False
         return True
+
+    def abort_uploads(self, min_age_s: float) -> int:
+        return 0
 
     def conditional_writes(self) -> bool:
         return True

@@ -2,9 +2,9 @@
 
 A run folder holds `config.json` (the settings), `sections/` (what was asked for),
 `images/00000.tar`, `.parquet` and `.json` for every shard, and `manifest.json` once all shards are
-in. `images/00000-retry1.*` holds another attempt at those samples of a shard that failed. The same
-rows and images give the same bytes, whoever writes them. Readers trust markers only: a tar without
-a marker does not exist.
+in. `images/00000-retry1.*` holds another attempt at those samples of a shard that failed, with
+other seeds. The same rows and images give the same bytes, whoever writes them. Readers trust
+markers only: a tar without a marker does not exist.
 """
 
 import hashlib
@@ -26,9 +26,9 @@ from t2ipal.store.objects import Store
 from t2ipal.store.tables import (
     SIDECAR_SCHEMA,
     damaged,
-    from_parquet,
     json_bytes,
     read_json,
+    sidecar_rows,
     to_parquet,
 )
 
@@ -286,7 +286,7 @@ def read_shard_rows(store: Store, marker: Mapping[str, Any]) -> pa.Table:
     Raises:
         ValueError: the sidecar is not the one that the marker describes.
     """
-    return from_parquet(_checked(store, marker, "sidecar", "parquet"), SIDECAR_SCHEMA.names)
+    return sidecar_rows(_checked(store, marker, "sidecar", "parquet"))
 
 
 def read_images(store: Store, shard: str) -> Iterator[tuple[dict[str, Any], RGBImage]]:
@@ -308,7 +308,7 @@ def read_encoded_images(store: Store, shard: str) -> Iterator[tuple[dict[str, An
             key, _, ending = name.rpartition(".")
             if ending in ENDINGS.values():
                 row = _member(tar, members[f"{key}.json"])
-                yield json.loads(row), _member(tar, members[name])
+                yield {"attempt": 0, **json.loads(row)}, _member(tar, members[name])
 
 
 def _tar(

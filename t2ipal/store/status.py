@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from itertools import pairwise
+from math import inf, isfinite
 from typing import Any
 
 from t2ipal.config import require
@@ -12,7 +13,11 @@ from t2ipal.store.sections import read_sections
 from t2ipal.store.shards import committed_shards, count_samples, is_retry, read_rows
 
 RATE_WINDOW_S = 600.0
-"""The rate is that of the last ten minutes in which shards came."""
+"""The rate is that of the last ten minutes of work at least."""
+RATE_WINDOW_SHARDS = 3
+"""And of as long as so many shards of one worker take: several workers may finish all at once."""
+PAUSE_S, PAUSE_SHARDS = 60.0, 3
+"""A run stood still where no shard came for longer than both: so long, and so many shards take."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,8 @@ class RunStatus:
     size_bytes: int
     """Of all finished shards: images and sidecars."""
     images_per_second: float | None
-    """Samples finished a second over the last ten minutes of work; None before the second shard."""
+    """Samples finished a second over the last ten minutes of work, without pauses; None before the
+    first shard."""
     seconds_left: float | None
     """At that rate; 0 when all is done."""
     worker_hours: float
@@ -94,9 +100,24 @@ def run_status(
 def _samples_per_second(
     markers: Sequence[Mapping[str, Any]], times: Mapping[str, float]
 ) -> float | None:
-    """Samples of the shards that came after the first one in the window, over the time since it."""
-    ends = sorted((times[f"images/{m['shard']}.json"], m["num_rows"]) for m in markers)
-    recent = [end for end in ends if end[0] >= ends[-1][0] - RATE_WINDOW_S]
-    if len(recent) < 2 or recent[-1][0] <= recent[0][0]:
-        return None
-    return sum(rows for _, rows in recent[1:]) / (recent[-1][0] - recent[0][0])
+    """Samples of the last shards, over the time in which the run was at work on them.
+
+    That is the time since the shard before; after a pause, and for the first of all, what a shard
+    takes: the seconds of its device, or the usual gap where encoding or the store takes longer.
+    """
+    shards = sorted(
+        (times[f"images/{m['shard']}.json"], m["seconds"], m["num_rows"]) for m in markers
+    )
+    gaps = [inf, *(after[0] - before[0] for before, after in pairwise(shards))]
+    # The lower quartile: most gaps of a run that is stopped every night may be pauses.
+    usual_gap = sorted(gaps)[len(gaps) // 4] if len(gaps) > 4 else 0.0
+    num_samples, worked_s, window_s = 0, 0.0, RATE_WINDOW_S
+    for gap, (_, seconds, num_rows) in zip(reversed(gaps), reversed(shards)):
+        shard_s = max(seconds, usual_gap)
+        paused = gap > max(PAUSE_S, PAUSE_SHARDS * shard_s)
+        num_samples += num_rows
+        worked_s += shard_s if paused else gap
+        window_s = max(window_s, RATE_WINDOW_SHARDS * shard_s)
+        if worked_s >= window_s:
+            break
+    return num_samples / worked_s if worked_s else None

@@ -21,6 +21,7 @@ SIDECAR_SCHEMA = pa.schema(
         ("caption", pa.string()),
         ("labels", pa.list_(pa.int32())),  # indices into the vocabulary's class names
         ("k", pa.int32()),  # which image of the caption, from 0
+        ("attempt", pa.int32()),  # whose seed it has, from 0; each retry of a failed sample is one
         ("seed", pa.uint64()),  # of the sample's noise; null where it failed before
         ("status", pa.string()),  # "ok" or "failed"
         ("reason", pa.string()),  # why it failed, else ""
@@ -141,6 +142,15 @@ def _open_parquet(data: bytes) -> pq.ParquetFile:
         return pq.ParquetFile(pa.BufferReader(data))
     except (pa.ArrowException, OSError) as error:
         raise ValueError("This is not a parquet file, or not all of it.") from error
+
+
+def sidecar_rows(data: bytes) -> pa.Table:
+    """The rows of a sidecar; where it is from before there were attempts, all have the first's."""
+    if "attempt" in _open_parquet(data).schema_arrow.names:
+        return from_parquet(data, SIDECAR_SCHEMA.names)
+    rows = from_parquet(data, [name for name in SIDECAR_SCHEMA.names if name != "attempt"])
+    attempts = pa.array([0] * rows.num_rows, pa.int32())
+    return rows.append_column("attempt", attempts).select(SIDECAR_SCHEMA.names)
 
 
 def write_arrays(store: Store, key: str, arrays: Mapping[str, np.ndarray]) -> None:
