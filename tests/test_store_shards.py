@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from t2ipal.store import (
     read_images,
     read_manifest,
     read_rows,
+    shards,
     write_manifest,
 )
 
@@ -107,9 +109,44 @@ def test_who_commits_a_shard_too_late_looks_at_what_is_there(store, monkeypatch)
     marker = commit_shard(store, "00000", PLAN, rows, images, seconds=1.0)
     monkeypatch.setattr(store, "exists", lambda key: False)  # as just before the other's marker
     assert commit_shard(store, "00000", PLAN, rows, images, seconds=2.0) == marker
+
+
+def test_of_two_writers_with_other_bytes_one_shard_is_left(store, monkeypatch):
+    """As two kinds of device make them: the later one finds that it wrote over the first one's."""
+    monkeypatch.setattr(shards, "MAX_PAUSE_S", 0.0)
+    rows, images = some_rows(), some_images()
+    first = commit_shard(store, "00000", PLAN, rows, images)
+    monkeypatch.setattr(store, "exists", lambda key: False)
     others = [images[2], None, images[0]]
+    second = commit_shard(store, "00000", PLAN, rows, others)
+    assert second["tar"] != first["tar"]
+    assert committed_shards(store) == [second]
+    assert [data for _, data in read_encoded_images(store, "00000")] == [images[2], images[0]]
+
+
+def test_writers_with_other_bytes_at_the_same_time(store, monkeypatch):
+    monkeypatch.setattr(shards, "MAX_PAUSE_S", 0.2)
+    monkeypatch.setattr(store, "exists", lambda key: False)
+    rows, images = some_rows(), some_images()
+    each = [images, [images[2], None, images[0]]] * 3
+    with ThreadPoolExecutor(len(each)) as pool:
+        list(pool.map(lambda made: commit_shard(store, "00000", PLAN, rows, made), each))
+    stored = [data for _, data in read_encoded_images(store, "00000")]
+    assert stored in ([images[0], images[2]], [images[2], images[0]])
+    assert read_rows(store).num_rows == len(rows)
+
+
+def test_a_shard_that_others_keep_writing_over(store, monkeypatch):
+    monkeypatch.setattr(shards, "MAX_PAUSE_S", 0.0)
+    rows, images = some_rows(), some_images()
+    commit_shard(store, "00000", PLAN, rows, images)
+    monkeypatch.setattr(store, "exists", lambda key: False)
+    write = store.write
+    monkeypatch.setattr(
+        store, "write", lambda key, data: write(key, b"?" if key.endswith("tar") else data)
+    )
     with pytest.raises(ValueError, match=r"images/00000.tar .* not what its marker describes"):
-        commit_shard(store, "00000", PLAN, rows, others)
+        commit_shard(store, "00000", PLAN, rows, [images[2], None, images[0]])
 
 
 def test_whose_images_a_marker_describes(tmp_path):

@@ -11,7 +11,9 @@ import hashlib
 import io
 import json
 import logging
+import random
 import tarfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -34,6 +36,10 @@ from t2ipal.store.tables import (
 
 READERS = 16
 """Markers that are read at once."""
+PARTS = {"tar": "tar", "sidecar": "parquet"}
+"""What a marker describes, and the ending of its name."""
+TRIES, MAX_PAUSE_S = 5, 2.0
+"""Of writers with different bytes, to make a shard whole again; and the longest pause between."""
 logger = logging.getLogger(__name__)
 
 
@@ -106,9 +112,13 @@ def commit_shard(
         image_format: of those bytes: it decides the ending of their names in the tar.
         versions: of what made them; kept in the marker, and no part of its hash.
 
+    Of several writers at once the first to write its marker wins, where all have the same bytes.
+    Where theirs differ, as those of two kinds of device do, one has written over the other's tar:
+    it stores its own once more, marker and all, until what is there belongs together.
+
     Raises:
         ValueError: the shard was already committed from another plan; the differences are named. Or
-            someone else committed it meanwhile, with bytes that this call has written over.
+            others kept writing it over.
     """
     key = f"images/{shard}.json"
     if store.exists(key):
@@ -132,9 +142,18 @@ def commit_shard(
         return marker
     # Someone else was first, or this marker was sent twice: then it is there as it is here.
     other = _committed(store, key, plan)
-    for part, ending in (("tar", "tar"), ("sidecar", "parquet")):
-        if other[part] != marker[part]:
-            _checked(store, other, part, ending)  # ours may have taken the place of theirs
+    if all(other[part] == marker[part] for part in PARTS):
+        return other
+    for _ in range(TRIES):
+        if _whole(store, other):
+            return other
+        time.sleep(random.uniform(0.0, MAX_PAUSE_S))  # the others may be as far as this
+        store.write(f"images/{shard}.tar", tar)
+        store.write(f"images/{shard}.parquet", sidecar)
+        store.write(key, json_bytes(marker))
+        other = _committed(store, key, plan)
+    for part in PARTS:
+        _checked(store, other, part)
     return other
 
 
@@ -286,7 +305,7 @@ def read_shard_rows(store: Store, marker: Mapping[str, Any]) -> pa.Table:
     Raises:
         ValueError: the sidecar is not the one that the marker describes.
     """
-    return sidecar_rows(_checked(store, marker, "sidecar", "parquet"))
+    return sidecar_rows(_checked(store, marker, "sidecar"))
 
 
 def read_images(store: Store, shard: str) -> Iterator[tuple[dict[str, Any], RGBImage]]:
@@ -301,7 +320,7 @@ def read_images(store: Store, shard: str) -> Iterator[tuple[dict[str, Any], RGBI
 
 def read_encoded_images(store: Store, shard: str) -> Iterator[tuple[dict[str, Any], bytes]]:
     """As `read_images`, the images as the bytes that are stored."""
-    data = _checked(store, _read_marker(store, f"images/{shard}.json"), "tar", "tar")
+    data = _checked(store, _read_marker(store, f"images/{shard}.json"), "tar")
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         members = {member.name: member for member in tar.getmembers()}
         for name in members:
@@ -336,8 +355,24 @@ def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read()
 
 
-def _checked(store: Store, marker: Mapping[str, Any], part: str, ending: str) -> bytes:
-    key = f"images/{marker['shard']}.{ending}"
+def _whole(store: Store, marker: Mapping[str, Any]) -> bool:
+    """Whether tar and sidecar are those that a marker describes."""
+    try:
+        for part in PARTS:
+            _checked(store, marker, part)
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
+def _checked(store: Store, marker: Mapping[str, Any], part: str) -> bytes:
+    """The bytes of a part.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        ValueError: it is another than the marker describes.
+    """
+    key = f"images/{marker['shard']}.{PARTS[part]}"
     remedy = f"Remove the marker images/{marker['shard']}.json and run jobs/synthesize.py again."
     try:
         data = store.read(key)
