@@ -51,6 +51,10 @@ class DeviceSizes:
         "acceleration.deep_cache=3",
         "acceleration.quantize=int8",
         "guidance_until=0.6",
+        "guidance_from=0.15",
+        "precision=fp32",
+        "scheduler=euler",
+        "scheduler=unipc",
         "acceleration.channels_last=true,acceleration.compile=true,acceleration.cache_text=true",
     )
     """Changes to the synthesizer's settings, as name=value with dotted names, several joined by
