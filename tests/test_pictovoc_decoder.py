@@ -12,17 +12,24 @@ from t2ipal.features import BackboneConfig, load_backbone
 from t2ipal.pictovoc import WEIGHTS_DIR, decoder
 from t2ipal.pictovoc.autoencoder import (
     CLASS_CHANNELS,
+    CODE_SIZE,
+    LATENT_CHANNELS,
+    LATENT_SIDE,
     LOOK_CHANNELS,
+    POSITION_SIZE,
     class_codes,
     draw_scenes,
     known_latents,
     reconstruction_loss,
     scene_pixels,
+    scene_plan,
 )
 from t2ipal.pictovoc.decoder import (
     BATCH,
     NOISE_LEVELS,
     DecoderConfig,
+    agreement,
+    deepen,
     faithful_loss,
     planned,
     redraw,
@@ -104,21 +111,54 @@ def test_the_plan_is_the_nearest_code(pipeline):
     assert class_codes().shape == (1 + len(CLASS_NAMES), CLASS_CHANNELS)
 
 
+def test_plans_agree_as_far_as_they_show_the_same_part_of_the_same_drawing(pipeline):
+    scenes = draw_scenes("test", 0, 6)
+    plan = scene_plan(scenes)
+    latents = known_latents(pipeline.vae, scenes)
+    assert (agreement(latents, plan) == 1).all()
+    object_cells = plan[:, :CLASS_CHANNELS].abs().amin(dim=1, keepdim=True) == CODE_SIZE
+
+    def changed(channels, change):
+        other = latents.clone()
+        other[:, channels] = change(other[:, channels])
+        return agreement(other, plan)[object_cells]
+
+    drawing = LOOK_CHANNELS + CLASS_CHANNELS
+    assert (changed(slice(0, LOOK_CHANNELS), lambda look: look + 5) == 1).all()
+    assert changed(slice(LOOK_CHANNELS, drawing), lambda code: -code).max() < 1e-6
+    assert changed(slice(drawing, drawing + 1), lambda sign: -sign).median() < 0.2
+    shifted = changed(slice(drawing + 2, drawing + 3), lambda x: x + POSITION_SIZE / 2)
+    assert 0.6 < shifted.median() < 0.8
+
+
 def test_faithful_loss_is_the_reconstruction_loss_where_the_plan_is_the_scenes():
     generator = torch.Generator().manual_seed(0)
     output, target = (torch.randn(2, 3, 64, 64, generator=generator) for _ in range(2))
-    shares = torch.zeros(2, KINDS, 16, 16)
-    shares[:, 3] = 1
-    kept = faithful_loss(output, target, shares, shares, 1.0)
+    agreed = torch.ones(2, 1, 16, 16)
+    kept = faithful_loss(output, target, agreed, 1.0)
     assert float(kept) == pytest.approx(float(reconstruction_loss(output, target, 1.0)), rel=1e-5)
-    other = shares.roll(1, dims=1)
-    lost = faithful_loss(output, target, other, shares, 1.0)
+    lost = faithful_loss(output, target, 0 * agreed, 1.0)
     assert float(lost) == pytest.approx(0.05 * float(kept), rel=1e-5)
-    half = other.clone()
-    half[:, :, :8] = shares[:, :, :8]
+    half = agreed.clone()
+    half[:, :, 8:] = 0
     error = torch.zeros_like(output)
     error[:, :, 40:] = 1  # wrong only where another thing was made up, away from the border
-    assert float(faithful_loss(error, 0 * error, half, shares, 0.0)) < 0.05
+    assert float(faithful_loss(error, 0 * error, half, 0.0)) < 0.05
+
+
+@pytest.mark.parametrize("more", [0, 2])
+def test_a_deeper_decoder_draws_the_same_until_it_learns(more):
+    vae = load_pipeline(SynthesisConfig(), torch.float32).vae
+    before = list(vae.config.num_decoder_blocks)
+    latents = known_latents(vae, draw_scenes("test", 0, 2))
+    with torch.no_grad():
+        picture = vae.decode(latents).sample
+        deepen(vae, before[0] + more)
+        assert torch.equal(vae.decode(latents).sample, picture)
+    assert list(vae.config.num_decoder_blocks) == [before[0] + more, *before[1:]]
+    assert len(vae.decoder.layers) == 2 + sum(before) + more + 2 * (len(before) - 1) + 1
+    deepen(vae, 1)  # no fewer than there are
+    assert vae.config.num_decoder_blocks[0] == before[0] + more
 
 
 def test_redrawn_latents_keep_the_plan_and_change_the_look(pipeline):
@@ -175,7 +215,7 @@ def test_tuning_changes_the_decoder_alone(tmp_path, monkeypatch):
     assert "decoder.layers.0.weight" in changed
     assert all(key.startswith("decoder.") for key in changed)
     image = load_pipeline(SynthesisConfig(str(folder)), torch.float32).vae.decode(
-        torch.zeros(1, 12, 16, 16)
+        torch.zeros(1, LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE)
     )
     assert np.isfinite(image.sample.detach().numpy()).all()
     # The scenes were redrawn by another UNet.

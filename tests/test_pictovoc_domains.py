@@ -7,6 +7,7 @@ import pytest
 from t2ipal.pictovoc.domains import CLUTTER_COUNTS, DOMAINS, choose_look
 from t2ipal.pictovoc.drawing import drawing, oval, paint, rect, ring, stamp
 from t2ipal.pictovoc.scenes import CLASS_NAMES, draw_classes, draw_scene
+from t2ipal.pictovoc.shapes import class_drawings
 
 COUNT = 25
 KINDS = ("photo", "palette", "lines", "clutter")
@@ -158,6 +159,27 @@ def test_an_object_alone_is_marked_in_whole():
             marked = scene.class_map == 1 + CLASS_NAMES.index(scene.objects[0].class_name)
             shares.append(marked.mean() / ((x1 - x0) * (y1 - y0)))
     assert len(shares) > 3 and all(0.2 < share <= 1 for share in shares)
+
+
+def test_the_part_map_leads_back_into_the_drawing():
+    """Where a pixel says that it is in the drawing, there the drawing has something."""
+    hits, drawings = [], {}
+    for index in range(30):
+        scene = draw_scene("train", index, with_map=True)
+        assert scene.class_map is not None and scene.part_map is not None
+        inside = scene.class_map > 0
+        assert (scene.part_map[~inside] == 0).all()
+        for kind, (number, x, y) in zip(scene.class_map[inside], scene.part_map[inside]):
+            key = (CLASS_NAMES[kind - 1], int(number))
+            if key not in drawings:
+                drawings[key] = np.zeros((200, 200), np.uint8)
+                picture = class_drawings(key[0])[key[1]]
+                stamp(drawings[key], picture, 98.0 * np.eye(2), (100.0, 100.0), 1)
+            row, column = round(100 + 98 * y), round(100 + 98 * x)
+            hits.append((drawings[key][row, column], drawings[key][row, 200 - column]))
+    there, mirrored = np.mean(hits, axis=0)
+    # But for the pixels that the outline touches.
+    assert len(drawings) > 20 and len(hits) > 5000 and there > 0.92 > 0.85 > mirrored
 
 
 def test_the_map_does_not_depend_on_the_look():

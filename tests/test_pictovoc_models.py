@@ -11,15 +11,18 @@ from t2ipal.pictovoc import diffusion
 from t2ipal.pictovoc.autoencoder import (
     CLASS_CHANNELS,
     CODE_SIZE,
+    LATENT_CHANNELS,
     LATENT_SIDE,
     LOOK_CHANNELS,
+    PART_CHANNELS,
+    POSITION_SIZE,
     AutoencoderConfig,
     draw_scenes,
     known_latents,
     perceptual_loss,
     reconstruction_loss,
-    scene_classes,
     scene_pixels,
+    scene_plan,
     to_images,
     to_pixels,
     train_autoencoder,
@@ -142,8 +145,9 @@ def test_perceptual_loss_reaches_the_output_only(backbone):
 
 def test_class_channels_say_what_is_where():
     scenes = draw_scenes("train", 0, 6)
-    classes = scene_classes(scenes)
-    assert classes.shape == (6, CLASS_CHANNELS, LATENT_SIDE, LATENT_SIDE)
+    plan = scene_plan(scenes)
+    assert plan.shape == (6, CLASS_CHANNELS + PART_CHANNELS, LATENT_SIDE, LATENT_SIDE)
+    classes = plan[:, :CLASS_CHANNELS]
     codes = {}
     for row, scene in enumerate(scenes):
         for y in range(LATENT_SIDE):
@@ -158,13 +162,33 @@ def test_class_channels_say_what_is_where():
     assert {abs(number) for code in objects for number in code} == {CODE_SIZE}
 
 
+def test_part_channels_say_which_drawing_and_where_in_it():
+    scenes = draw_scenes("train", 0, 20)
+    plan = scene_plan(scenes)
+    signs, inside = plan[:, CLASS_CHANNELS:].split(2, dim=1)
+    shown = torch.from_numpy(np.stack([scene.class_map for scene in scenes])).float()
+    empty = torch.nn.functional.max_pool2d(shown, 4) == 0
+    assert signs.abs().sum(dim=1)[empty].sum() == inside.abs().sum(dim=1)[empty].sum() == 0
+    assert empty.any() and inside.abs().max() <= POSITION_SIZE
+    for row, scene in enumerate(scenes):
+        for y, x in ((3, 4), (9, 8), (12, 12)):
+            cell = scene.part_map[4 * y : 4 * y + 4 : 2, 4 * x : 4 * x + 4 : 2].reshape(4, 3)
+            assert inside[row, :, y, x].tolist() == pytest.approx(
+                POSITION_SIZE * cell[:, 1:].mean(axis=0), abs=1e-5
+            )
+    # A cell that one object fills names its drawing in full.
+    classes = plan[:, :CLASS_CHANNELS]
+    whole = classes.abs().amin(dim=1) == CODE_SIZE
+    assert whole.sum() > 200 and (signs.abs()[:, 0][whole] == CODE_SIZE).float().mean() > 0.9
+
+
 def test_known_latents(pipeline_dir):
     from diffusers import AutoencoderTiny
 
     vae = AutoencoderTiny.from_pretrained(pipeline_dir / "vae", dtype=torch.float32)
     scenes = draw_scenes("train", 3, 2)
     latents = known_latents(vae, scenes)
-    assert torch.equal(latents[:, LOOK_CHANNELS:], scene_classes(scenes))
+    assert torch.equal(latents[:, LOOK_CHANNELS:], scene_plan(scenes))
     with torch.no_grad():
         encoded = vae.encode(scene_pixels(scenes)).latents
     torch.testing.assert_close(
@@ -214,6 +238,24 @@ def test_training_goes_on_from_a_pipeline(pipeline_dir, backbone, tmp_path, monk
     for part in ("unet/diffusion_pytorch_model", "text_encoder/model"):
         files = [folder / f"{part}.safetensors" for folder in (pipeline_dir, tmp_path / "new")]
         assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_training_goes_on_from_a_unet_of_fewer_channels():
+    """What is new changes nothing: the old channels' output is the old UNet's."""
+    from diffusers import UNet2DConditionModel
+
+    narrow, wide = (
+        UNet2DConditionModel(**(diffusion.ARCHITECTURE | channels), cross_attention_dim=8)
+        for channels in ({"in_channels": 12, "out_channels": 12}, {})
+    )
+    diffusion.load_narrower(wide, narrow.state_dict())
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE, generator=generator)
+    hidden = torch.randn(2, 5, 8, generator=generator)
+    with torch.no_grad():
+        output = wide(latents, 7, hidden).sample
+        torch.testing.assert_close(output[:, :12], narrow(latents[:, :12], 7, hidden).sample)
+    assert output[:, 12:].abs().max() == 0
 
 
 def test_latents_are_cached_and_never_mixed(pipeline_dir, backbone, monkeypatch):

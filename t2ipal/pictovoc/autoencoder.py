@@ -1,7 +1,9 @@
 """The world's autoencoder: 64 px scenes to 16x16 latents and back, in diffusers' AutoencoderTiny.
 
-Eight of the latents' channels say what class is where, the others how it looks. A denoiser then
-decides first what the picture shows, and draws each thing knowing what it is.
+Eight of the latents' channels say what class is where, four which part of it, the others how it
+looks. A denoiser then decides first what the picture shows, and the decoder draws each thing
+knowing what it is and how it stands: the idea of dense correspondences (DensePose, Güler et al.,
+2018), told to the autoencoder.
 """
 
 import json
@@ -24,10 +26,11 @@ from t2ipal.pictovoc.processes import rank_and_world
 from t2ipal.pictovoc.scenes import CLASS_NAMES, Scene, draw_scene
 from t2ipal.torchvision_repair import repair_torchvision
 
-LOOK_CHANNELS, CLASS_CHANNELS, LATENT_SIDE = 4, 8, 16
-LATENT_CHANNELS = LOOK_CHANNELS + CLASS_CHANNELS
-CODE_SIZE = 1.5
-"""Size of a class's numbers in the latents; cells without an object are zero."""
+LOOK_CHANNELS, CLASS_CHANNELS, PART_CHANNELS, LATENT_SIDE = 4, 8, 4, 16
+LATENT_CHANNELS = LOOK_CHANNELS + CLASS_CHANNELS + PART_CHANNELS
+CODE_SIZE, POSITION_SIZE = 1.5, 2.5
+"""Size of the numbers in the latents that name a class or drawing, and of an edge of a drawing's
+unit box; cells without an object are zero."""
 ARCHITECTURE: dict[str, Any] = {
     "latent_channels": LATENT_CHANNELS,
     "encoder_block_out_channels": (48,) * 3,
@@ -49,8 +52,8 @@ class AutoencoderConfig:
     """Steps, batch and learning rate."""
     edge_weight: float = 1.0
     """Weight of the difference of neighboring pixels' differences: keeps outlines sharp."""
-    class_weight: float = 0.05
-    """Weight of the squared error of the class channels that the encoder finds by itself."""
+    plan_weight: float = 0.05
+    """Weight of the squared error of the classes and parts that the encoder finds by itself."""
     perceptual_weight: float = 0.3
     """Weight of the distance between the small CLIP's early feature maps: keeps small things."""
     latent_noise: float = 0.2
@@ -113,25 +116,37 @@ def scene_pixels(scenes: Sequence[Scene]) -> Float[Tensor, "batch 3 side side"]:
     return to_pixels(np.stack([scene.image for scene in scenes]))
 
 
-def scene_classes(
+def scene_plan(
     scenes: Sequence[Scene],
-) -> Float[Tensor, "batch class_channels latent_side latent_side"]:
-    """The class channels of scenes drawn `with_map`: each cell's mean of what its pixels show."""
-    maps = np.stack([scene.class_map for scene in scenes if scene.class_map is not None])
+) -> Float[Tensor, "batch class_and_part_channels latent_side latent_side"]:
+    """What is where in scenes drawn `with_map`: each cell's mean of what its pixels show.
+
+    The code of the class; two signs that number its drawing; x and y in the drawing's unit box.
+    """
     # Every other pixel is enough for a mean over a cell of 4 x 4.
-    codes = class_codes()[torch.from_numpy(maps[:, ::2, ::2]).long()].permute(0, 3, 1, 2)
-    return F.adaptive_avg_pool2d(codes, LATENT_SIDE)
+    classes = torch.from_numpy(_stacked([scene.class_map for scene in scenes])).long()
+    parts = torch.from_numpy(_stacked([scene.part_map for scene in scenes]))
+    number = parts[..., 0].long()
+    signs = torch.stack([number // 2, number % 2], dim=-1) * 2.0 - 1.0
+    inside = torch.cat([signs * CODE_SIZE, parts[..., 1:] * POSITION_SIZE], dim=-1)
+    inside = inside * (classes > 0)[..., None]
+    plan = torch.cat([class_codes()[classes], inside], dim=-1).permute(0, 3, 1, 2)
+    return F.adaptive_avg_pool2d(plan, LATENT_SIDE)
+
+
+def _stacked(maps: Sequence[np.ndarray | None]) -> np.ndarray:
+    return np.stack([part[::2, ::2] for part in maps if part is not None])
 
 
 @torch.no_grad()
 def known_latents(
     model: Any, scenes: Sequence[Scene]
 ) -> Float[Tensor, "batch channels latent_side latent_side"]:
-    """Latents of scenes as the UNet learns them: the look encoded, the classes as they are."""
+    """Latents of scenes as the UNet learns them: the look encoded, the plan as it is."""
     pixels = scene_pixels(scenes).to(model.device)
     with bf16_autocast(model.device.type):
         look = model.encode(pixels).latents[:, :LOOK_CHANNELS].float().cpu()
-    return torch.cat([look, scene_classes(scenes)], dim=1)
+    return torch.cat([look, scene_plan(scenes)], dim=1)
 
 
 @cache
@@ -167,24 +182,24 @@ def train_autoencoder(
         share = size // world
         scenes = draw_scenes("train", step * size + rank * share, share)
         pixels = scene_pixels(scenes).to(device, memory_format=torch.channels_last)
-        classes = scene_classes(scenes).to(device)
+        plan = scene_plan(scenes).to(device)
         shape = (size, LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE)
         noise = torch.randn(shape, generator=generator)[rank * share : (rank + 1) * share]
         with bf16_autocast(device):
             latents = model.encode(pixels).latents
-            look, found = latents.split([LOOK_CHANNELS, CLASS_CHANNELS], dim=1)
-            known = torch.cat([look, classes], dim=1) + config.latent_noise * noise.to(device)
+            look, found = latents.split([LOOK_CHANNELS, CLASS_CHANNELS + PART_CHANNELS], dim=1)
+            known = torch.cat([look, plan], dim=1) + config.latent_noise * noise.to(device)
             output = model.decode(known).sample.float()
             seen = perceptual_loss(backbone, output, pixels)
         picture = reconstruction_loss(output, pixels, config.edge_weight)
-        class_error = F.mse_loss(found.float(), classes)
+        plan_error = F.mse_loss(found.float(), plan)
         spread = look.float().square().mean()
         loss = picture + config.perceptual_weight * seen
-        loss = loss + config.class_weight * class_error + config.latent_weight * spread
+        loss = loss + config.plan_weight * plan_error + config.latent_weight * spread
         return loss, {
             "absolute_error": F.l1_loss(output.detach(), pixels).item() * 127.5,
             "perceptual": seen.item(),
-            "class_error": class_error.item(),
+            "plan_error": plan_error.item(),
             "look_square": spread.item(),
         }
 

@@ -5,6 +5,7 @@ their plan is left and denoised by the UNet; from such latents, as imperfect as 
 sampling run, the decoder learns to draw the scene, in a way that the segmenter can read the plan.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from t2ipal.config import require
 from t2ipal.devices import bf16_autocast
 from t2ipal.features import Backbone
 from t2ipal.pictovoc.autoencoder import (
+    CLASS_CHANNELS,
     LOOK_CHANNELS,
     class_codes,
     draw_scenes,
@@ -29,6 +31,7 @@ from t2ipal.pictovoc.autoencoder import (
     perceptual_loss,
     reconstruction_loss,
     scene_pixels,
+    scene_plan,
 )
 from t2ipal.pictovoc.captions import caption_scene
 from t2ipal.pictovoc.diffusion import claim_cache, rows_of_step, weights_digest
@@ -37,7 +40,6 @@ from t2ipal.pictovoc.processes import rank_and_world
 from t2ipal.pictovoc.segmenter import (
     KINDS,
     SegmenterConfig,
-    class_shares,
     reading_loss,
     seen_worse,
     train_segmenter,
@@ -52,6 +54,8 @@ NOISE_LEVELS = (450, 900)
 GUIDANCE_SCALES = (1.0, 2.0, 4.0)
 STEPS, GUIDED_STEPS = 5, 3
 """Of denoising; the first ones guided, as the demo's are."""
+TOLERATED = 4.0
+"""Squared distance of two plans of a cell at which they agree by 1/e."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,11 @@ class DecoderConfig:
 
     optim: PretrainConfig = field(
         default_factory=lambda: PretrainConfig(
-            400, 16, learning_rate=1e-3, matrix_learning_rate=2e-3, warmup_steps=20, ema_decay=0.98
+            3000, 16, learning_rate=1e-3, matrix_learning_rate=2e-3, warmup_steps=20, ema_decay=0.98
         )
     )
     """Steps, batch (over all processes together) and learning rate."""
-    num_scenes: int = 5000
+    num_scenes: int = 10_000
     """Scenes that the UNet redraws; training passes over them again and again."""
     scene_offset: int = 30_000_000
     """First train scene: none that the UNet or the segmenter learned from."""
@@ -72,9 +76,11 @@ class DecoderConfig:
     """Weight of the difference of neighboring pixels' differences."""
     perceptual_weight: float = 0.3
     """Weight of the distance between the small CLIP's early feature maps."""
-    reading_weight: float = 0.12
-    """Weight of what the segmenter misreads. At 0.3 the judge finds more (docs/log.md), in patterns
+    reading_weight: float = 0.08
+    """Weight of what the segmenter misreads. At 0.3 the judge found more (docs/log.md), in patterns
     that neither a person nor CLIP takes for the thing."""
+    num_blocks: int = 12
+    """Residual blocks on the latents' grid; the decoder gets those that it lacks."""
     segmenter: SegmenterConfig = field(default_factory=SegmenterConfig)
 
     def __post_init__(self) -> None:
@@ -160,25 +166,59 @@ def planned(
     latents: Float[Tensor, "batch channels side side"],
 ) -> Float[Tensor, "batch kinds side side"]:
     """One-hot: the class, or none, whose code is nearest to each cell's class channels."""
-    cells, codes = latents[:, LOOK_CHANNELS:].permute(0, 2, 3, 1), class_codes().to(latents)
+    classes = latents[:, LOOK_CHANNELS : LOOK_CHANNELS + CLASS_CHANNELS]
+    cells, codes = classes.permute(0, 2, 3, 1), class_codes().to(latents)
     nearest = torch.cdist(cells.flatten(1, 2), codes.expand(len(cells), -1, -1)).argmin(dim=2)
     one_hot = F.one_hot(nearest.view(cells.shape[:3]), KINDS)
     return one_hot.permute(0, 3, 1, 2).float()
 
 
+def agreement(
+    latents: Float[Tensor, "batch channels side side"],
+    plan: Float[Tensor, "batch class_and_part_channels side side"],
+) -> Float[Tensor, "batch 1 side side"]:
+    """How far each cell's plan still is the scene's: 1 where it is, near 0 for another class, one
+    tenth for another drawing of the class, two thirds for one shifted by half of its half-width."""
+    apart = (latents[:, LOOK_CHANNELS:] - plan).square().sum(dim=1, keepdim=True)
+    return torch.exp(-apart / TOLERATED)
+
+
 def faithful_loss(
     output: Float[Tensor, "batch 3 side side"],
     target: Float[Tensor, "batch 3 side side"],
-    plan: Float[Tensor, "batch kinds cells cells"],
-    shares: Float[Tensor, "batch kinds cells cells"],
+    agreed: Float[Tensor, "batch 1 cells cells"],
     edge_weight: float,
 ) -> Float[Tensor, ""]:
     """`reconstruction_loss` where the plan still is the scene's; where the UNet made up another
     thing, the scene's pixels say nothing."""
-    agreed = F.pad((plan * shares).sum(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-    weight = F.avg_pool2d(agreed, 3, stride=1).clamp(min=0.05)
+    around = F.pad(agreed, (1, 1, 1, 1), mode="replicate")
+    weight = F.avg_pool2d(around, 3, stride=1).clamp(min=0.05)
     weight = F.interpolate(weight, size=output.shape[2:], mode="nearest")
     return reconstruction_loss(output, target, edge_weight, weight)
+
+
+def deepen(vae: Any, num_blocks: int) -> None:
+    """Adds residual blocks on the latents' own grid until there are so many; none changes anything.
+
+    With them each pixel depends on all of the plan, so that a crooked plan can be drawn straight.
+    """
+    blocks = list(vae.config.num_decoder_blocks)
+    more_blocks = max(num_blocks - blocks[0], 0)
+    vae.register_to_config(num_decoder_blocks=(blocks[0] + more_blocks, *blocks[1:]))
+    deeper = type(vae).from_config(vae.config).decoder
+    last = 2 + blocks[0]  # behind the first layer and its activation
+    old, state = vae.decoder.state_dict(), deeper.state_dict()
+    for name, value in state.items():
+        _, number, rest = name.split(".", 2)
+        place = int(number)
+        if place < last:
+            value.copy_(old[name])
+        elif place >= last + more_blocks:
+            value.copy_(old[f"layers.{place - more_blocks}.{rest}"])
+        elif rest.startswith("conv.4."):
+            value.zero_()
+    deeper.load_state_dict(state)
+    vae.decoder = deeper.to(next(vae.decoder.parameters()))
 
 
 def train_decoder(
@@ -199,6 +239,7 @@ def train_decoder(
         torch.distributed.barrier()
     cached = torch.cat([load_file(path)["latents"] for path in paths])
     vae: Any = pipeline.vae.requires_grad_(False)
+    deepen(vae, config.num_blocks)
     decoder: nn.Module = vae.decoder.requires_grad_(True).to(memory_format=torch.channels_last)
     size = config.optim.batch_size
 
@@ -208,13 +249,13 @@ def train_decoder(
         latents = cached[rows].float().to(device)
         scenes = [draw_scenes("train", config.scene_offset + row, 1)[0] for row in rows.tolist()]
         pixels = scene_pixels(scenes).to(device, memory_format=torch.channels_last)
-        plan, shares = planned(latents), class_shares(scenes).to(device)
+        agreed = agreement(latents, scene_plan(scenes).to(device))
         with bf16_autocast(device):
             output = vae.decode(latents).sample.float()
             seen = perceptual_loss(backbone, output, pixels)
             read = segmenter(seen_worse(output, generator)).float()
-        picture = faithful_loss(output, pixels, plan, shares, config.edge_weight)
-        misread = reading_loss(read, plan)
+        picture = faithful_loss(output, pixels, agreed, config.edge_weight)
+        misread = reading_loss(read, planned(latents))
         loss = picture + config.perceptual_weight * seen + config.reading_weight * misread
         return loss, {
             "picture": picture.item(),
@@ -225,6 +266,11 @@ def train_decoder(
     result = train_steps("decoder", decoder, loss_of_step, config.optim, work_dir, config)
     if rank == 0:
         path = pipeline_dir / "vae" / "diffusion_pytorch_model.safetensors"
+        kept = {k: v for k, v in load_file(path).items() if k.startswith("encoder.")}
         tuned = {f"decoder.{k}": v.half().contiguous() for k, v in decoder.state_dict().items()}
-        save_file({**load_file(path), **tuned}, path, {"format": "pt"})
+        save_file({**kept, **tuned}, path, {"format": "pt"})
+        config_path = path.with_name("config.json")
+        architecture = json.loads(config_path.read_text())
+        architecture["num_decoder_blocks"] = vae.config.num_decoder_blocks
+        config_path.write_text(json.dumps(architecture, indent=2) + "\n")
     return result

@@ -75,8 +75,8 @@ class DiffusionConfig:
     dropped_captions: float = 0.1
     """Share of samples trained with the empty caption, for classifier-free guidance."""
     start: str | None = None
-    """Pipeline folder whose UNet and text tower training goes on with; None: a new UNet on the text
-    tower of the CLIP."""
+    """Pipeline folder whose UNet and text tower training goes on with; its latents may have fewer
+    channels. None: a new UNet on the text tower of the CLIP."""
 
     def __post_init__(self) -> None:
         scenes, batch = self.num_scenes, self.optim.batch_size
@@ -215,6 +215,13 @@ def rows_of_step(num_rows: int, batch_size: int, step: int, seed: int) -> Int[Te
     ]
 
 
+@torch.no_grad()
+def load_narrower(model: Any, state: dict[str, Tensor]) -> None:
+    """Loads weights of a UNet whose latents may have fewer channels; the new ones begin at zero."""
+    for name, value in model.state_dict().items():
+        value.zero_()[tuple(slice(size) for size in state[name].shape)] = state[name]
+
+
 def velocity_loss(
     predicted: Float[Tensor, "batch channels side side"],
     clean: Float[Tensor, "batch channels side side"],
@@ -256,12 +263,12 @@ def train_diffusion(
     tokenizer = clip_tokenizer()
     torch.manual_seed(config.optim.seed)
     # Contiguous memory on purpose: on a CPU the backward of GroupNorm is slow in channels_last.
-    unet: Any
+    unet: Any = UNet2DConditionModel(**ARCHITECTURE, cross_attention_dim=backbone.text_width)
     if config.start:
         started = StableDiffusionPipeline.from_pretrained(config.start, dtype=torch.float32)
-        unet, text_encoder = started.unet, started.text_encoder.requires_grad_(False)
+        text_encoder = started.text_encoder.requires_grad_(False)
+        load_narrower(unet, started.unet.state_dict())
     else:
-        unet = UNet2DConditionModel(**ARCHITECTURE, cross_attention_dim=backbone.text_width)
         text_encoder = text_encoder_from(backbone)
     unet.to(device)
     text_encoder.to(device)

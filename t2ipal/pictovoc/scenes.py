@@ -10,7 +10,7 @@ from random import Random
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from t2ipal.config import one_of, require
 from t2ipal.pictovoc.clutter import CLUTTER_SHAPES, clutter_drawing
@@ -99,6 +99,9 @@ class Scene:
     place: str
     class_map: UInt8[np.ndarray, "side side"] | None = None
     """What each pixel shows: 1 + class index, 0 for anything else; None unless asked for."""
+    part_map: Float[np.ndarray, "side side 3"] | None = None
+    """Which part of an object each pixel shows: the number of the class's drawing, and x and y in
+    the drawing's own unit box, -1 to 1; zeros where no class is, None unless asked for."""
 
     @property
     def labels(self) -> UInt8[np.ndarray, "classes"]:
@@ -119,6 +122,12 @@ class _Placed:
     class_name: str = ""
     color: str = ""
     behind: float = 0.0
+
+    def part_at(self, pixels: Float[np.ndarray, "n 2"], side: int) -> Float[np.ndarray, "n 3"]:
+        """Number of the drawing, and x and y in its unit box, at pixels x, y of a canvas."""
+        number = [d is self.picture for d in class_drawings(self.class_name)].index(True)
+        inside = (pixels / side - np.array(self.center)) @ np.linalg.inv(self.matrix).T
+        return np.column_stack([np.full(len(pixels), number), inside.clip(-1, 1)])
 
 
 def random_of(split: str, index: int, stream: int = 0) -> Random:
@@ -297,7 +306,7 @@ def draw_scene(
 
     Drawn at twice the size and averaged down. Other sizes show the same scene (but other noise),
     other domains show its objects in another look; without `grain` it has no camera noise;
-    `with_map` adds its `class_map`.
+    `with_map` adds its `class_map` and `part_map`.
     """
     rng = random_of(split, index)
     look = choose_look(domain, random_of(split, index, stream=LOOK_STREAM))
@@ -343,15 +352,32 @@ def _draw(
     canvas = np.empty((side, side, 3), dtype=np.uint8)
     place.paint(canvas, rng, horizon)
     background(canvas, look)
-    class_map = np.zeros((side, side), dtype=np.uint8)
-    for item in sorted(placed + clutter, key=lambda item: item.behind):
+    shown = np.zeros((side, side), dtype=np.uint8)
+    items = sorted(placed + clutter, key=lambda item: item.behind)
+    for number, item in enumerate(items, 1):
         center = (item.center[0] * side, item.center[1] * side)
         paint_object(canvas, item.picture, item.matrix * side, center, item.colors, look)
         if with_map:
-            value = 1 + CLASS_NAMES.index(item.class_name) if item.class_name else 0
-            stamp(class_map, item.picture, item.matrix * side, center, value)
+            stamp(shown, item.picture, item.matrix * side, center, number)
     canvas = recolor(canvas, look)
     objects = tuple(SceneObject(item.class_name, item.color, item.box) for item in placed)
     image = _finish(rng, canvas, size_px, grain)
     names = tuple(item.color for item in clutter)
-    return Scene(image, objects, names, place_name, class_map[1::2, 1::2] if with_map else None)
+    maps = _maps(shown, items) if with_map else (None, None)
+    return Scene(image, objects, names, place_name, *maps)
+
+
+def _maps(
+    shown: UInt8[np.ndarray, "canvas canvas"], items: list[_Placed]
+) -> tuple[UInt8[np.ndarray, "side side"], Float[np.ndarray, "side side 3"]]:
+    """`class_map` and `part_map` at half the canvas, from which item each of its pixels shows."""
+    half = shown[1::2, 1::2]
+    class_map = np.zeros(half.shape, dtype=np.uint8)
+    part_map = np.zeros((*half.shape, 3), dtype=np.float32)
+    for number, item in enumerate(items, 1):
+        rows, columns = np.nonzero(half == number)
+        if item.class_name and len(rows):
+            class_map[rows, columns] = 1 + CLASS_NAMES.index(item.class_name)
+            pixels = np.column_stack([2 * columns + 1, 2 * rows + 1])
+            part_map[rows, columns] = item.part_at(pixels, len(shown))
+    return class_map, part_map
