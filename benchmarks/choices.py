@@ -117,7 +117,8 @@ def choose_images(
     """
     rows, drawn = data.image_of_caption, ks < way.first
     for _ in range(way.repair_rounds):
-        for caption, count in lacking_images(measure(drawn), way.wanted, 1.0).items():
+        lacking = lacking_images(measure(drawn), len(rows), way.wanted, 1.0)
+        for caption, count in lacking.items():
             left = [row for row in rows[caption].tolist() if row >= 0 and not drawn[row]]
             drawn[left[:count]] = True
     keep = torch.zeros_like(drawn)

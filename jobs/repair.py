@@ -29,7 +29,13 @@ from t2ipal.engine.synthesis import add_images
 from t2ipal.features import BackboneConfig
 from t2ipal.quality import ChoiceConfig, ImageQuality, QualityConfig, lacking_images
 from t2ipal.report.card import write_card
-from t2ipal.store import Store, check_choice_name, read_manifest, read_sections
+from t2ipal.store import (
+    Store,
+    check_choice_name,
+    read_manifest,
+    read_sections,
+    read_stored_captions,
+)
 
 FLAT = tyro.conf.arg(name="")
 
@@ -60,10 +66,9 @@ class Options:
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
 
 
-def good_share(quality: ImageQuality, wanted: int, min_found: float) -> float:
+def good_share(quality: ImageQuality, num_captions: int, wanted: int, min_found: float) -> float:
     """Share of the wanted images of all captions for which there is a good one."""
-    num_captions = int(quality.caption.max()) + 1
-    lacking = sum(lacking_images(quality, wanted, min_found).values())
+    lacking = sum(lacking_images(quality, num_captions, wanted, min_found).values())
     return 1 - lacking / (wanted * num_captions)
 
 
@@ -90,16 +95,17 @@ def run(options: Options, store: Store, wanted: int) -> dict[str, Any]:
         return summary.num_images
 
     count = draw({})  # what an interrupted repair left undone
+    goal = (read_stored_captions(store).num_rows, wanted, options.min_found)
     quality, folder = measure(store, options.quality, options.backbone, workers)
-    shares.append(good_share(quality, wanted, options.min_found))
+    shares.append(good_share(quality, *goal))
     while len(made) < options.rounds:
-        extras = lacking_images(quality, wanted, options.min_found, left(store, options.budget))
+        extras = lacking_images(quality, *goal, left(store, options.budget))
         if not extras:
             break
         before, count = count, draw(extras)
         made.append(count - before)
         quality, folder = measure(store, options.quality, options.backbone, workers)
-        shares.append(good_share(quality, wanted, options.min_found))
+        shares.append(good_share(quality, *goal))
     facts = {
         "features": folder,
         "quality": to_dict(options.quality),

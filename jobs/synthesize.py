@@ -8,7 +8,8 @@ On this machine, on the embedded Stable Diffusion:
 On a cluster (see cluster.yaml), where every path must be one that all machines reach:
 
     ray job submit --address http://127.0.0.1:8265 --working-dir . -- \
-        python jobs/synthesize.py --captions s3://BUCKET/captions.json --output s3://BUCKET/runs/coco
+        python jobs/synthesize.py --captions s3://BUCKET/captions.json \
+        --output s3://BUCKET/runs/coco --gpus-per-worker 1 --max-workers 8
 
 The same command again skips finished shards; with more captions or more images per caption the run
 grows. jobs/status.py shows how far it is. One image again, from what the store says of it:
@@ -79,7 +80,8 @@ class Options:
     three objects, and a worker holds up to three times its size in memory. For a million images
     8192 makes 374 objects (1 GB a shard at 512 px), 128 makes 23,444."""
     endpoint_url: str | None = None
-    """Server of output and captions on an S3 that is not on AWS; AWS_ENDPOINT_URL does the same."""
+    """Server of output and captions on an S3 that is not on AWS; AWS_ENDPOINT_URL does the same,
+    for the workers too."""
     preset: str | None = None
     """Settings of a model of few steps: sd-turbo, sdxl-turbo, sdxl-lightning or lcm. Other options
     replace them; --help beside it shows them as defaults."""

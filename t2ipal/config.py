@@ -136,13 +136,26 @@ def fingerprint(values: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """One line per dotted name whose value differs, e.g. `guidance_scale: 2.0 there, 3.0 here`."""
+def differences(
+    ours: Mapping[str, Any],
+    theirs: Mapping[str, Any],
+    prefix: str = "",
+    defaults: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """One line per dotted name whose value differs, e.g. `guidance_scale: 2.0 there, 3.0 here`.
+
+    Args:
+        ours: the values here.
+        theirs: the values there.
+        prefix: of every name.
+        defaults: the values of names that one side leaves out, as `to_dict` does with `added` ones.
+    """
     lines: list[str] = []
+    defaults = defaults or {}
     for name in sorted({*ours, *theirs}):
-        here, there = ours.get(name), theirs.get(name)
+        here, there = (values.get(name, defaults.get(name)) for values in (ours, theirs))
         if isinstance(here, Mapping) and isinstance(there, Mapping):
-            lines += differences(here, there, f"{prefix}{name}.")
+            lines += differences(here, there, f"{prefix}{name}.", defaults.get(name))
         elif here != there:
             lines.append(f"{prefix}{name}: {there!r} there, {here!r} here")
     return lines

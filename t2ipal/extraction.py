@@ -23,6 +23,7 @@ from t2ipal.quality import only_images, perceptual_hash
 from t2ipal.store import (
     Store,
     committed_shards,
+    missing_shards,
     read_arrays,
     read_choice,
     read_encoded_images,
@@ -60,9 +61,14 @@ def feature_tasks(store: Store, folder: str) -> list[FeatureTask]:
     """What is still to be computed for a finished synthesis.
 
     Raises:
-        FileNotFoundError: the store has no manifest.
+        FileNotFoundError: the store has no manifest, or has grown since and lacks shards.
     """
     read_manifest(store)
+    if missing := missing_shards(store):
+        raise FileNotFoundError(
+            f"{store.uri} was asked for more, and {missing} shards of it are missing. Run "
+            "jobs/synthesize.py again with the options of the last time."
+        )
     tasks = []
     for section in read_sections(store):
         if section.captions_key:  # a run that grew keeps the features of its earlier captions

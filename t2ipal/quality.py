@@ -196,9 +196,8 @@ def kept_images(quality: ImageQuality, config: ChoiceConfig) -> Bool[Tensor, " i
     good &= quality.similarity >= config.min_similarity
     order = good.nonzero().flatten()
     if config.best is not None:
-        # Cosines differ by less than 2, so that the share of classes found comes first.
-        rank = 4 * quality.found_share + quality.similarity
-        order = order[rank[order].argsort(descending=True, stable=True)]
+        for column in (quality.similarity, quality.found_share):  # the last one comes first
+            order = order[column[order].argsort(descending=True, stable=True)]
     keep, taken, seen = torch.zeros_like(good), defaultdict[int, int](int), set[int]()
     captions, twins = quality.caption.tolist(), quality.twin.tolist()
     for row in order.tolist():
@@ -214,12 +213,17 @@ def kept_images(quality: ImageQuality, config: ChoiceConfig) -> Bool[Tensor, " i
 
 
 def lacking_images(
-    quality: ImageQuality, wanted: int, min_found: float, budget: int | None = None
+    quality: ImageQuality,
+    num_captions: int,
+    wanted: int,
+    min_found: float,
+    budget: int | None = None,
 ) -> dict[int, int]:
     """How many good images captions lack, by the row of the caption; none for those with enough.
 
     Args:
         quality: of all images that there are.
+        num_captions: of the run, with those that have no image.
         wanted: good images of each caption.
         min_found: share of the named classes that a good image shows, 0 to 1.
         budget: images at most over all captions, those with the fewest good ones first; None: all.
@@ -229,7 +233,7 @@ def lacking_images(
     """
     require(0 <= min_found <= 1, f"min_found must be in 0..1, got {min_found}.")
     require(budget is None or budget >= 0, f"budget must be >= 0, got {budget}.")
-    good = torch.zeros(int(quality.caption.max()) + 1, dtype=torch.long)
+    good = torch.zeros(num_captions, dtype=torch.long)
     good.index_add_(0, quality.caption, (quality.found_share >= min_found).long())
     left, lacking = budget, {}
     for caption in good.argsort(stable=True).tolist():

@@ -108,6 +108,11 @@ class SynthesisConfig:
             f"composition needs guidance: guidance_scale must be > 1, got {self.guidance_scale}.",
         )
         require(
+            not self.negative_prompt or self.guidance_scale > 1,
+            "negative_prompt needs guidance: guidance_scale must be > 1, got "
+            f"{self.guidance_scale}.",
+        )
+        require(
             0 < self.guidance_until <= 1,
             f"guidance_until must be > 0 and <= 1, got {self.guidance_until}.",
         )

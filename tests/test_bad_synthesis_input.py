@@ -203,6 +203,11 @@ SETTINGS = [
     ("synthesize", "--composition -0.5", "composition must be >= 0, got -0.5."),
     ("synthesize", "--composition nan", "composition must be >= 0, got nan."),
     ("synthesize", "--composition inf", "composition must be finite, got inf."),
+    (
+        "synthesize",
+        "--negative-prompt text --guidance-scale 1",
+        "negative_prompt needs guidance: guidance_scale must be > 1, got 1.0.",
+    ),
     ("synthesize", "--batch-size 0", "batch_size must be > 0, got 0."),
     ("synthesize", "--jpeg-quality 101", "jpeg_quality must be in 1..100, got 101."),
     ("synthesize", "--image-size-px 63", "image_size_px must be a positive multiple of 8, got 63."),

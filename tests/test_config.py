@@ -1,5 +1,5 @@
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import pytest
 
@@ -138,6 +138,13 @@ def test_differences():
         "a: None there, 1 here",
         "b: {'c': 2} there, None here",
     ]
+
+
+def test_differences_name_what_one_side_leaves_out():
+    changed = override(SynthesisConfig(), {"acceleration.deep_cache": 2, "image_format": "png"})
+    ours, theirs = to_dict(changed), to_dict(SynthesisConfig())
+    lines = ["acceleration.deep_cache: 1 there, 2 here", "image_format: 'jpeg' there, 'png' here"]
+    assert differences(ours, theirs, defaults=asdict(SynthesisConfig())) == lines
 
 
 def test_a_field_inside_one_that_was_added_can_be_overridden():

@@ -14,9 +14,10 @@ from benchmarks.chaos_checks import run_contents
 from t2ipal.engine.growth import record_request
 from t2ipal.engine.plans import ShardPlan, ShardWorker
 from t2ipal.engine.pool import RunConfig
-from t2ipal.engine.synthesis import add_images, remake, synthesize_locally
+from t2ipal.engine.synthesis import _finish, _Tally, add_images, remake, synthesize_locally
 from t2ipal.store import (
     Store,
+    committed_shards,
     read_images,
     read_manifest,
     read_rows,
@@ -116,6 +117,53 @@ def test_the_manifest_tells_of_what_another_driver_added(tmp_path, steps):
     assert run_contents(store) == run_contents(alone)
 
 
+@pytest.mark.parametrize("step", ["before it lists shards", "after it did", "as it writes"])
+def test_a_manifest_that_another_driver_wrote_over_is_written_again(tmp_path, step):
+    """The larger request ends while the smaller one is about to write its manifest."""
+    small, large = a_request(texts(3)), a_request(texts(5))
+    synthesize_locally(Store(tmp_path / "both"), small, factory=FakeSynthesizer)
+
+    class Slow(Store):
+        def list(self, prefix=""):
+            self.overtaken(prefix == "images/" and step == "before it lists shards")
+            keys = super().list(prefix)
+            self.overtaken(prefix == "images/" and step == "after it did")
+            return keys
+
+        def write(self, key, data):
+            self.overtaken(key == "manifest.json" and step == "as it writes")
+            super().write(key, data)
+
+        def overtaken(self, now):
+            if now:
+                synthesize_locally(Store(self.uri), large, factory=FakeSynthesizer)
+
+    store = Slow(tmp_path / "both")
+    settings = read_manifest(store)["settings"]
+    assert settings["num_captions"] == 3
+    assert _finish(store, settings)["num_captions"] == 5
+    alone = Store(tmp_path / "alone")
+    for request in (small, large):
+        synthesize_locally(alone, request, factory=FakeSynthesizer)
+    assert read_manifest(store) == read_manifest(alone)
+
+
+def test_another_command_that_adds_images_first_is_named(tmp_path):
+    """And nothing of these is lost without a word."""
+    synthesize_locally(Store(tmp_path), a_request(texts(3)), factory=FakeSynthesizer)
+
+    class Overtaken(Store):
+        def write_if_absent(self, key, data):
+            if key == "sections/00001.json":
+                synthesize_locally(Store(self.uri), a_request(texts(5)), factory=FakeSynthesizer)
+            return super().write_if_absent(key, data)
+
+    with pytest.raises(RuntimeError, match="Another command has just added images"):
+        add_images(Overtaken(tmp_path), {0: 5}, factory=FakeSynthesizer, in_process=True)
+    add_images(Store(tmp_path), {0: 5}, factory=FakeSynthesizer, in_process=True)
+    assert len(read_rows(Store(tmp_path))) == 5 * 2 + 5
+
+
 def test_a_run_without_a_shard_can_be_begun_anew(tmp_path):
     """By removing what the refusal of other requests names."""
     store, alone = Store(tmp_path / "anew"), Store(tmp_path / "alone")
@@ -165,6 +213,53 @@ def test_failed_samples_are_tried_again_alone(tmp_path):
     # Without the option nothing is tried, and what failed still counts.
     with pytest.raises(RuntimeError, match="2 of 10 samples failed"):
         synthesize_locally(store, request, factory=BrokenSynthesizer)
+
+
+class Missing(FakeSynthesizer):
+    """Fails at everything, until the cause is gone."""
+
+    def __call__(self, batch):
+        count = len(batch["k"])
+        return {
+            **super().__call__(batch), "status": ["failed"] * count, "reason": ["gone"] * count
+        }  # fmt: skip
+
+
+def test_a_run_that_stopped_for_its_failures_goes_on_by_one_command(tmp_path):
+    """That of the message, with the share that may fail as it is by default."""
+    store, request = Store(tmp_path), a_request(texts(80))
+    with pytest.raises(RuntimeError, match=r"16 of 160 samples .* add --retry-failed .* gone"):
+        synthesize_locally(store, request, factory=Missing)
+    made = []
+
+    class Mended(FakeSynthesizer):
+        def __call__(self, batch):
+            made.extend(zip(batch["caption_id"], batch["k"], batch["attempt"]))
+            return super().__call__(batch)
+
+    summary = synthesize_locally(store, request, RunConfig(retry_failed=True), factory=Mended)
+    assert (summary.num_images, summary.num_failed, len(made)) == (160, 0, 160)
+    assert [attempt for *_, attempt in made] == [1] * 16 + [0] * 144
+
+
+def test_retries_that_fail_again_stop_the_run(tmp_path):
+    store, request, retry = Store(tmp_path), a_request(texts(80)), RunConfig(retry_failed=True)
+    for number, run in enumerate((RunConfig(), retry, retry)):
+        with pytest.raises(RuntimeError, match="16 of 160 samples failed"):
+            synthesize_locally(store, request, run, factory=Missing)
+        assert len(store.list("images/00000")) == len(store.list("images/00001")) == 3 + 3 * number
+    assert run_status(store).num_shards_done == 2
+
+
+def test_failures_that_another_driver_makes_again(tmp_path):
+    """Between the count of what failed and the search for its reasons."""
+    store, request = Store(tmp_path), a_request(texts(4))
+    synthesize_locally(store, request, RunConfig(max_failed_fraction=1), factory=Missing)
+    tally = _Tally(store, num_samples=8, num_waiting=0, max_failed_fraction=0.5)
+    tally.add(committed_shards(store))
+    synthesize_locally(store, request, RunConfig(retry_failed=True), factory=FakeSynthesizer)
+    with pytest.raises(RuntimeError, match="8 of 8 samples failed.*made again meanwhile"):
+        tally.check()
 
 
 class UnluckySynthesizer(FakeSynthesizer):

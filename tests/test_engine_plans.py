@@ -5,6 +5,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from fake_synthesis import FakeSynthesizer, a_request, caption, texts
 
 from benchmarks.chaos_checks import run_contents
@@ -12,7 +13,7 @@ from t2ipal.engine.growth import plan_run, record_request
 from t2ipal.engine.plans import ShardPlan, ShardWorker, plan_shards
 from t2ipal.engine.synthesis import synthesize_locally
 from t2ipal.images import encode_image
-from t2ipal.store import Section, Store, commit_shard
+from t2ipal.store import Section, Store, commit_shard, read_marker
 
 
 def plans_of(captions, values, images_per_shard, first_k=0):
@@ -43,6 +44,18 @@ def test_a_plan_survives_its_text_form():
     first = dataclasses.replace(retry, attempt=0)
     assert "attempt" not in first.identity()
     assert retry.identity() == {**first.identity(), "attempt": 1}
+
+
+def test_a_shard_that_someone_else_made_is_not_made_again(tmp_path):
+    store, request = Store(tmp_path), a_request(texts(4))
+    synthesize_locally(store, request, factory=FakeSynthesizer)
+    (plan,) = plan_run(store, request.settings())
+    contents, marker = run_contents(store), read_marker(store, "00000")
+    worker = ShardWorker(store, request.config, lambda config: None)  # it cannot make anything
+    assert worker(plan) == marker and run_contents(store) == contents
+    other = dataclasses.replace(plan, settings="others")
+    with pytest.raises(ValueError, match="Shard 00000 in .* was made from another plan"):
+        worker(other)
 
 
 def test_plan_identity_follows_content_and_settings():

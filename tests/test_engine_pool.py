@@ -11,6 +11,7 @@ from fake_synthesis import (
 )
 
 from benchmarks.chaos_checks import run_contents
+from t2ipal.engine import pool
 from t2ipal.engine.pool import RunConfig, _pool_size
 from t2ipal.engine.synthesis import synthesize, synthesize_locally
 from t2ipal.store import Store, committed_shards
@@ -44,6 +45,17 @@ def test_on_ray_the_same_bytes_as_in_one_process(tmp_path, ray_session, num_work
     names = ("num_captions", "num_images", "num_failed", "num_shards", "num_shards_skipped")
     for name in names:
         assert getattr(pooled, name) == getattr(alone, name)
+
+
+def test_a_submitted_job_without_gpus_says_so(tmp_path, ray_session, monkeypatch, caplog):
+    """A cluster that grows may have none yet, and would draw everything on its head."""
+    message = "No GPU is there yet: 1 worker draws on CPU cores. On a cluster that grows, say what "
+    for number, (submitted, gpus) in enumerate([(False, None), (True, 0.0), (True, None)]):
+        monkeypatch.setattr(pool, "runs_as_submitted_job", lambda answer=submitted: answer)
+        run = RunConfig(max_workers=1, gpus_per_worker=gpus)
+        synthesize(Store(tmp_path / str(number)), a_request(texts(2)), run, factory=FakeSynthesizer)
+        said = [r.getMessage() for r in caplog.records if r.name == pool.__name__]
+        assert [line.startswith(message) for line in said] == [True] * (number == 2)
 
 
 def test_on_ray_a_broken_pipeline_is_one_clear_error(tmp_path, ray_session):

@@ -193,8 +193,8 @@ def test_a_run_of_another_format_is_refused(tmp_path):
     store = Store(tmp_path)
     synthesize_locally(store, a_request(), factory=FakeSynthesizer)
     for changes, line in (
-        ({"image_format": "png"}, "synthesis.image_format: None there, 'png' here"),
-        ({"jpeg_subsampling": "4:4:4"}, "synthesis.jpeg_subsampling: None there, '4:4:4' here"),
+        ({"image_format": "png"}, "synthesis.image_format: 'jpeg' there, 'png' here"),
+        ({"jpeg_subsampling": "4:4:4"}, "synthesis.jpeg_subsampling: '4:2:0' there, '4:4:4' here"),
     ):
         with pytest.raises(ValueError, match=f"holds another run. Differences: {line}"):
             request = a_request(config=FakeConfig(**changes))

@@ -12,7 +12,8 @@ from tiny_clip import VIT, write_tiny_clip
 from benchmarks.chaos_checks import run_contents
 from t2ipal import extraction
 from t2ipal.captions import FilterResult, LabelledCaption, RejectedCaption, Vocabulary
-from t2ipal.engine.growth import plan_run
+from t2ipal.engine import plans
+from t2ipal.engine.growth import plan_run, record_request
 from t2ipal.engine.plans import ShardWorker
 from t2ipal.engine.pool import RunConfig
 from t2ipal.engine.synthesis import (
@@ -255,6 +256,7 @@ def test_features_that_the_worker_did_not_store(tmp_path, backbone, config, monk
     assert [*image_features(store, folder)] == [f"{folder}/images-00001.safetensors"]
 
     (plan,) = (p for p in plan_run(store, request.settings()) if p.shard == "00000")
+    monkeypatch.setattr(plans, "read_marker", lambda *_: None)  # it came while these were drawing
     late = ShardWorker(store, request.config, OtherGrain, features=config)
     late(plan)
     assert len(image_features(store, folder)) == 1
@@ -265,6 +267,18 @@ def test_features_that_the_worker_did_not_store(tmp_path, backbone, config, monk
         (tmp_path / key).unlink()
     extract_all(store, backbone)
     assert image_features(store, folder) == taken
+
+
+def test_a_run_that_was_asked_for_more_is_not_finished(tmp_path, backbone, config):
+    store, larger = Store(tmp_path), pets(20, FakeConfig())
+    synthesize_locally(store, pets(4, FakeConfig()), LENIENT, factory=GrainySynthesizer)
+    folder = extract_all(store, backbone)
+    record_request(store, larger.captions.kept, [], 2, larger.images_per_shard)
+    message = r"was asked for more, and \d shards of it are missing. Run jobs/synthesize.py again"
+    with pytest.raises(FileNotFoundError, match=message):
+        read_training_features(store, folder)
+    synthesize_locally(store, larger, LENIENT, factory=GrainySynthesizer, features=config)
+    assert {task.kind for task in feature_tasks(store, folder)} == {"texts"}
 
 
 def test_features_without_a_marker_do_not_count(store, backbone):

@@ -199,7 +199,19 @@ def test_twins_are_dropped_among_the_kept_alone(changes, kept):
     ],
 )
 def test_what_captions_lack(arguments, lacking):
-    assert lacking_images(QUALITY, *arguments) == lacking
+    assert lacking_images(QUALITY, 3, *arguments) == lacking
+
+
+def test_captions_without_an_image_lack_all():
+    assert lacking_images(QUALITY, 5, 2, 1.0) == {1: 2, 3: 2, 4: 2, 2: 1}
+    assert lacking_images(QUALITY, 5, 2, 1.0, budget=5) == {1: 2, 3: 2, 4: 1}
+
+
+def test_the_share_of_classes_found_comes_before_the_cosine():
+    quality = quality_of([(0, 0.95, 4, 2, -1), (0, 0.10, 4, 3, -1), (0, 0.20, 4, 3, -1)])
+    kept = kept_images(quality, ChoiceConfig(min_found=0.0, best=2))
+    assert kept.tolist() == [False, True, True]
+    assert kept_images(quality, ChoiceConfig(best=1)).tolist() == [False, False, True]
 
 
 def test_only_the_chosen_images_are_drawn():
@@ -218,8 +230,8 @@ def test_only_the_chosen_images_are_drawn():
         (lambda: QualityConfig(false_alarms=0), "false_alarms must be between 0 and 1, got 0"),
         (lambda: QualityConfig(twin_bits=57), "twin_bits must be in 0..56, got 57"),
         (lambda: QualityConfig(twin_cosine=2), "twin_cosine must be in -1..1, got 2"),
-        (lambda: lacking_images(QUALITY, 1, 2.0), "min_found must be in 0..1, got 2"),
-        (lambda: lacking_images(QUALITY, 1, 1.0, -1), "budget must be >= 0, got -1"),
+        (lambda: lacking_images(QUALITY, 3, 1, 2.0), "min_found must be in 0..1, got 2"),
+        (lambda: lacking_images(QUALITY, 3, 1, 1.0, -1), "budget must be >= 0, got -1"),
         (lambda: ChoiceConfig(best=0), "best must be > 0, got 0"),
         (lambda: ChoiceConfig(min_found=1.5), "min_found must be in 0..1, got 1.5"),
         (lambda: ChoiceConfig(min_similarity=-2), "min_similarity must be in -1..1, got -2"),

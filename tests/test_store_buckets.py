@@ -184,7 +184,7 @@ def test_a_run_ends_old_uploads_under_its_own_prefix(killed, s3_server, tmp_path
         synthesize_locally(killed, a_request(texts(2)), factory=FakeSynthesizer)
         assert open_uploads(s3_server) == others
     assert warnings_in(caplog) == [
-        f"Ended 2 uploads to {killed.uri} that began more than 24 hours ago: of killed processes."
+        f"Removed what 2 writes of killed processes left in {killed.uri} more than 24 hours ago."
     ]
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from t2ipal.store import Store, read_bytes
+from t2ipal.store import Store, end_old_uploads, read_bytes
 
 
 def test_objects_are_written_read_and_listed(store):
@@ -68,6 +68,36 @@ def test_one_of_many_racing_writers_wins(tmp_path):
 def test_a_store_can_be_pickled(store):
     store.write("a", b"1")
     assert pickle.loads(pickle.dumps(store)).read("a") == b"1"
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_workers_ask_the_server_that_the_driver_s_environment_names(name, s3_server, monkeypatch):
+    """On other machines, whose environment does not."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv(name, s3_server)
+    sent = pickle.dumps(Store("s3://runs/sent"))
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.delenv(name, raising=False)
+    pickle.loads(sent).write("a", b"1")
+    assert Store("s3://runs/sent", s3_server).read("a") == b"1"
+
+
+def test_old_files_of_killed_writers_are_removed(tmp_path, caplog):
+    store, old = Store(tmp_path), time.time() - 25 * 3600
+    store.write("images/00000.tar", b"1")
+    names = [f".part-{digit * 32}" for digit in "1f"] + [".part-mine", ".part-" + "0" * 32]
+    for name in names:
+        (tmp_path / "images" / name).write_bytes(b"half")
+    for path in [tmp_path / "images" / name for name in ("00000.tar", *names[:3])]:
+        os.utime(path, (old, old))
+    for _ in range(2):
+        end_old_uploads(store)
+        left = sorted(os.listdir(tmp_path / "images"))
+        assert left == [".part-" + "0" * 32, ".part-mine", "00000.tar"]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"Removed what 2 writes of killed processes left in {tmp_path} more than 24 hours ago."
+    )
 
 
 def test_reading_a_file_by_its_address(tmp_path, monkeypatch, s3_server):

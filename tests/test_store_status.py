@@ -57,6 +57,27 @@ def test_status_of_a_run_that_goes_on(tmp_path):
         run_status(store, 2.0, -1)
 
 
+def test_only_sidecars_of_failed_samples_are_read(tmp_path):
+    """A look at a run of thousands of shards would otherwise take minutes."""
+    store, read = Store(tmp_path), []
+    write_section(store, 0, Section(0, 9, 0, 18, 0, 1, "x"))
+    for shard in range(9):
+        rows = [row(f"{shard}-{n}", failed=n < 1 and shard in (3, 7)) for n in range(2)]
+        commit(tmp_path, f"{shard:05d}", rows, shard, 1)
+    commit(tmp_path, "00003-retry1", [row("3-0", failed=True)], 9, 1)
+    commit(tmp_path, "00003-retry2", [row("3-0", failed=True)], 9, 1)
+    commit(tmp_path, "00007-retry1", [row("7-0")], 9, 1)
+
+    class Watched(Store):
+        def read(self, key):
+            read.append(key)
+            return super().read(key)
+
+    status = run_status(Watched(tmp_path))
+    assert (status.num_failed, status.failed_by_reason) == (1, {"black image": 1})
+    assert [key for key in read if key.endswith(".parquet")] == ["images/00003-retry2.parquet"]
+
+
 def rate(ends, seconds, num_rows=100):
     """Of shards that were finished at these times, in any order."""
     names = [f"{number:05d}" for number in range(len(ends))]

@@ -159,6 +159,9 @@ def record_extras(store: Store, extras: Mapping[int, int], images_per_shard: int
         store: home of a run.
         extras: position of a caption -> how many more images it gets.
         images_per_shard: as in the run's settings.
+
+    Raises:
+        RuntimeError: another driver added something else at this moment.
     """
     sections = read_sections(store)
     num_k, last = max(extras.values()), sections[-1]
@@ -173,7 +176,11 @@ def record_extras(store: Store, extras: Mapping[int, int], images_per_shard: int
         extras_key=write_extras(store, len(sections), extras),
         num_extras=sum(extras.values()),
     )
-    write_section(store, len(sections), section)
+    if not write_section(store, len(sections), section):
+        raise RuntimeError(
+            f"Another command has just added images to {store.uri}, nothing was added here. Wait "
+            "for it to end and run this command again."
+        )
 
 
 def _missing(

@@ -19,7 +19,7 @@ import PIL
 from t2ipal.captions import LabelledCaption
 from t2ipal.config import fingerprint, from_dict
 from t2ipal.images import encode_image
-from t2ipal.store import Section, Store, commit_shard, describes
+from t2ipal.store import Section, Store, check_plan, commit_shard, describes, read_marker
 
 Batch = dict[str, Any]
 Made = list[tuple[dict[str, Any], bytes | None]]
@@ -222,7 +222,11 @@ class ShardWorker:
 
         While one micro-batch is encoded, the device works on the next. Two threads may call at
         once: the device makes one's images while the other encodes its last ones and uploads.
+        A shard that is there already, another driver's or from before a crash, is left as it is.
         """
+        if (there := read_marker(self.store, plan.shard)) is not None:
+            check_plan(self.store, there, plan.identity())
+            return there
         samples, made, seconds = plan.samples, list[Any](), 0.0
         encoding: Future[Made] | None = None
         # For the whole shard: two by turns would end, and leave the device idle, at the same time.

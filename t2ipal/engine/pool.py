@@ -12,12 +12,14 @@ import ray.data
 
 from t2ipal.config import require
 from t2ipal.engine.plans import ShardPlan, ShardWorker, SynthesizerFactory
+from t2ipal.engine.session import runs_as_submitted_job
 from t2ipal.store import Store
 
 SHARDS_IN_HAND = 2
 """Shards that a worker has in hand; its device works for one at a time."""
 COUNTS = ("shard", "num_rows", "num_failed")
 """What the driver learns of a finished shard."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,13 @@ def work_on_pool(
     if gpus is None:
         gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
     smallest, largest = _pool_size(run, gpus, len(plans))
+    if run.gpus_per_worker is None and not gpus and runs_as_submitted_job():
+        logger.warning(
+            "No GPU is there yet: %d worker%s on CPU cores. On a cluster that grows, say what to "
+            "grow to: gpus_per_worker and max_workers (--gpus-per-worker 1 --max-workers 8).",
+            largest,
+            " draws" if largest == 1 else "s draw",
+        )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # One row is one plan, and one block is one row: Ray hands out, and repeats after a crash,
@@ -150,5 +159,5 @@ class _Actor:
 
         replaced = ray.get_runtime_context().was_current_actor_reconstructed
         if is_device_fault(error) and (self.num_finished or not replaced):
-            logging.getLogger(__name__).error("This process ends: its device failed.\n%s", error)
+            logger.error("This process ends: its device failed.\n%s", error)
             os._exit(1)  # an actor that exits in Ray's own way is not restarted

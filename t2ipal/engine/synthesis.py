@@ -6,11 +6,12 @@ stored by `t2ipal.engine.plans` and `t2ipal.store`, where it runs by `t2ipal.eng
 
 import collections
 import contextlib
+import dataclasses
 import re
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -35,13 +36,17 @@ from t2ipal.store import (
     committed_shards,
     count_samples,
     end_old_uploads,
+    failure_reasons,
+    finished_shards,
     how_to_begin_anew,
+    is_retry,
+    missing_shards,
     open_run,
     read_encoded_images,
     read_json,
     read_manifest,
     read_marker,
-    read_rows,
+    read_sections,
     read_settings,
     write_manifest,
 )
@@ -53,7 +58,8 @@ Work = Callable[[list[ShardPlan]], Counts]
 """Makes and commits the shards of some plans."""
 MODEL_NAMES = ("pipeline", "revision", "unet_weights", "vae")
 """The fields of a SynthesisConfig that name its model."""
-KEY = re.compile(r"[0-9]{5,}(-retry[1-9][0-9]*)?-[0-9]{5,}")
+NUMBER = "([0-9]{5}|[1-9][0-9]{5,})"
+KEY = re.compile(f"{NUMBER}(-retry[1-9][0-9]*)?-{NUMBER}")
 """Of a sample, as `ShardWorker` writes it."""
 
 
@@ -72,7 +78,7 @@ class SynthesisSummary:
     seconds: float
     """Wall time of this call, loading the pipeline included."""
     images_per_second: float
-    """Images that this call made, over its seconds."""
+    """Images that came during this call, over its seconds."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +237,8 @@ def _synthesize(
     start = time.monotonic()
     request, facts = _same_model(store, request, model)
     settings, captions = {**request.settings(), **facts}, request.captions
-    open_run(store, {**request.fixed_settings(), **facts})
+    defaults = {"synthesis": dataclasses.asdict(type(request.config)())}
+    open_run(store, {**request.fixed_settings(), **facts}, defaults)
     record_request(
         store, captions.kept, captions.rejected,
         settings["synthesis"]["images_per_caption"], request.images_per_shard,
@@ -261,7 +268,8 @@ def _same_model(
         return request, {}
     names = {name: begun["synthesis"].get(name) for name in MODEL_NAMES}
     if begun["model"] == model:
-        return replace(request, config=replace(request.config, **names)), facts
+        config = dataclasses.replace(request.config, **names)
+        return dataclasses.replace(request, config=config), facts
     same_names = all(getattr(request.config, name) == value for name, value in names.items())
     if same_names:
         raise ValueError(
@@ -353,14 +361,17 @@ def _carry_out(
         else:
             pending.append(plan)
     num_skipped = len(plans) - len(pending)
-    if run.retry_failed:
-        pending += plan_retries(store, plans, finished)
+    retries = plan_retries(store, plans, finished) if run.retry_failed else []
+    pending = retries + pending  # what failed before tells first whether the cause is mended
 
-    num_samples = sum(plan.num_samples for plan in plans)
-    tally = _Tally(store, num_samples, run.max_failed_fraction)
+    tally = _Tally(
+        store,
+        num_samples=sum(plan.num_samples for plan in plans),
+        num_waiting=sum(plan.num_samples for plan in retries),
+        max_failed_fraction=run.max_failed_fraction,
+    )
     tally.add(finished.values())
-    if not run.retry_failed:
-        tally.check()
+    tally.check()
     num_before = tally.num_images
     if pending:
         bar = tqdm(
@@ -374,11 +385,12 @@ def _carry_out(
         with bar, contextlib.closing(work(pending)) as markers:
             for marker in markers:
                 tally.add([marker])
+                if is_retry(marker["shard"]):
+                    tally.num_waiting -= marker["num_rows"]
                 tally.check()
                 bar.set_postfix(failed=tally.num_failed, refresh=False)
                 bar.update(marker["num_rows"])
-    settings = settings_of_all(store, settings)  # another driver may have asked for more
-    write_manifest(store, settings["class_names"], settings)
+    settings = _finish(store, settings)
     seconds = time.monotonic() - start
     return SynthesisSummary(
         num_captions=settings["num_captions"],
@@ -391,12 +403,32 @@ def _carry_out(
     )
 
 
-class _Tally:
-    """Counts samples and stops the run as soon as too many of them have failed."""
+def _finish(store: Store, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes the manifest of all that the run holds, by whomever; returns its settings.
 
-    def __init__(self, store: Store, num_samples: int, max_failed_fraction: float):
+    Once more where another driver with a larger request finished meanwhile: its manifest may be the
+    one that was written over. One that is still at work will write its own.
+    """
+    while True:
+        sections = read_sections(store)
+        settings = settings_of_all(store, settings)
+        manifest = write_manifest(store, settings["class_names"], settings)
+        shards = [marker["shard"] for marker in manifest["shards"]]
+        same = sections == read_sections(store) and shards == finished_shards(store)
+        if same or missing_shards(store):
+            return settings
+
+
+class _Tally:
+    """Counts samples and stops the run as soon as too many of them have failed for good."""
+
+    def __init__(
+        self, store: Store, num_samples: int, num_waiting: int, max_failed_fraction: float
+    ):
         self.store = store
         self.num_samples = num_samples
+        self.num_waiting = num_waiting
+        """Failed samples that are yet to be tried again."""
         self.max_failed_fraction = max_failed_fraction
         self.num_done = self.num_failed = 0
 
@@ -412,12 +444,12 @@ class _Tally:
 
     def check(self) -> None:
         """Raises RuntimeError, with the most frequent reason, where too many samples failed."""
-        if self.num_failed > self.max_failed_fraction * self.num_samples:
-            reasons = collections.Counter(read_rows(self.store)["reason"].to_pylist())
-            del reasons[""]
-            reason, times = reasons.most_common(1)[0]
+        num_failed = self.num_failed - self.num_waiting
+        if num_failed > self.max_failed_fraction * self.num_samples:
+            reasons = failure_reasons(self.store, committed_shards(self.store))
+            reason, times = next(iter(reasons.items()), ("made again meanwhile", num_failed))
             raise RuntimeError(
-                f"{self.num_failed} of {self.num_samples} samples failed, more than "
+                f"{num_failed} of {self.num_samples} samples failed, more than "
                 f"max_failed_fraction {self.max_failed_fraction} allows. Remove the cause, then "
                 f"add --retry-failed to make them again. Most often ({times} times): {reason}"
             )

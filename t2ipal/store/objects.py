@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from pathlib import Path
 from t2ipal.config import require
 from t2ipal.store.buckets import Bucket
 
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+"""Where boto3 looks for a server, in its order."""
 OLD_UPLOAD_S = 24 * 3600.0
 """No upload of a process that lives takes so long."""
 TEMPORARY_PREFIX = ".part-"
@@ -37,7 +40,8 @@ class Store:
 
         Args:
             uri: local path, or `s3://bucket/prefix`.
-            endpoint_url: server of an S3 bucket that is not on AWS; AWS_ENDPOINT_URL does the same.
+            endpoint_url: server of an S3 bucket that is not on AWS; None: AWS_ENDPOINT_URL_S3 or
+                AWS_ENDPOINT_URL of the process that makes the store, not of those it is sent to.
         """
         uri = str(uri)
         scheme = uri.split("://")[0] if "://" in uri else "file"
@@ -45,7 +49,9 @@ class Store:
         self.endpoint_url = endpoint_url
         self._backend: Bucket | _Folder
         if scheme == "s3":
-            self._backend = Bucket(uri, endpoint_url)
+            named = (os.environ.get(name) for name in ENDPOINT_VARIABLES)
+            self.endpoint_url = endpoint_url or next(filter(None, named), None)
+            self._backend = Bucket(uri, self.endpoint_url)
             self.uri = uri.rstrip("/")
         else:
             path = uri.removeprefix("file://")
@@ -95,8 +101,8 @@ class Store:
         """Ends uploads to this store that began at least so long ago; how many there were.
 
         A process that is killed while it uploads in parts leaves them in a bucket, where no listing
-        shows them and they are paid for ever. A folder has none. A store that is a whole bucket may
-        hold those of others: there none is ended.
+        shows them and they are paid for ever; in a folder it leaves a temporary file. A store that
+        is a whole bucket may hold those of others: there none is ended.
 
         Raises:
             OSError: the server does not list uploads, or refuses to (PermissionError).
@@ -130,7 +136,7 @@ def end_old_uploads(store: Store, min_age_s: float = OLD_UPLOAD_S) -> None:
         return
     if count:
         logger.warning(
-            "Ended %d uploads to %s that began more than %g hours ago: of killed processes.",
+            "Removed what %d writes of killed processes left in %s more than %g hours ago.",
             count,
             store.uri,
             min_age_s / 3600,
@@ -207,7 +213,13 @@ class _Folder:
         return True
 
     def abort_uploads(self, min_age_s: float) -> int:
-        return 0
+        latest, count = time.time() - min_age_s, 0
+        for path in self.folder.rglob(TEMPORARY_PREFIX + 32 * "[0-9a-f]"):
+            with contextlib.suppress(FileNotFoundError):  # its writer lives, and has just finished
+                if path.stat().st_mtime <= latest:
+                    path.unlink()
+                    count += 1
+        return count
 
     def conditional_writes(self) -> bool:
         return True

@@ -96,9 +96,10 @@ def _read_part(store: Store, key: str, columns: Sequence[str]) -> pa.Table:
         ) from error
 
 
-def write_section(store: Store, number: int, section: Section) -> None:
-    """Adds the section after the `number` that there are, unless another writer was first."""
-    store.write_if_absent(_key(number), json_bytes(to_dict(section)))
+def write_section(store: Store, number: int, section: Section) -> bool:
+    """Adds the section after the `number` that there are; False where another writer was first."""
+    data = json_bytes(to_dict(section))
+    return store.write_if_absent(_key(number), data) or store.read(_key(number)) == data
 
 
 def write_section_captions(store: Store, number: int, captions: Sequence[KeptCaption]) -> str:

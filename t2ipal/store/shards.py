@@ -14,6 +14,7 @@ import logging
 import random
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -25,6 +26,7 @@ import pyarrow.compute as pc
 from t2ipal.config import differences, fingerprint, require
 from t2ipal.images import ENDINGS, RGBImage, decode_image
 from t2ipal.store.objects import Store
+from t2ipal.store.sections import read_sections
 from t2ipal.store.tables import (
     SIDECAR_SCHEMA,
     damaged,
@@ -43,11 +45,18 @@ TRIES, MAX_PAUSE_S = 5, 2.0
 logger = logging.getLogger(__name__)
 
 
-def open_run(store: Store, settings: Mapping[str, Any]) -> bool:
+def open_run(
+    store: Store, settings: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> bool:
     """Makes the store the home of a run with these settings; False where it already is.
 
     The settings are written once: another driver may be at work on them already. Warns where the
     store has no conditional writes.
+
+    Args:
+        store: to be the run's home.
+        settings: plain values.
+        defaults: of those that one of two settings may leave out, to name differences by.
 
     Raises:
         ValueError: the store holds a run with other settings; every difference is named.
@@ -61,7 +70,8 @@ def open_run(store: Store, settings: Mapping[str, Any]) -> bool:
         )
     if store.write_if_absent("config.json", json_bytes(settings)):
         return True
-    lines = differences(json.loads(json_bytes(settings)), read_json(store, "config.json"))
+    begun = read_json(store, "config.json")
+    lines = differences(json.loads(json_bytes(settings)), begun, defaults=defaults)
     if lines:
         raise ValueError(
             f"{store.uri} holds another run. Differences: {'; '.join(lines)}. "
@@ -114,7 +124,8 @@ def commit_shard(
 
     Of several writers at once the first to write its marker wins, where all have the same bytes.
     Where theirs differ, as those of two kinds of device do, one has written over the other's tar:
-    it stores its own once more, marker and all, until what is there belongs together.
+    it stores its own once more, marker and all, until what is there belongs together. If it is
+    killed before, or the store lets both win, readers will refuse that shard and say what to do.
 
     Raises:
         ValueError: the shard was already committed from another plan; the differences are named. Or
@@ -224,10 +235,47 @@ def committed_shards(store: Store) -> list[dict[str, Any]]:
     Raises:
         ValueError: a marker cannot be read.
     """
-    keys = [key for key in store.list("images/") if key.endswith(".json")]
+    keys = [f"images/{shard}.json" for shard in finished_shards(store)]
     # A bucket answers after some milliseconds, to many at once as to one.
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(partial(_read_marker, store), keys))
+
+
+def finished_shards(store: Store) -> list[str]:
+    """Names of all shards that have a marker, in order."""
+    keys = [key for key in store.list("images/") if key.endswith(".json")]
+    return [key.removeprefix("images/").removesuffix(".json") for key in keys]
+
+
+def missing_shards(store: Store) -> int:
+    """How many shards the run was asked for and lacks."""
+    num_asked = sum(section.num_shards for section in read_sections(store))
+    return num_asked - sum(not is_retry(shard) for shard in finished_shards(store))
+
+
+def failure_reasons(store: Store, markers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many samples failed at their last attempt for each reason, the most frequent first.
+
+    Reads the sidecars of shards with such samples, and no others.
+    """
+    last = _without_retried(markers)
+    reasons: Counter[str] = Counter()
+    with ThreadPoolExecutor(READERS) as pool:
+        failed = [marker for marker in last if marker["num_failed"]]
+        for rows in pool.map(partial(read_shard_rows, store), failed):
+            reasons.update(filter(None, rows["reason"].to_pylist()))
+    return dict(reasons.most_common())
+
+
+def _without_retried(markers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The markers of those shards whose failed samples were not tried again later."""
+    names = {marker["shard"] for marker in markers}
+
+    def next_name(shard: str) -> str:
+        name, _, attempt = shard.partition("-retry")
+        return retry_name(name, int(attempt or 0) + 1)
+
+    return [marker for marker in markers if next_name(marker["shard"]) not in names]
 
 
 def _read_marker(store: Store, key: str) -> dict[str, Any]:
@@ -288,14 +336,11 @@ def read_rows(store: Store) -> pa.Table:
     Of a sample that was tried again there is the last attempt alone.
     """
     markers = committed_shards(store)
-    names = {marker["shard"] for marker in markers}
+    last = {marker["shard"] for marker in _without_retried(markers)}
     tables = []
     for marker in markers:
         rows = read_shard_rows(store, marker)
-        shard, _, attempt = marker["shard"].partition("-retry")
-        if retry_name(shard, int(attempt or 0) + 1) in names:
-            rows = rows.filter(pc.field("status") == "ok")
-        tables.append(rows)
+        tables.append(rows if marker["shard"] in last else rows.filter(pc.field("status") == "ok"))
     return pa.concat_tables(tables) if tables else SIDECAR_SCHEMA.empty_table()
 
 

@@ -1,6 +1,5 @@
 """How far a run is, from its store alone: while it goes on, or after."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,7 +9,7 @@ from typing import Any
 from t2ipal.config import require
 from t2ipal.store.objects import Store
 from t2ipal.store.sections import read_sections
-from t2ipal.store.shards import committed_shards, count_samples, is_retry, read_rows
+from t2ipal.store.shards import committed_shards, count_samples, failure_reasons, is_retry
 
 RATE_WINDOW_S = 600.0
 """The rate is that of the last ten minutes of work at least."""
@@ -74,9 +73,6 @@ def run_status(
     markers = committed_shards(store)
     num_done, num_failed = count_samples(markers)
     num_samples = sum(section.num_samples for section in sections)
-    reasons: Counter[str] = Counter()
-    if num_failed:
-        reasons.update(reason for reason in read_rows(store)["reason"].to_pylist() if reason)
     rate = _samples_per_second(markers, store.times("images/"))
     hours = sum(marker["seconds"] for marker in markers) / 3600
     left = num_samples - num_done
@@ -85,7 +81,7 @@ def run_status(
         num_samples=num_samples,
         num_images=num_done - num_failed,
         num_failed=num_failed,
-        failed_by_reason=dict(reasons.most_common()),
+        failed_by_reason=failure_reasons(store, markers),
         num_shards=sum(section.num_shards for section in sections),
         num_shards_done=sum(not is_retry(marker["shard"]) for marker in markers),
         size_bytes=sum(m["tar"]["size_bytes"] + m["sidecar"]["size_bytes"] for m in markers),
