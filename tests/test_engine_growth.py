@@ -258,7 +258,7 @@ def test_failures_that_another_driver_makes_again(tmp_path):
     tally = _Tally(store, num_samples=8, num_waiting=0, max_failed_fraction=0.5)
     tally.add(committed_shards(store))
     synthesize_locally(store, request, RunConfig(retry_failed=True), factory=FakeSynthesizer)
-    with pytest.raises(RuntimeError, match="8 of 8 samples failed.*made again meanwhile"):
+    with pytest.raises(RuntimeError, match=r"8 of 8 samples failed.*made again meanwhile"):
         tally.check()
 
 

@@ -54,7 +54,7 @@ def test_a_shard_that_someone_else_made_is_not_made_again(tmp_path):
     worker = ShardWorker(store, request.config, lambda config: None)  # it cannot make anything
     assert worker(plan) == marker and run_contents(store) == contents
     other = dataclasses.replace(plan, settings="others")
-    with pytest.raises(ValueError, match="Shard 00000 in .* was made from another plan"):
+    with pytest.raises(ValueError, match=r"Shard 00000 in .* was made from another plan"):
         worker(other)
 
 
