@@ -68,7 +68,7 @@ class ChoiceConfig:
 
     min_found: float = 0.5
     """Least share of its caption's classes that are found in an image, 0 to 1; 0 keeps all. On the
-    embedded world half is better than all in every seed, at no further images (docs/log.md)."""
+    embedded world half is as good as all, with fewer images (docs/log.md)."""
     min_similarity: float = -1.0
     """Least cosine of image and caption."""
     keep_twins: bool = True

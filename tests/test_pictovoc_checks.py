@@ -9,7 +9,7 @@ from torch.nn import functional
 from t2ipal.captions import NounFilter, load_vocabulary
 from t2ipal.features import BackboneConfig, TextFeatures, load_backbone
 from t2ipal.metrics import average_precision, mean_average_precision, pointing_game
-from t2ipal.pictovoc import checks
+from t2ipal.pictovoc import WEIGHTS_DIR, checks
 from t2ipal.pictovoc.captions import world_captions
 from t2ipal.pictovoc.rendering import RenderingSynthesizer
 from t2ipal.pictovoc.scenes import CLASS_NAMES
@@ -145,6 +145,16 @@ def test_caption_map_of_a_clip_that_reads():
     assert 30 < checks.caption_mAP(Reader(), captions, shifted) < 70
     with pytest.raises(ValueError, match="got none of: tvmonitor"):
         checks.caption_mAP(Reader(), captions[:18], pairs[:18])
+
+
+def test_check_diffusion():
+    """A few images of what ships: most is planned and found, little by chance."""
+    config = SynthesisConfig(
+        pipeline=str(WEIGHTS_DIR / "stable-diffusion"), num_inference_steps=10, batch_size=16
+    )
+    measured = checks.check_diffusion(WEIGHTS_DIR, config, count=40)
+    assert 0.7 < measured["planned"] < 0.9 and 0.6 < measured["named_found"] < 0.8
+    assert measured["named_found_single"] > 0.9 and measured["chance"] < 0.2
 
 
 def test_check_real_captions(models_dir, tmp_path, backbone):

@@ -210,3 +210,10 @@ def test_the_check_of_clip_ranks_captions_of_people(tmp_path, monkeypatch, capsy
     assert pretrain_pictovoc.main(arguments)["clip"]["measured"] == {"worst_class_AP": 1.0}
     with pytest.raises(ValueError, match="captions are for the check of CLIP, got stage judge"):
         pretrain_pictovoc.main(["--stage", "judge", "--captions", "said.txt"])
+
+
+@pytest.mark.parametrize("stage", ["diffusion", "decoder"])
+def test_a_check_without_a_judge_is_refused_before_training(stage, tmp_path):
+    message = rf"ends with the judge's verdict, and there is no {tmp_path}/judge: train it"
+    with pytest.raises(ValueError, match=message):
+        pretrain_pictovoc.main(["--stage", stage, "--output", str(tmp_path)])

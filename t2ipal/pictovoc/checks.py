@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from t2ipal.captions import Caption, NounFilter, filter_captions, load_vocabulary, read_captions
 from t2ipal.devices import bf16_autocast
@@ -16,6 +17,7 @@ from t2ipal.features import Backbone, BackboneConfig, FeatureSet, load_backbone
 from t2ipal.metrics import PointingGame, average_precision, mean_average_precision, pointing_game
 from t2ipal.pictovoc.autoencoder import draw_scenes, known_latents, scene_pixels, to_images
 from t2ipal.pictovoc.captions import world_captions
+from t2ipal.pictovoc.decoder import planned
 from t2ipal.pictovoc.judge import load_judge
 from t2ipal.pictovoc.scenes import CLASS_NAMES, TEST_SCENES
 from t2ipal.pictovoc.worlds import ImagesAndLabels, object_boxes, world_scenes
@@ -25,6 +27,8 @@ from t2ipal.synthesis import SynthesisConfig, Synthesizer, with_class_prompts
 
 NAMED_THRESHOLD = 0.5
 """The judge finds a class in an image where its probability is above this."""
+PLANNED_CELLS = 3
+"""Of the latents' 16x16, for a class to count as planned."""
 FINER_PX = 192
 """Side at which CLIP looks for heatmaps on 6x6 places, where its own size gives 4x4."""
 SHRINKAGE = 4.0
@@ -223,14 +227,22 @@ def judged_share(
 def check_diffusion(
     models_dir: Path, config: SynthesisConfig | None = None, count: int = 256
 ) -> dict[str, float]:
-    """Share of named classes found in images made from captions of test scenes, beside chance."""
+    """Of the classes that captions of test scenes name, the shares that their images show.
+
+    `planned`: the latents have at least `PLANNED_CELLS` cells of the class. `named_found`: the
+    judge finds it in the picture, `named_found_single` where it is the only one; `chance`: in the
+    picture of another caption.
+    """
     config = config or SynthesisConfig(pipeline=str(models_dir / "stable-diffusion"), batch_size=32)
     config = with_class_prompts(config, PROMPT_NAMES)
     verdicts = NounFilter(load_vocabulary("voc2007"))
     rows = [(i, text, verdicts(text).labels) for i, text in world_captions("test", 2 * count)]
     rows = [row for row in rows if row[2]][:count]
     synthesizer = Synthesizer(config)
-    images = []
+    images, plans, decoded = [], [], list[Tensor]()
+    synthesizer.pipeline.vae.decoder.register_forward_pre_hook(
+        lambda _, inputs: decoded.append(inputs[0].float())
+    )
     for start in range(0, len(rows), config.batch_size):
         part = rows[start : start + config.batch_size]
         batch = {
@@ -239,6 +251,9 @@ def check_diffusion(
             "labels": [r[2] for r in part],
         }
         images.append(synthesizer({**batch, "k": np.zeros(len(part), dtype=np.int64)})["image"])
+        plans.append(planned(torch.cat(decoded))[: len(part), 1:].sum(dim=(2, 3)))
+        decoded.clear()
+    in_plan = torch.cat(plans) >= PLANNED_CELLS
     stacked = np.concatenate(images)
     labels = [row[2] for row in rows]
     share, _, found = judged_share(models_dir / "judge", stacked, labels)
@@ -246,6 +261,7 @@ def check_diffusion(
     chance = np.mean([found[row, list(named)].mean() for row, named in enumerate(shuffled)])
     single = [found[row, list(named)].mean() for row, named in enumerate(labels) if len(named) == 1]
     return {
+        "planned": float(in_plan[multi_hot(labels, len(CLASS_NAMES)) > 0].float().mean()),
         "named_found": share,
         "named_found_single": float(np.mean(single)),
         "chance": float(chance),
