@@ -6,8 +6,9 @@
 Two drivers make one output with a stub generator on a private Ray of several nodes. Meanwhile
 actors, other worker processes, drivers and whole nodes are killed with SIGKILL, and a proxy before
 the store answers errors, resets connections, cuts bodies short and delays. Killed drivers are
-started again with the same command. The run grows until there were enough kills and faults. After
-it every object must be byte for byte that of a run in one process without any of this.
+started again with the same command. The run grows until there were enough kills and faults; some
+samples fail, and the commands that follow make them again. After it every object must be byte for
+byte that of a run in one process without any of this.
 
 Writes chaos.json and the drivers' logs into the output folder; the last line of the output is a
 JSON summary, and the exit code is 1 where something does not hold.
@@ -23,6 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,8 +39,9 @@ from benchmarks.chaos_store import faulty_store
 from benchmarks.faulty_proxy import FAULTS, FaultyProxy
 from jobs._job import run_job
 from t2ipal.config import require
+from t2ipal.engine.pool import RunConfig
 from t2ipal.engine.synthesis import synthesize_locally
-from t2ipal.store import Store
+from t2ipal.store import Store, read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAT = tyro.conf.arg(name="")
@@ -152,10 +155,10 @@ class Chaos:
             counts["faults"] = self.proxy.counts.total(), self.options.min_faults
         return [f"only {n} {name} of {least}" for name, (n, least) in counts.items() if n < least]
 
-    def play(self, number: int, work: Work) -> bool:
+    def play(self, name: str, work: Work) -> bool:
         """One round: all drivers make the same request; False where the time ran out."""
         command = self._command(work)
-        prefix = Path(self.options.output) / f"round{number}"
+        prefix = Path(self.options.output) / name
         drivers = [
             Driver(command, Path(f"{prefix}-driver{n}")) for n in range(self.options.num_drivers)
         ]
@@ -232,11 +235,16 @@ def run(options: Options) -> dict[str, Any]:
                 num_images = options.work.images_per_caption + number
                 work = dataclasses.replace(options.work, images_per_caption=num_images)
                 request = work.request()
-                summary = synthesize_locally(reference, request, factory=StubSynthesizer)
-                in_time = chaos.play(number, work)
+                factory = partial(StubSynthesizer, failing=work.failing)
+                again = RunConfig(max_failed_fraction=1.0, retry_failed=True)
+                synthesize_locally(reference, request, again, factory=factory)
+                in_time = chaos.play(f"round{number}", work)
                 _say(f"round {number}", chaos)
                 if not in_time or not chaos.lacking():
                     break
+            # What failed in the last round is made again.
+            summary = synthesize_locally(reference, request, again, factory=factory)
+            in_time = in_time and chaos.play("last", work)
         # No process of the run is left that could still write.
         left = orphans(store.list())
         problems = [*chaos.problems, *chaos.lacking()]
@@ -256,6 +264,7 @@ def run(options: Options) -> dict[str, Any]:
         "rounds": number + 1,
         "shards": summary.num_shards,
         "samples": len(samples),
+        "samples_made_again": sum(row["attempt"] > 0 for row in read_rows(reference).to_pylist()),
         "kills": {kind: chaos.kills[kind] for kind in KILLS},
         "requests": proxy.num_requests if proxy else 0,
         "faults": {kind: faults[kind] for kind in FAULTS},
@@ -280,6 +289,7 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         f"{result['samples']} samples in {result['shards']} shards, {result['rounds']} rounds, "
         f"{result['driver_starts']} driver starts, {result['seconds']} s on {result['server']}",
+        f"{result['samples_made_again']:6}  samples failed and were made again",
         *(f"{count:6}  killed: {kind}" for kind, count in kills.items()),
         f"{sum(kills.values()):6}  kills",
         *(f"{count:6}  {kind}" for kind, count in faults.items()),

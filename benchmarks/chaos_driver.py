@@ -43,6 +43,8 @@ class Work:
     images_per_shard: int = 4
     images_per_caption: int = 1
     """Grows by one from round to round; each round then adds the same number of shards."""
+    failing: int = 50
+    """Of so many samples one fails at its first attempt, and is made again by a later command."""
 
     def __post_init__(self):
         for name, value in dataclasses.asdict(self).items():
@@ -79,30 +81,37 @@ class Options:
 
 
 class StubSynthesizer:
-    """Noise from the sample's name and the size of its micro-batch, after a sleep."""
+    """Noise from the sample's name and the size of its micro-batch, after a sleep.
 
-    def __init__(self, config: Any, seconds_per_image: float = 0.0):
+    Of `failing` samples one fails at its first attempt; of 0 none does.
+    """
+
+    def __init__(self, config: Any, seconds_per_image: float = 0.0, failing: int = 0):
         self.seconds_per_image = seconds_per_image
+        self.failing = failing
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Images of one micro-batch."""
         count = len(batch["k"])
         time.sleep(count * self.seconds_per_image)
-        names = [f"{name}/{k}" for name, k in zip(batch["caption_id"], batch["k"], strict=True)]
+        columns = batch["caption_id"], batch["k"], batch["attempt"]
+        names = [f"{name}/{k}/{attempt}" for name, k, attempt in zip(*columns, strict=True)]
         hashes = [hashlib.sha256(name.encode()).digest() for name in names]
         seeds = [int.from_bytes(each[:8], "little") for each in hashes]
         shape = IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3
         images = [np.random.default_rng(seed).integers(0, 200, shape) + count for seed in seeds]
+        failed = np.array([bool(self.failing) and seed % self.failing == 0 for seed in seeds])
+        failed &= batch["attempt"] == 0
         return {
             "image": np.stack(images).astype(np.uint8),
             "seed": np.array(seeds, dtype=np.uint64),
-            "status": np.full(count, "ok"),
-            "reason": np.full(count, ""),
+            "status": np.where(failed, "failed", "ok"),
+            "reason": np.where(failed, "as told", ""),
         }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Works until every image of the request is there."""
+    """Works until every sample of the request was tried, and those again that had failed before."""
     options = tyro.cli(Options, args=arguments, description=__doc__)
     workers = options.num_workers
     with connect(address=options.address):
@@ -110,8 +119,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         summary = synthesize(
             Store(options.output, options.endpoint_url),
             options.work.request(),
-            RunConfig(min_workers=workers, max_workers=workers),
-            factory=partial(StubSynthesizer, seconds_per_image=options.seconds_per_image),
+            RunConfig(workers, workers, max_failed_fraction=1.0, retry_failed=True),
+            factory=partial(
+                StubSynthesizer,
+                seconds_per_image=options.seconds_per_image,
+                failing=options.work.failing,
+            ),
         )
     print(json.dumps(dataclasses.asdict(summary)))
 

@@ -235,7 +235,7 @@ def test_a_short_run_survives_it_all(tmp_path):
     options = {
         "output": tmp_path / "chaos", "server": "moto", "num_captions": 48, "min_kills": 4,
         "min_faults": 15, "fault_rate": 0.25, "num_nodes": 2, "workers_per_driver": 1,
-        "max_seconds": 70,
+        "max_seconds": 70, "failing": 10,
     }  # fmt: skip
     flags = [[f"--{name.replace('_', '-')}", str(value)] for name, value in options.items()]
     process = subprocess.Popen(
@@ -255,4 +255,8 @@ def test_a_short_run_survives_it_all(tmp_path):
     result = json.loads(output.splitlines()[-1])
     assert result["problems"] == [] and "all holds" in output
     assert sum(result["kills"].values()) >= 4 and sum(result["faults"].values()) >= 15
-    assert result["shards"] >= 12 and result["driver_starts"] >= 2
+    assert (
+        result["samples_made_again"] >= 2
+        and result["shards"] >= 12
+        and result["driver_starts"] >= 2
+    )
