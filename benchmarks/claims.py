@@ -27,6 +27,7 @@ from jaxtyping import Bool
 
 from benchmarks.claims_fits import Task, store_scenes, train_all
 from benchmarks.claims_table import (
+    KINDS,
     Setting,
     guidance_set,
     markdown,
@@ -40,8 +41,8 @@ from t2ipal.config import fingerprint, one_of, override, require, to_dict
 from t2ipal.engine.extraction import extract_run
 from t2ipal.engine.session import connect
 from t2ipal.engine.synthesis import RunConfig, SynthesisRequest, synthesize, synthesize_locally
-from t2ipal.extraction import feature_folder
-from t2ipal.features import Backbone, BackboneConfig, load_backbone
+from t2ipal.extraction import feature_folder, read_training_features
+from t2ipal.features import Backbone, BackboneConfig, TrainingFeatures, load_backbone
 from t2ipal.pictovoc import WEIGHTS_DIR
 from t2ipal.pictovoc.checks import NAMED_THRESHOLD
 from t2ipal.pictovoc.judge import load_judge
@@ -183,6 +184,20 @@ def judged_counts(store: Store) -> list[list[int]]:
     return json.loads(store.read(key))
 
 
+def variance_within(data: TrainingFeatures, count: int) -> float:
+    """Share of the variance of CLIP's features that lies between the images of one caption.
+
+    Args:
+        data: a run's captions and images.
+        count: of each caption's images, the first ones; captions that lack one are left out.
+    """
+    assert data.images is not None
+    rows = data.image_of_caption[:, :count]
+    features = data.images.global_features[rows[(rows >= 0).all(dim=1)]]
+    within = (features - features.mean(dim=1, keepdim=True)).square().sum()
+    return float(within / (features - features.mean(dim=(0, 1))).square().sum())
+
+
 def make_images(options: Options, requests: Mapping[str, SynthesisRequest], workers: int) -> None:
     """Synthesizes or renders every set, and extracts its features."""
     make = synthesize if workers else synthesize_locally
@@ -236,6 +251,13 @@ def run(options: Options) -> dict[str, Any]:
 
     claims = plan_claims(options.main_images, min(options.image_counts))
     measured = measure(rows, claims, results, judge_share, options.test_sets)
+    measured["variance_within"] = {
+        kind: variance_within(
+            read_training_features(Store(f"{output}/{kind}"), feature_folder(backbone)),
+            options.main_images,
+        )
+        for kind in KINDS
+    }
     measured = {"options": to_dict(options), "backbone": backbone.fingerprint, **measured}
     (output / "claims.json").write_text(json.dumps(measured, indent=1) + "\n")
     (output / "claims.md").write_text(markdown(measured))

@@ -174,6 +174,8 @@ def markdown(measured: Mapping[str, Any]) -> str:
             seeds = f"{wins} of {len(numbers['seeds'])} seeds"
             told.append(f"{name} {number(numbers, '+')} ({seeds})")
         lines.append(f"- {claim['claim']}: {', '.join(told)}")
+    for kind, share in measured.get("variance_within", {}).items():
+        lines.append(f"- Variance of CLIP's features within captions: {share:.1%} ({kind} images)")
     return "\n".join(lines) + "\n"
 
 

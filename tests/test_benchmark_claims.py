@@ -1,7 +1,10 @@
+import dataclasses
 import json
 
+import fake_clip
 import numpy as np
 import pytest
+import torch
 from small_run import FEW_SCENES, write_random_judge, write_small_run
 from tiny_clip import write_tiny_clip
 
@@ -67,6 +70,8 @@ def test_all_claims_and_again(world, tmp_path, capsys):
     assert {row["images"] for row in rows.values()} == {
         "synthetic", "rendered", "guidance-3", "labeled-30",
     }  # fmt: skip
+    assert written["variance_within"].keys() == {"synthetic", "rendered"}
+    assert "features within captions: " in printed
     zero_shot, tai_dpt = rows["captions", "zero-shot CLIP"], rows["captions", "TaI-DPT"]
     assert zero_shot["mAP"]["pictovoc"]["seeds"] == [0] and zero_shot["judge_share"] is None
     assert tai_dpt["mAP"]["pictovoc"]["seeds"] == [0, 1] and tai_dpt["judge_share"] is None
@@ -103,6 +108,18 @@ def test_all_claims_and_again(world, tmp_path, capsys):
     claims.main([*arguments[:at], "method.sharpness=2", *arguments[at:]])
     num_fits = len(whole.splitlines())
     assert len(path.read_text().splitlines()) == 2 * num_fits
+
+
+def test_variance_within_captions():
+    """Captions at x = -1 and 1, their two images at y = -0.5 and 0.5; a third lacks one image."""
+    data = fake_clip.training_features(3, k=2)
+    assert data.images is not None
+    places = torch.tensor([[-1, -0.5], [-1, 0.5], [1, -0.5], [1, 0.5], [9, 9]])
+    images = dataclasses.replace(data.images, global_features=places)
+    rows = torch.tensor([[0, 1], [2, 3], [4, -1]])
+    data = dataclasses.replace(data, images=images, image_of_caption=rows)
+    assert claims.variance_within(data, 2) == pytest.approx(0.25 / 1.25)
+    assert claims.variance_within(data, 1) == 0
 
 
 def test_rows_hold_every_setting_that_claims_and_differences_need():
