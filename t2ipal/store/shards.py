@@ -250,7 +250,7 @@ def finished_shards(store: Store) -> list[str]:
 def missing_shards(store: Store) -> int:
     """How many shards the run was asked for and lacks."""
     num_asked = sum(section.num_shards for section in read_sections(store))
-    return num_asked - sum(not is_retry(shard) for shard in finished_shards(store))
+    return max(num_asked - sum(not is_retry(shard) for shard in finished_shards(store)), 0)
 
 
 def failure_reasons(store: Store, markers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
