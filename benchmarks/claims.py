@@ -187,15 +187,17 @@ def judged_counts(store: Store) -> list[list[int]]:
 def variance_within(data: TrainingFeatures, count: int) -> float:
     """Share of the variance of CLIP's features that lies between the images of one caption.
 
+    Of both the unbiased estimate: few images of a caption would otherwise seem more alike.
+
     Args:
         data: a run's captions and images.
-        count: of each caption's images, the first ones; captions that lack one are left out.
+        count: of each caption's images, the first ones, at least two; captions that lack one are
+            left out.
     """
     assert data.images is not None
     rows = data.image_of_caption[:, :count]
     features = data.images.global_features[rows[(rows >= 0).all(dim=1)]]
-    within = (features - features.mean(dim=1, keepdim=True)).square().sum()
-    return float(within / (features - features.mean(dim=(0, 1))).square().sum())
+    return float(features.var(dim=1).mean(dim=0).sum() / features.flatten(0, 1).var(dim=0).sum())
 
 
 def make_images(options: Options, requests: Mapping[str, SynthesisRequest], workers: int) -> None:
@@ -257,6 +259,7 @@ def run(options: Options) -> dict[str, Any]:
             options.main_images,
         )
         for kind in KINDS
+        if options.main_images > 1
     }
     measured = {"options": to_dict(options), "backbone": backbone.fingerprint, **measured}
     (output / "claims.json").write_text(json.dumps(measured, indent=1) + "\n")

@@ -118,8 +118,8 @@ def test_variance_within_captions():
     images = dataclasses.replace(data.images, global_features=places)
     rows = torch.tensor([[0, 1], [2, 3], [4, -1]])
     data = dataclasses.replace(data, images=images, image_of_caption=rows)
-    assert claims.variance_within(data, 2) == pytest.approx(0.25 / 1.25)
-    assert claims.variance_within(data, 1) == 0
+    within, whole = 2 * 0.25 / (2 - 1), 4 * 1.25 / (4 - 1)
+    assert claims.variance_within(data, 2) == pytest.approx(within / whole)
 
 
 def test_rows_hold_every_setting_that_claims_and_differences_need():
