@@ -228,6 +228,8 @@ def run(options: Options) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     require(not any(folder.iterdir()), f"output must be a new folder, {folder} is not empty.")
     reference = Store(folder / "reference")
+    factory = partial(StubSynthesizer, failing=options.work.failing)
+    again = RunConfig(max_failed_fraction=1.0, retry_failed=True)
     with faulty_store(options.server, folder, options.fault_rate, options.seed) as (store, proxy):
         with small_cluster(options.num_nodes, options.cpus_per_node, str(ROOT)) as nodes:
             chaos = Chaos(options, nodes, store, proxy)
@@ -235,8 +237,6 @@ def run(options: Options) -> dict[str, Any]:
                 num_images = options.work.images_per_caption + number
                 work = dataclasses.replace(options.work, images_per_caption=num_images)
                 request = work.request()
-                factory = partial(StubSynthesizer, failing=work.failing)
-                again = RunConfig(max_failed_fraction=1.0, retry_failed=True)
                 synthesize_locally(reference, request, again, factory=factory)
                 in_time = chaos.play(f"round{number}", work)
                 _say(f"round {number}", chaos)

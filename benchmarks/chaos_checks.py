@@ -15,6 +15,7 @@ from typing import Any
 from t2ipal.store import (
     Store,
     committed_shards,
+    finished_shards,
     read_encoded_images,
     read_manifest,
     read_rows,
@@ -126,14 +127,9 @@ def status_problems(store: Store, reference: Store) -> list[str]:
 
 def all_problems(store: Store, reference: Store, samples: Iterable[tuple[str, int]]) -> list[str]:
     """The problems of a finished run."""
-    shards = [
-        key.removeprefix("images/").removesuffix(".json")
-        for key in store.list("images/")
-        if key.endswith(".json")
-    ]
     checks = {
         "contents": lambda: content_problems(store, reference),
-        "markers": lambda: marker_problems(store, shards),
+        "markers": lambda: marker_problems(store, finished_shards(store)),
         "samples": lambda: sample_problems(store, samples),
         "readers": lambda: reader_problems(store),
         "status": lambda: status_problems(store, reference),

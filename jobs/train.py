@@ -81,10 +81,10 @@ def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
 
 
 def load_inputs(
-    uri: str, endpoint_url: str | None, config: BackboneConfig, folder: str, images: str | None
+    store: Store, config: BackboneConfig, folder: str, images: str | None
 ) -> tuple[Backbone, TrainingFeatures]:
     """What a training worker reads."""
-    return load_backbone(config), read_training_features(Store(uri, endpoint_url), folder, images)
+    return load_backbone(config), read_training_features(store, folder, images)
 
 
 def plan_runs(options: Options, settings: dict[str, Any]) -> list[TrainingRun]:
@@ -128,9 +128,7 @@ def run(options: Options) -> dict[str, Any]:
     session = connect(least_cpus=max(options.num_workers, 1), least_gpus=least_gpus)
     with nullcontext() if workers == 0 else session:
         folder = extract_run(store, options.backbone, num_workers=workers, progress=True)
-        inputs = partial(
-            load_inputs, store.uri, options.endpoint_url, options.backbone, folder, options.images
-        )
+        inputs = partial(load_inputs, store, options.backbone, folder, options.images)
         results = train_runs(
             runs,
             inputs,

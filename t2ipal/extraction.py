@@ -64,13 +64,15 @@ def feature_tasks(store: Store, folder: str) -> list[FeatureTask]:
         FileNotFoundError: the store has no manifest, or has grown since and lacks shards.
     """
     read_manifest(store)
-    if missing := missing_shards(store):
+    sections = read_sections(store)
+    shards = [marker["shard"] for marker in committed_shards(store)]
+    if missing := missing_shards(sections, shards):
         raise FileNotFoundError(
             f"{store.uri} was asked for more, and {missing} shards of it are missing. Run "
             "jobs/synthesize.py again with the options of the last time."
         )
     tasks = []
-    for section in read_sections(store):
+    for section in sections:
         if section.captions_key:  # a run that grew keeps the features of its earlier captions
             end = section.first_caption + section.num_captions
             starts = range(section.first_caption, end, CAPTIONS_PER_SHARD)
@@ -79,7 +81,7 @@ def feature_tasks(store: Store, folder: str) -> list[FeatureTask]:
                 FeatureTask("texts", f"{start:08d}-{stop:08d}")
                 for start, stop in zip(starts, stops)
             ]
-    tasks += [FeatureTask("images", marker["shard"]) for marker in committed_shards(store)]
+    tasks += [FeatureTask("images", shard) for shard in shards]
     done = set(store.list(f"{folder}/"))
     return [task for task in tasks if task.key(folder) not in done]
 

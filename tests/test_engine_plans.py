@@ -50,7 +50,7 @@ def test_a_shard_that_someone_else_made_is_not_made_again(tmp_path):
     store, request = Store(tmp_path), a_request(texts(4))
     synthesize_locally(store, request, factory=FakeSynthesizer)
     (plan,) = plan_run(store, request.settings())
-    contents, marker = run_contents(store), read_marker(store, "00000")
+    contents, marker = run_contents(store), read_marker(store, "00000", plan.identity())
     worker = ShardWorker(store, request.config, lambda config: None)  # it cannot make anything
     assert worker(plan) == marker and run_contents(store) == contents
     other = dataclasses.replace(plan, settings="others")

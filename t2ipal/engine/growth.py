@@ -15,12 +15,12 @@ from t2ipal.store import (
     Store,
     committed_shards,
     how_to_begin_anew,
-    is_retry,
     read_extras,
     read_sections,
     read_shard_rows,
     read_stored_captions,
     retry_name,
+    split_retry,
     write_extras,
     write_rejected,
     write_section,
@@ -73,14 +73,14 @@ def plan_of_shard(store: Store, settings: Mapping[str, Any], shard: str) -> Shar
     Raises:
         ValueError: the run has no such shard.
     """
-    name, _, attempt = shard.partition("-retry")
+    name, attempt = split_retry(shard)
     plan = next((plan for plan in plan_run(store, settings) if plan.shard == name), None)
     require(plan is not None, f"No shard {shard!r} in {store.uri}.")
     assert plan is not None
-    if not is_retry(shard):
+    if not attempt:
         return plan
     # As it was when this attempt was planned: with the attempts before it, and no later one.
-    before = {name, *(retry_name(name, earlier) for earlier in range(1, int(attempt)))}
+    before = {name, *(retry_name(name, earlier) for earlier in range(1, attempt))}
     finished = {marker["shard"]: marker for marker in committed_shards(store)}
     plans = plan_retries(store, [plan], {key: finished[key] for key in before if key in finished})
     require(len(plans) == 1 and plans[0].shard == shard, f"No shard {shard!r} in {store.uri}.")

@@ -19,7 +19,7 @@ import PIL
 from t2ipal.captions import LabelledCaption
 from t2ipal.config import fingerprint, from_dict
 from t2ipal.images import encode_image
-from t2ipal.store import Section, Store, check_plan, commit_shard, describes, read_marker
+from t2ipal.store import Section, Store, commit_shard, describes, read_marker
 
 Batch = dict[str, Any]
 Made = list[tuple[dict[str, Any], bytes | None]]
@@ -224,8 +224,7 @@ class ShardWorker:
         once: the device makes one's images while the other encodes its last ones and uploads.
         A shard that is there already, another driver's or from before a crash, is left as it is.
         """
-        if (there := read_marker(self.store, plan.shard)) is not None:
-            check_plan(self.store, there, plan.identity())
+        if (there := read_marker(self.store, plan.shard, plan.identity())) is not None:
             return there
         samples, made, seconds = plan.samples, list[Any](), 0.0
         encoding: Future[Made] | None = None

@@ -208,9 +208,7 @@ def remake(
         f"No sample {key!r} in {store.uri}. A sample is named as in its tar, such as 00003-00017.",
     )
     assert plan is not None
-    marker = read_marker(store, shard)
-    if marker is not None:
-        check_plan(store, marker, plan.identity())
+    marker = read_marker(store, shard, plan.identity())
     config = from_dict(SynthesisConfig, synthesis)
     worker = ShardWorker(store, config, _loading(settings.get("model"), factory))
     row, image = worker.remake(plan, int(place))
@@ -413,9 +411,9 @@ def _finish(store: Store, settings: Mapping[str, Any]) -> dict[str, Any]:
         sections = read_sections(store)
         settings = settings_of_all(store, settings)
         manifest = write_manifest(store, settings["class_names"], settings)
-        shards = [marker["shard"] for marker in manifest["shards"]]
-        same = sections == read_sections(store) and shards == finished_shards(store)
-        if same or missing_shards(store):
+        told = sections, [marker["shard"] for marker in manifest["shards"]]
+        there = read_sections(store), finished_shards(store)
+        if told == there or missing_shards(*there):
             return settings
 
 

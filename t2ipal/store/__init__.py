@@ -40,6 +40,7 @@ from t2ipal.store.shards import (
     read_settings,
     read_shard_rows,
     retry_name,
+    split_retry,
     write_manifest,
 )
 from t2ipal.store.status import RunStatus, run_status
@@ -80,6 +81,7 @@ __all__ = [
     "read_stored_captions",
     "retry_name",
     "run_status",
+    "split_retry",
     "write_arrays",
     "write_choice",
     "write_extras",

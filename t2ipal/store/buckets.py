@@ -42,6 +42,9 @@ FULL = ("QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded")
 OTHER_REGION = ("AuthorizationHeaderMalformed", "InvalidRegion", "PermanentRedirect")
 """Codes for a bucket of another region; MinIO names its own region in errors of every kind."""
 
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+"""Where boto3 looks for a server, in its order."""
+
 # boto3's default session must not be used by two threads at once.
 _connecting = threading.Lock()
 
@@ -52,9 +55,11 @@ class Bucket:
     def __init__(self, uri: str, endpoint_url: str | None):
         self.bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         require(bool(self.bucket), f"An S3 store is s3://bucket/prefix, got {uri!r}.")
-        _check_endpoint(endpoint_url or os.environ.get("AWS_ENDPOINT_URL", ""))
+        # Not left to boto3: the environment of workers on other machines does not name it.
+        named = (os.environ.get(name) for name in ENDPOINT_VARIABLES)
+        self.endpoint_url = endpoint_url or next(filter(None, named), None)
+        _check_endpoint(self.endpoint_url or "")
         self.prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
-        self.endpoint_url = endpoint_url
         self._opened: Any = None
         self._conditional: bool | None = None  # not known yet
 
@@ -67,7 +72,7 @@ class Bucket:
 
                 self._opened = boto3.client(
                     "s3",
-                    endpoint_url=self.endpoint_url,  # None: boto3 looks at AWS_ENDPOINT_URL itself
+                    endpoint_url=self.endpoint_url,
                     config=Config(
                         retries={"mode": "adaptive", "total_max_attempts": MAX_ATTEMPTS},
                         # Several servers that are not AWS refuse the newer default checksums.

@@ -18,8 +18,6 @@ from pathlib import Path
 from t2ipal.config import require
 from t2ipal.store.buckets import Bucket
 
-ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-"""Where boto3 looks for a server, in its order."""
 OLD_UPLOAD_S = 24 * 3600.0
 """No upload of a process that lives takes so long."""
 TEMPORARY_PREFIX = ".part-"
@@ -49,9 +47,8 @@ class Store:
         self.endpoint_url = endpoint_url
         self._backend: Bucket | _Folder
         if scheme == "s3":
-            named = (os.environ.get(name) for name in ENDPOINT_VARIABLES)
-            self.endpoint_url = endpoint_url or next(filter(None, named), None)
-            self._backend = Bucket(uri, self.endpoint_url)
+            self._backend = Bucket(uri, endpoint_url)
+            self.endpoint_url = self._backend.endpoint_url
             self.uri = uri.rstrip("/")
         else:
             path = uri.removeprefix("file://")

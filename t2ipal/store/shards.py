@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from t2ipal.config import differences, fingerprint, require
 from t2ipal.images import ENDINGS, RGBImage, decode_image
 from t2ipal.store.objects import Store
-from t2ipal.store.sections import read_sections
+from t2ipal.store.sections import Section
 from t2ipal.store.tables import (
     SIDECAR_SCHEMA,
     damaged,
@@ -82,7 +82,7 @@ def open_run(
 
 def how_to_begin_anew(store: Store) -> str:
     """What to add where a request is refused: nothing, once the run has a finished shard."""
-    if any(key.endswith(".json") for key in store.list("images/")):
+    if finished_shards(store):
         return ""
     return (
         " No shard of that run is finished: unless it is running now, nothing is lost by removing "
@@ -132,8 +132,8 @@ def commit_shard(
             others kept writing it over.
     """
     key = f"images/{shard}.json"
-    if store.exists(key):
-        return _committed(store, key, plan)
+    if (there := read_marker(store, shard, plan)) is not None:
+        return there
     tar = _tar(rows, images, image_format)
     sidecar = to_parquet(pa.Table.from_pylist([dict(row) for row in rows], SIDECAR_SCHEMA))
     marker = {
@@ -179,14 +179,14 @@ def describes(
     return marker["tar"]["sha256"] == digest
 
 
-def read_marker(store: Store, shard: str) -> dict[str, Any] | None:
+def read_marker(store: Store, shard: str, plan: Mapping[str, Any]) -> dict[str, Any] | None:
     """The marker of one shard; None while it is not finished.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: it is damaged, or the shard was made from another plan.
     """
     key = f"images/{shard}.json"
-    return _read_marker(store, key) if store.exists(key) else None
+    return _committed(store, key, plan) if store.exists(key) else None
 
 
 def _committed(store: Store, key: str, plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,6 +199,12 @@ def _committed(store: Store, key: str, plan: Mapping[str, Any]) -> dict[str, Any
 def retry_name(shard: str, attempt: int) -> str:
     """Name of the shard that holds another attempt, from 1, at a shard's failed samples."""
     return f"{shard}-retry{attempt}"
+
+
+def split_retry(shard: str) -> tuple[str, int]:
+    """Name of the shard whose samples a shard holds, and which attempt at them, from 0."""
+    name, _, attempt = shard.partition("-retry")
+    return name, int(attempt or 0)
 
 
 def is_retry(shard: str) -> bool:
@@ -247,10 +253,10 @@ def finished_shards(store: Store) -> list[str]:
     return [key.removeprefix("images/").removesuffix(".json") for key in keys]
 
 
-def missing_shards(store: Store) -> int:
-    """How many shards the run was asked for and lacks."""
-    num_asked = sum(section.num_shards for section in read_sections(store))
-    return max(num_asked - sum(not is_retry(shard) for shard in finished_shards(store)), 0)
+def missing_shards(sections: Iterable[Section], finished: Iterable[str]) -> int:
+    """How many shards a run with these sections lacks, of these names of finished ones."""
+    num_asked = sum(section.num_shards for section in sections)
+    return max(num_asked - sum(not is_retry(shard) for shard in finished), 0)
 
 
 def failure_reasons(store: Store, markers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -272,8 +278,8 @@ def _without_retried(markers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, 
     names = {marker["shard"] for marker in markers}
 
     def next_name(shard: str) -> str:
-        name, _, attempt = shard.partition("-retry")
-        return retry_name(name, int(attempt or 0) + 1)
+        name, attempt = split_retry(shard)
+        return retry_name(name, attempt + 1)
 
     return [marker for marker in markers if next_name(marker["shard"]) not in names]
 
