@@ -11,10 +11,11 @@ import pytest
 from fake_synthesis import BrokenSynthesizer, FakeConfig, FakeSynthesizer, a_request, texts
 
 from benchmarks.chaos_checks import run_contents
+from t2ipal.engine.carrying_out import Tally, finish
 from t2ipal.engine.growth import record_request
 from t2ipal.engine.plans import ShardPlan, ShardWorker
 from t2ipal.engine.pool import RunConfig
-from t2ipal.engine.synthesis import _finish, _Tally, add_images, remake, synthesize_locally
+from t2ipal.engine.synthesis import add_images, remake, synthesize_locally
 from t2ipal.store import (
     Store,
     committed_shards,
@@ -141,7 +142,7 @@ def test_a_manifest_that_another_driver_wrote_over_is_written_again(tmp_path, st
     store = Slow(tmp_path / "both")
     settings = read_manifest(store)["settings"]
     assert settings["num_captions"] == 3
-    assert _finish(store, settings)["num_captions"] == 5
+    assert finish(store, settings)["num_captions"] == 5
     alone = Store(tmp_path / "alone")
     for request in (small, large):
         synthesize_locally(alone, request, factory=FakeSynthesizer)
@@ -255,7 +256,7 @@ def test_failures_that_another_driver_makes_again(tmp_path):
     """Between the count of what failed and the search for its reasons."""
     store, request = Store(tmp_path), a_request(texts(4))
     synthesize_locally(store, request, RunConfig(max_failed_fraction=1), factory=Missing)
-    tally = _Tally(store, num_samples=8, num_waiting=0, max_failed_fraction=0.5)
+    tally = Tally(store, num_samples=8, num_waiting=0, max_failed_fraction=0.5)
     tally.add(committed_shards(store))
     synthesize_locally(store, request, RunConfig(retry_failed=True), factory=FakeSynthesizer)
     with pytest.raises(RuntimeError, match=r"8 of 8 samples failed.*made again meanwhile"):

@@ -1,84 +1,43 @@
-"""Synthesis of a whole run: plans, workers, progress, manifest.
+"""Synthesis of a whole run: a request and its run, workers, more images, one image again.
 
 Owns the order of things. What an image looks like is decided by `t2ipal.synthesis`, what is
-stored by `t2ipal.engine.plans` and `t2ipal.store`, where it runs by `t2ipal.engine.pool`.
+stored by `t2ipal.engine.plans` and `t2ipal.store`, where it runs by `t2ipal.engine.pool`,
+what is left to do by `t2ipal.engine.carrying_out`.
 """
 
 import collections
-import contextlib
 import dataclasses
 import re
-import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tqdm import tqdm
-
 from t2ipal.captions import FilterResult, Vocabulary
 from t2ipal.config import differences, fingerprint, from_dict, require, to_dict
-from t2ipal.engine.growth import (
-    plan_of_shard,
-    plan_retries,
-    plan_run,
-    record_extras,
-    record_request,
-    settings_of_all,
-)
+from t2ipal.engine.carrying_out import Counts, SynthesisSummary, Work, carry_out
+from t2ipal.engine.growth import plan_of_shard, record_extras, record_request
 from t2ipal.engine.plans import ShardPlan, ShardWorker, SynthesizerFactory, exact_synthesizer
 from t2ipal.engine.pool import RunConfig, work_on_pool
 from t2ipal.identity import identify_model, pinned
 from t2ipal.store import (
     Store,
-    check_plan,
-    committed_shards,
-    count_samples,
-    end_old_uploads,
-    failure_reasons,
-    finished_shards,
     how_to_begin_anew,
-    is_retry,
-    missing_shards,
     open_run,
     read_encoded_images,
     read_json,
     read_manifest,
     read_marker,
-    read_sections,
     read_settings,
-    write_manifest,
 )
 from t2ipal.synthesis import SynthesisConfig
 
-Counts = Generator[dict[str, Any], None, None]
-"""`shard`, `num_rows` and `num_failed` of one finished shard after another."""
-Work = Callable[[list[ShardPlan]], Counts]
-"""Makes and commits the shards of some plans."""
 MODEL_NAMES = ("pipeline", "revision", "unet_weights", "vae")
 """The fields of a SynthesisConfig that name its model."""
 NUMBER = "([0-9]{5}|[1-9][0-9]{5,})"
 KEY = re.compile(f"{NUMBER}(-retry[1-9][0-9]*)?-{NUMBER}")
 """Of a sample, as `ShardWorker` writes it."""
-
-
-@dataclass(frozen=True)
-class SynthesisSummary:
-    """What a run has in its store, and what this call took."""
-
-    num_captions: int
-    num_images: int
-    """Images in the store, those of earlier calls included."""
-    num_failed: int
-    """Samples without an image, those of earlier calls included."""
-    num_shards: int
-    num_shards_skipped: int
-    """Shards that were there before this call."""
-    seconds: float
-    """Wall time of this call, loading the pipeline included."""
-    images_per_second: float
-    """Images that came during this call, over its seconds."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +200,7 @@ def _synthesize(
         store, captions.kept, captions.rejected,
         settings["synthesis"]["images_per_caption"], request.images_per_shard,
     )  # fmt: skip
-    return _carry_out(store, settings, run, work, progress, start)
+    return carry_out(store, settings, run, work, progress, start)
 
 
 def _same_model(
@@ -322,7 +281,7 @@ def add_images(
         work = _here(store, config, factory, features)
     else:
         work = _on_ray(store, config, run, factory, features)
-    return _carry_out(store, settings, run, work, progress, start)
+    return carry_out(store, settings, run, work, progress, start)
 
 
 def _on_ray(
@@ -338,116 +297,3 @@ def _here(store: Store, config: Any, factory: SynthesizerFactory | None, feature
             yield worker(plan)
 
     return work
-
-
-def _carry_out(
-    store: Store,
-    settings: Mapping[str, Any],
-    run: RunConfig,
-    work: Work,
-    progress: bool,
-    start: float,
-) -> SynthesisSummary:
-    """Makes all shards that the run was asked for and lacks; then writes the manifest."""
-    end_old_uploads(store)
-    plans = plan_run(store, settings)
-    finished = {marker["shard"]: marker for marker in committed_shards(store)}
-    pending = []
-    for plan in plans:
-        if plan.shard in finished:
-            check_plan(store, finished[plan.shard], plan.identity())
-        else:
-            pending.append(plan)
-    num_skipped = len(plans) - len(pending)
-    retries = plan_retries(store, plans, finished) if run.retry_failed else []
-    pending = retries + pending  # what failed before tells first whether the cause is mended
-
-    tally = _Tally(
-        store,
-        num_samples=sum(plan.num_samples for plan in plans),
-        num_waiting=sum(plan.num_samples for plan in retries),
-        max_failed_fraction=run.max_failed_fraction,
-    )
-    tally.add(finished.values())
-    tally.check()
-    num_before = tally.num_images
-    if pending:
-        bar = tqdm(
-            total=sum(plan.num_samples for plan in pending) + tally.num_done,
-            initial=tally.num_done,
-            unit="image",
-            mininterval=0.5 if sys.stderr.isatty() else 10,  # a log file wants few lines
-            disable=not progress,
-        )
-        # Closed also when the tally stops the run, so that the workers stop with it.
-        with bar, contextlib.closing(work(pending)) as markers:
-            for marker in markers:
-                tally.add([marker])
-                if is_retry(marker["shard"]):
-                    tally.num_waiting -= marker["num_rows"]
-                tally.check()
-                bar.set_postfix(failed=tally.num_failed, refresh=False)
-                bar.update(marker["num_rows"])
-    settings = _finish(store, settings)
-    seconds = time.monotonic() - start
-    return SynthesisSummary(
-        num_captions=settings["num_captions"],
-        num_images=tally.num_images,
-        num_failed=tally.num_failed,
-        num_shards=len(plans),
-        num_shards_skipped=num_skipped,
-        seconds=round(seconds, 3),
-        images_per_second=round((tally.num_images - num_before) / seconds, 3),
-    )
-
-
-def _finish(store: Store, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes the manifest of all that the run holds, by whomever; returns its settings.
-
-    Once more where another driver with a larger request finished meanwhile: its manifest may be the
-    one that was written over. One that is still at work will write its own.
-    """
-    while True:
-        sections = read_sections(store)
-        settings = settings_of_all(store, settings)
-        manifest = write_manifest(store, settings["class_names"], settings)
-        told = sections, [marker["shard"] for marker in manifest["shards"]]
-        there = read_sections(store), finished_shards(store)
-        if told == there or missing_shards(*there):
-            return settings
-
-
-class _Tally:
-    """Counts samples and stops the run as soon as too many of them have failed for good."""
-
-    def __init__(
-        self, store: Store, num_samples: int, num_waiting: int, max_failed_fraction: float
-    ):
-        self.store = store
-        self.num_samples = num_samples
-        self.num_waiting = num_waiting
-        """Failed samples that are yet to be tried again."""
-        self.max_failed_fraction = max_failed_fraction
-        self.num_done = self.num_failed = 0
-
-    @property
-    def num_images(self) -> int:
-        return self.num_done - self.num_failed
-
-    def add(self, markers: Iterable[Mapping[str, Any]]) -> None:
-        """Counts finished shards."""
-        num_samples, num_failed = count_samples(markers)
-        self.num_done += num_samples
-        self.num_failed += num_failed
-
-    def check(self) -> None:
-        """Raises RuntimeError, with the most frequent reason, where too many samples failed."""
-        num_failed = self.num_failed - self.num_waiting
-        if num_failed > self.max_failed_fraction * self.num_samples:
-            reasons = failure_reasons(self.store, committed_shards(self.store))
-            reason, times = next(iter(reasons.items()), ("made again meanwhile", num_failed))
-            raise RuntimeError(
-                f"{num_failed} of {self.num_samples} samples failed, more than "
-                f"max_failed_fraction {self.max_failed_fraction} allows. Remove the cause, then "
-                f"add --retry-failed to make them again. Most often ({times} times): {reason}"
-            )
