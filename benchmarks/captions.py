@@ -7,14 +7,20 @@ over the largest captions file there. Captions leave objects out, so recall is b
 people write; precision is not. Prints tables and, last, one JSON line.
 """
 
-import argparse
 import json
+import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
 from t2ipal.captions import NounFilter, Vocabulary, load_vocabulary, read_captions
+from t2ipal.commands.running import finish, parse, run_job
 
 # The COCO category of each VOC class whose name differs.
 COCO_NAMES = {
@@ -85,7 +91,7 @@ def errors(rows: list[tuple[str, str, set[str]]], vocabulary: Vocabulary) -> lis
 
 def captions_per_second(path: Path, vocabulary: Vocabulary) -> tuple[float, int]:
     """Best of three passes of the filter on one core."""
-    texts = [caption.text for caption in read_captions(path)]
+    texts = [caption.caption for caption in read_captions(path)]
     noun_filter = NounFilter(vocabulary)
     seconds = []
     for _ in range(3):
@@ -96,20 +102,27 @@ def captions_per_second(path: Path, vocabulary: Vocabulary) -> tuple[float, int]
     return len(texts) / min(seconds), len(texts)
 
 
-def main() -> None:
+@dataclass(frozen=True)
+class Options:
+    """Measures the noun filter."""
+
+    coco: str
+    """Folder that holds annotations/."""
+    errors: bool = False
+    """Also list every precision error."""
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--coco", type=Path, required=True, help="folder that holds annotations/")
-    parser.add_argument("--errors", action="store_true", help="also list every precision error")
-    arguments = parser.parse_args()
-    annotations_dir = arguments.coco / "annotations"
+    options = parse(Options, arguments, __doc__)
+    annotations_dir = Path(options.coco) / "annotations"
     rows = read_pairs(annotations_dir)
     if not rows:
-        parser.error(f"no captions_NAME.json with its instances_NAME.json in {annotations_dir}")
+        raise FileNotFoundError(
+            f"No captions_NAME.json with its instances_NAME.json in {annotations_dir}."
+        )
     largest = max(annotations_dir.glob("captions_*.json"), key=lambda path: path.stat().st_size)
-    summary: dict[str, object] = {
+    summary: dict[str, Any] = {
         "num_captions": len(rows),
         "num_images": len({row[0] for row in rows}),
     }
@@ -132,15 +145,15 @@ def main() -> None:
                 print(f"{class_name:18}{cells}{num_present:8}")
         speed, num_timed = captions_per_second(largest, vocabulary)
         print(f"{speed:,.0f} captions a second over {num_timed} of {largest.name}\n")
-        if arguments.errors:
+        if options.errors:
             print("\n".join([*errors(rows, vocabulary), ""]))
         summary[name] = {
             "caption": dict(zip(("precision", "recall"), np.round(scores["caption"], 2).tolist())),
             "image": dict(zip(("precision", "recall"), np.round(scores["image"], 2).tolist())),
             "captions_per_second": round(speed),
         }
-    print(json.dumps(summary))
+    return finish(summary)
 
 
 if __name__ == "__main__":
-    main()
+    run_job(main)

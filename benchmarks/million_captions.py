@@ -28,17 +28,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import psutil
-import tyro
 
-from benchmarks.sheets import BLUE, ORANGE, Panel, line_chart
-from jobs._job import run_job
-from t2ipal.captions import FilterResult, LabelledCaption, Vocabulary, load_vocabulary
+from t2ipal.captions import Caption, FilterResult, Vocabulary, load_vocabulary
+from t2ipal.commands.running import parse, run_job
 from t2ipal.config import require
-from t2ipal.engine.pool import RunConfig
+from t2ipal.diffusion.config import SynthesisConfig
+from t2ipal.engine.pool import on_ray
 from t2ipal.engine.session import connect
-from t2ipal.engine.synthesis import SynthesisRequest, synthesize
+from t2ipal.report.sheets import BLUE, ORANGE, Panel, line_chart
 from t2ipal.store import Store
-from t2ipal.synthesis import SynthesisConfig
+from t2ipal.synthesis.making import synthesize
+from t2ipal.synthesis.request import ExecutionConfig, SynthesisRequest
 
 MIB = 2**20
 ROWS = 100_000
@@ -94,14 +94,14 @@ class TinyPicture:
         }
 
 
-def write_captions(count: int, vocabulary: Vocabulary) -> list[LabelledCaption]:
+def write_captions(count: int, vocabulary: Vocabulary) -> list[Caption]:
     """So many different ones, with the two classes that each names."""
     names, found = vocabulary.prompt_names, []
     for n in range(count):
         first, second = n % len(names), n // len(names) % len(names)
         place = PLACES[n % len(PLACES)]
         text = f"A {names[first]} and a {names[second]} {place}, in photograph {n} of many."
-        found.append(LabelledCaption(f"caption-{n:08d}", text, tuple(sorted({first, second}))))
+        found.append(Caption(f"caption-{n:08d}", text, tuple(sorted({first, second}))))
     return found
 
 
@@ -212,10 +212,15 @@ def run(options: Options) -> dict[str, Any]:
         del captions, filtered
         with_captions = take_sample(ids).driver_mib
         watch, started = Watch(ids, options.sample_seconds), time.time()
-        where = RunConfig(options.num_workers, options.num_workers)
+        where = ExecutionConfig(options.num_workers, options.num_workers)
         with watch.watching():
             made = synthesize(
-                store, request, where, factory=partial(TinyPicture, folder=ids), progress=True
+                store,
+                request,
+                where,
+                workers=on_ray,
+                factory=partial(TinyPicture, folder=ids),
+                progress=True,
             )
         seconds = time.time() - started
         first = min(path.stat().st_mtime for path in ids.iterdir())
@@ -305,7 +310,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measures and prints."""
-    options = tyro.cli(Options, args=arguments, description=__doc__)
+    options = parse(Options, arguments, __doc__)
     result = run(options)
     print(markdown(result))
     print(json.dumps({name: value for name, value in result.items() if name != "samples"}))

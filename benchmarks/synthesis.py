@@ -22,7 +22,6 @@ from typing import Annotated, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-import tyro
 
 from benchmarks.synthesis_devices import (
     PRECISIONS,
@@ -35,11 +34,10 @@ from benchmarks.synthesis_devices import (
 from benchmarks.synthesis_stub import GENERATORS, PipelineSizes
 from benchmarks.synthesis_table import Row, markdown
 from benchmarks.true_size_models import SIZES
-from jobs._job import run_job
+from t2ipal.commands.running import FLAT, parse, run_job
 from t2ipal.config import one_of, require
-from t2ipal.synthesis import SynthesisConfig
+from t2ipal.diffusion.config import SynthesisConfig
 
-FLAT = tyro.conf.arg(name="")
 PARTS = ("a", "b", "c", "d")
 EMBEDDED = SynthesisConfig(
     guidance_scale=2.0, guidance_until=0.6, num_inference_steps=14, batch_size=32
@@ -98,7 +96,7 @@ def measure(options: Options) -> list[Row]:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measures and prints."""
-    options = tyro.cli(Options, args=arguments, description=__doc__)
+    options = parse(Options, arguments, __doc__)
     check(options)
     rows = measure(options)
     print(markdown(rows))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ from tqdm import tqdm
 from benchmarks.synthesis_table import Row, ratio
 from benchmarks.true_size_models import ModelSize, write_model
 from t2ipal.config import field_paths, override, require
-from t2ipal.pipelines import load_pipeline
-from t2ipal.synthesis import SynthesisConfig, Synthesizer
+from t2ipal.diffusion.config import SynthesisConfig
+from t2ipal.diffusion.pipelines import load_pipeline
+from t2ipal.diffusion.synthesizer import Synthesizer
 
 MLPERF = "published: 2.37 images/s on an H200 with TensorRT in 8 bits (MLPerf v5.0)"
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -39,7 +40,7 @@ class DeviceSizes:
     does not fit into memory."""
     num_inference_steps: int = 20
     """Euler steps of part c; MLPerf has 20."""
-    precision: str = "bf16"
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
     """Of part c's models, stock and ours: fp32, bf16 or fp16."""
     matrix_size: int = 8192
     """Side of the matrices whose product shows what the device can do."""

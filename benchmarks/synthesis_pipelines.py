@@ -20,14 +20,16 @@ from tqdm import tqdm
 
 from benchmarks.synthesis_stub import Batch, HeldDevice, PipelineSizes, photograph
 from benchmarks.synthesis_table import Row, ratio, rows_of_rates
-from jobs.demo import choose_captions
 from t2ipal.captions import FilterResult
-from t2ipal.engine.pool import RunConfig
+from t2ipal.diffusion.config import SynthesisConfig
+from t2ipal.diffusion.synthesizer import Synthesizer
+from t2ipal.engine.pool import on_ray
 from t2ipal.engine.session import connect
-from t2ipal.engine.synthesis import SynthesisRequest, synthesize
-from t2ipal.images import encode_image
+from t2ipal.experiments.demo import choose_captions
 from t2ipal.store import Store
-from t2ipal.synthesis import SynthesisConfig, Synthesizer
+from t2ipal.store.images import encode_image
+from t2ipal.synthesis.making import synthesize
+from t2ipal.synthesis.request import ExecutionConfig, SynthesisRequest
 
 Generate = Callable[[Batch], Batch]
 
@@ -58,7 +60,9 @@ def whole_pipeline(
     with tempfile.TemporaryDirectory() as folder:
         note, store = Path(folder) / "began", Store(f"{folder}/run")
         clocked = partial(Clocked, factory=factory, note=note)
-        made = synthesize(store, request, RunConfig(workers, workers), factory=clocked)
+        made = synthesize(
+            store, request, ExecutionConfig(workers, workers), workers=on_ray, factory=clocked
+        )
         markers = [at for key, at in store.times("images/").items() if key.endswith(".json")]
         return made.num_images / (max(markers) - float(note.read_text()))
 
@@ -121,7 +125,7 @@ def contestants(
     num_obvious: int,
 ) -> dict[str, Callable[[], float]]:
     """What is measured in a round, in this order."""
-    texts = [caption.text for caption in request.captions.kept]
+    texts = [caption.caption for caption in request.captions.kept]
     here, few = factory(request.config), texts[:num_obvious]
     found = {"whole pipeline, 1 worker": partial(whole_pipeline, request, factory, 1)}
     if "a" in parts:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from t2ipal.synthesis import SynthesisConfig
+from t2ipal.diffusion.config import SynthesisConfig
 
 Batch = dict[str, Any]
 GENERATORS = ("stub", "stub without launch cost", "embedded")

@@ -104,7 +104,7 @@ def write_model(size: ModelSize, folder: Path, device: str, dtype: Any) -> Path:
     import torch
     import transformers
 
-    from t2ipal.pictovoc.diffusion import clip_tokenizer
+    from t2ipal.pretraining.unet import clip_tokenizer
 
     tokenizer = clip_tokenizer()
     tokenizer.model_max_length = MAX_TOKENS

@@ -4,14 +4,12 @@ import logging
 import os
 import secrets
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +71,7 @@ def store(request, tmp_path):
 @pytest.fixture(scope="session")
 def swift(tmp_path_factory):
     """An OpenStack Swift of our own."""
-    from benchmarks.object_servers import swift_missing, swift_server
+    from benchmarks.chaos.servers import swift_missing, swift_server
 
     if missing := swift_missing():
         pytest.skip(missing)
@@ -84,7 +82,7 @@ def swift(tmp_path_factory):
 @pytest.fixture(scope="session")
 def ceph(tmp_path_factory):
     """A Ceph of our own, with its S3 gateway."""
-    from benchmarks.object_servers import ceph_missing, ceph_server
+    from benchmarks.chaos.servers import ceph_missing, ceph_server
 
     if missing := ceph_missing():
         pytest.skip(missing)

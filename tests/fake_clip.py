@@ -6,8 +6,9 @@ import zlib
 import torch
 from torch.nn import functional
 
-from t2ipal.features import FeatureSet, TrainingFeatures
-from t2ipal.recognizer import MethodConfig
+from t2ipal.features.config import BackboneConfig, BackboneIdentity
+from t2ipal.features.sets import FeatureSet, TrainingFeatures
+from t2ipal.methods.t2ipal import T2IPALConfig
 
 NAMES = ("bird", "boat", "pottedplant", "tvmonitor", "dog")
 PROMPT_NAMES = ("bird", "boat", "potted plant", "tv monitor", "dog")
@@ -15,14 +16,17 @@ WIDTH, TEXT_WIDTH = 24, 12
 START, END = 1000, 1001
 
 
-def config(**changes) -> MethodConfig:
-    return MethodConfig(**{"class_names": NAMES, "prompt_names": PROMPT_NAMES, **changes})
+def config(**changes) -> T2IPALConfig:
+    return T2IPALConfig(**{"class_names": NAMES, "prompt_names": PROMPT_NAMES, **changes})
 
 
 class FakeClip:
     """Causal like CLIP's: a position sees itself and what comes before it."""
 
     context_length = 30
+    logit_scale = 100.0
+    device = torch.device("cpu")
+    identity = BackboneIdentity(BackboneConfig(model="fake"), "0123456789abcdef", 8, (0.5,), (0.5,))
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         generator = torch.Generator().manual_seed(7)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from t2ipal.captions import FilterResult, LabelledCaption, RejectedCaption, Vocabulary
+from t2ipal.captions import Caption, FilterResult, Vocabulary
 from t2ipal.config import added
-from t2ipal.engine.synthesis import SynthesisRequest
+from t2ipal.synthesis.request import SynthesisRequest
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ PETS = Vocabulary("pets", ("dog", "cat"), ("dog", "cat"), (("puppy",), ("kitten"
 
 
 def caption(caption_id, text, labels=(0,)):
-    return LabelledCaption(caption_id, text, labels)
+    return Caption(caption_id, text, labels)
 
 
 def texts(count):
@@ -91,7 +91,7 @@ def a_request(texts=None, config=None, **changes):
         vocabulary=PETS,
         captions=FilterResult(
             [caption(f"id {i}", text, (0, 1)[: 1 + i % 2]) for i, text in enumerate(texts)],
-            [RejectedCaption("r", "a house", "no class")],
+            [Caption("r", "a house", reason="no class")],
         ),
         **{"images_per_shard": 8, **changes},
     )

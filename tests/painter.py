@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs import synthesize
-from t2ipal.synthesis import sample_seed
+from t2ipal.commands import synthesize
+from t2ipal.diffusion.synthesizer import sample_seed
 
 GIVEN = "--captions captions.txt --in-process --images-per-shard 2 --output"
 """Arguments of jobs/synthesize.py; the place of the run follows them."""
@@ -43,7 +43,7 @@ def painted_run(folder: Path) -> Path:
     (folder / "captions.txt").write_text("a dog on a boat\ntwo cats\na red house\na bus\na horse\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("t2ipal.synthesis.Synthesizer", Painter)
+        patch.setattr("t2ipal.diffusion.synthesizer.Synthesizer", Painter)
         synthesize.main(f"{GIVEN} run".split())
     return folder
 

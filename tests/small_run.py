@@ -6,13 +6,14 @@ import torch
 from safetensors.torch import save_file
 
 from t2ipal.captions import Caption, filter_captions, load_vocabulary
-from t2ipal.engine.synthesis import SynthesisRequest, SynthesisSummary, synthesize_locally
-from t2ipal.pictovoc import checks
+from t2ipal.diffusion.config import SynthesisConfig
 from t2ipal.pictovoc.captions import world_captions
 from t2ipal.pictovoc.judge import Judge
-from t2ipal.pictovoc.rendering import RenderingSynthesizer
+from t2ipal.pretraining import checks
 from t2ipal.store import Store
-from t2ipal.synthesis import SynthesisConfig
+from t2ipal.synthesis.making import SynthesisSummary, synthesize
+from t2ipal.synthesis.rendering import RenderingSynthesizer
+from t2ipal.synthesis.request import SynthesisRequest
 
 
 def small_captions() -> list[Caption]:
@@ -29,7 +30,7 @@ def write_small_run(folder: Path, images_per_caption: int = 2) -> SynthesisSumma
     vocabulary = load_vocabulary("voc2007")
     config = SynthesisConfig(pipeline="rendered", images_per_caption=images_per_caption)
     request = SynthesisRequest(config, vocabulary, filter_captions(small_captions(), vocabulary))
-    return synthesize_locally(Store(folder), request, factory=RenderingSynthesizer)
+    return synthesize(Store(folder), request, factory=RenderingSynthesizer)
 
 
 def write_random_judge(weights_dir: Path) -> None:

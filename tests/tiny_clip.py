@@ -34,7 +34,7 @@ def write_tiny_clip(
     from open_clip.model import CLIP
     from safetensors.torch import save_file
 
-    from t2ipal.pictovoc.clip import PREPROCESSING
+    from t2ipal.pretraining.clip import PREPROCESSING
 
     architecture = architecture or RESNET
     torch.manual_seed(seed)

@@ -6,40 +6,20 @@ Owns the kept and the rejected record; knows no file format and no store.
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from t2ipal.captions.nouns import NounFilter
-from t2ipal.captions.readers import Caption
 from t2ipal.captions.vocabulary import Vocabulary
 from t2ipal.config import require
-
-
-@dataclass(frozen=True)
-class LabelledCaption:
-    """A caption that names at least one class."""
-
-    caption_id: str
-    text: str
-    labels: tuple[int, ...]
-    """Class indices, sorted."""
-
-
-@dataclass(frozen=True)
-class RejectedCaption:
-    """A caption that was not kept."""
-
-    caption_id: str
-    text: str
-    reason: str
-    """Why, e.g. "no class named", "only negated: dog", "not chosen"."""
+from t2ipal.store import Caption
 
 
 @dataclass(frozen=True)
 class FilterResult:
     """Kept and rejected captions, each in the order they came."""
 
-    kept: list[LabelledCaption]
-    rejected: list[RejectedCaption]
+    kept: list[Caption]
+    rejected: list[Caption]
 
     def reasons(self) -> dict[str, int]:
         """Number of rejected captions by reason without its class names, most frequent first."""
@@ -72,14 +52,14 @@ def filter_captions(
     for name, count in (("num_captions", num_captions), ("max_per_class", max_per_class)):
         require(count is None or count > 0, f"{name} must be > 0, got {count}.")
     noun_filter = NounFilter(vocabulary)
-    kept: dict[int, LabelledCaption] = {}
-    rejected: dict[int, RejectedCaption] = {}
+    kept: dict[int, Caption] = {}
+    rejected: dict[int, Caption] = {}
     for at, caption in enumerate(captions):
-        verdict = noun_filter(caption.text)
+        verdict = noun_filter(caption.caption)
         if verdict.reason:
-            rejected[at] = RejectedCaption(caption.caption_id, caption.text, verdict.reason)
+            rejected[at] = replace(caption, reason=verdict.reason)
         else:
-            kept[at] = LabelledCaption(caption.caption_id, caption.text, verdict.labels)
+            kept[at] = replace(caption, labels=verdict.labels)
     if not kept:
         counts = Counter(item.reason for item in rejected.values()).most_common(3)
         seen = "; ".join(f"{count} x {reason}" for reason, count in counts) or "no captions came"
@@ -95,8 +75,7 @@ def filter_captions(
         rest.sort(key=lambda at: _draw(seed, kept[at].caption_id))
         refused |= dict.fromkeys(rest[num_captions:], "not chosen")
     for at, reason in refused.items():
-        item = kept.pop(at)
-        rejected[at] = RejectedCaption(item.caption_id, item.text, reason)
+        rejected[at] = replace(kept.pop(at), labels=(), reason=reason)
     return FilterResult(list(kept.values()), [rejected[at] for at in sorted(rejected)])
 
 
@@ -105,7 +84,7 @@ def _draw(seed: int, caption_id: str) -> bytes:
 
 
 def _over_quota(
-    kept: Mapping[int, LabelledCaption], vocabulary: Vocabulary, max_per_class: int
+    kept: Mapping[int, Caption], vocabulary: Vocabulary, max_per_class: int
 ) -> dict[int, str]:
     """Positions beyond the first `max_per_class` of their rarest class, with the reason."""
     named = Counter(index for item in kept.values() for index in item.labels)

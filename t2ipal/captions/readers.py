@@ -8,12 +8,11 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from t2ipal.config import require, unknown
-from t2ipal.store import read_bytes, read_parquet_columns
+from t2ipal.store import Caption, read_bytes, read_parquet_columns
 
 _TEXT_FIELDS = ("caption", "text")
 _ID_FIELDS = ("caption_id", "id")
@@ -29,15 +28,6 @@ _OTHER_KINDS = (
 """First bytes of what is often given in place of text, and what to do about it."""
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
-
-
-@dataclass(frozen=True)
-class Caption:
-    """A text describing an image."""
-
-    caption_id: str
-    """Unique within its file."""
-    text: str
 
 
 def read_captions(uri: str | Path, endpoint_url: str | None = None) -> Iterator[Caption]:

@@ -4,7 +4,7 @@ Owns the YAML format and its checks. Knows nothing of captions: `nouns.py` turns
 a filter.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,8 +15,11 @@ import yaml
 from t2ipal.captions.english import inflections, tokenize
 from t2ipal.config import require, unknown
 
+PHOTO_PROMPT = "a photo of a {}."
+"""CLIP's zero-shot prompt of one class."""
+SHARED = "shared.yaml"
+"""Synonyms that several vocabularies name."""
 _FOLDER = Path(__file__).parent / "vocabularies"
-EMBEDDED = ("voc2007", "coco2014", "nuswide", "pictovoc_novel", "pictovoc_colors")
 _FIELDS = ("name", "classes", "ignored", "adjectives")
 _CLASS_FIELDS = ("name", "prompt", "synonyms", "implies")
 
@@ -94,7 +97,7 @@ def _forms(noun: str, vocabulary: str) -> list[tuple[str, ...]]:
 
 
 def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
-    """One of the `EMBEDDED` vocabularies, or the one in a YAML file of the same form.
+    """One of the vocabularies of the package, or the one in a YAML file of the same form.
 
     The form: `name`, `classes` (a list of `name` and optional `prompt`, `synonyms`, `implies`),
     optional `ignored`, and `adjectives: true` where the classes are such. A synonym "@dog" stands
@@ -106,20 +109,21 @@ def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
         FileNotFoundError: the path names no file.
     """
     name = str(name_or_path)
-    if name in EMBEDDED:
+    known = sorted(path.stem for path in _FOLDER.glob("*.yaml") if path.name != SHARED)
+    if name in known:
         path = _FOLDER / f"{name}.yaml"
     elif name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
             raise FileNotFoundError(f"No vocabulary file {name}.")
     else:
-        raise unknown("vocabulary", name, (*EMBEDDED, "a path ending in .yaml"))
+        raise unknown("vocabulary", name, (*known, "a path ending in .yaml"))
     return _parse(_load_yaml(path), str(name_or_path), _shared())
 
 
 @cache
 def _shared() -> Mapping[str, Any]:
-    return _load_yaml(_FOLDER / "shared.yaml")
+    return _load_yaml(_FOLDER / SHARED)
 
 
 def _load_yaml(path: Path) -> Any:
@@ -238,3 +242,8 @@ def _implied(
         if name not in class_names:
             raise unknown(f"class in {source}, {entry['name']!r} implies", name, class_names)
     return tuple(class_names.index(name) for name in entry["implies"])
+
+
+def photo_prompts(prompt_names: Sequence[str]) -> list[str]:
+    """`PHOTO_PROMPT` of each class."""
+    return [PHOTO_PROMPT.format(name) for name in prompt_names]

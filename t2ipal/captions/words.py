@@ -59,7 +59,6 @@ DETERMINERS = _words(
     " eight nine ten several many few both his her its their my your our all"
 )
 NUMBERS = _words("2 3 4 5 6 7 8 9 10 12 two three four five six seven eight nine ten several")
-POSSESSIVES = _words("his her its their my your our")
 PREPOSITIONS = _words(
     "on in at by near next beside besides behind under over above with from to into onto"
     " through across along against around between among inside outside atop upon down up off"

@@ -1,11 +1,13 @@
-"""Ray Tune around `t2ipal.search`: a trial is a plain function, its features are stored once.
+"""Ray Tune around `t2ipal.search.trials`: a trial is a function, its features are stored once.
 
 Owns the translation to Tune's words and the table of results; knows nothing about the method.
 """
 
+import contextlib
 import math
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,13 @@ from ray.tune.search.optuna import OptunaSearch
 from torch import Tensor
 
 from t2ipal.config import override
-from t2ipal.features import FeatureSet, TrainingFeatures
-from t2ipal.prompts import PromptEncoder
-from t2ipal.recipes import Recipe
-from t2ipal.search import (
-    Dimension,
-    SearchConfig,
-    SearchResult,
-    Trial,
-    run_trial,
-    split_captions,
-    write_search,
-)
+from t2ipal.features.sets import FeatureSet, TrainingFeatures
+from t2ipal.methods.contract import FrozenBackbone
+from t2ipal.search.space import Dimension, SearchConfig
+from t2ipal.search.trials import SearchResult, Trial, run_trial, write_search
+from t2ipal.store import Store, join_key
+from t2ipal.training.recipes import Recipe
+from t2ipal.training.validation import split_captions
 
 Arrays = dict[str, np.ndarray | None]
 
@@ -38,8 +35,9 @@ def run_search(
     search: SearchConfig,
     recipe: Recipe,
     data: TrainingFeatures,
-    load_backbone: Callable[[], PromptEncoder],
-    output_dir: Path | str,
+    load_backbone: Callable[[], FrozenBackbone],
+    store: Store,
+    folder: str = "tune",
     *,
     cpus_per_trial: float = 1,
     gpus_per_trial: float = 0,
@@ -53,7 +51,8 @@ def run_search(
         recipe: everything that the space does not vary.
         data: captions and synthetic images; split here, into training and validation.
         load_backbone: called in every trial's process.
-        output_dir: gets `trials.json`, `trials.csv`, `best.json`, and Tune's own logs
+        store: home of the trials.
+        folder: in the store; gets `trials.json`, `trials.csv`, `best.json`, and Tune's own logs
             (TensorBoard, CSV, JSON) under `trials/`.
         cpus_per_trial: cores a trial reserves.
         gpus_per_trial: GPUs a trial reserves; may be a fraction.
@@ -72,26 +71,39 @@ def run_search(
         each_epoch=search.scheduler != "none",
         load_backbone=load_backbone,
     )
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
-        param_space={dimension.path: _domain(dimension) for dimension in search.dimensions},
-        tune_config=tune.TuneConfig(
-            metric=search.metric,
-            mode=search.mode,
-            num_samples=search.num_samples,
-            search_alg=_searcher(search),
-            scheduler=_scheduler(search, recipe),
-            max_concurrent_trials=max_concurrent_trials,
-        ),
-        run_config=tune.RunConfig(
-            name="trials", storage_path=str(Path(output_dir).resolve()), verbose=verbose
-        ),
-    )
-    results = tuner.fit()
-    trials = tuple(_collect(results[index], search, recipe) for index in range(len(results)))
+    with _log_folder(store, folder) as logs:
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
+            param_space={dimension.path: _domain(dimension) for dimension in search.dimensions},
+            tune_config=tune.TuneConfig(
+                metric=search.metric,
+                mode=search.mode,
+                num_samples=search.num_samples,
+                search_alg=_searcher(search),
+                scheduler=_scheduler(search, recipe),
+                max_concurrent_trials=max_concurrent_trials,
+            ),
+            run_config=tune.RunConfig(name="trials", storage_path=str(logs), verbose=verbose),
+        )
+        results = tuner.fit()
+        trials = tuple(_collect(results[index], search, recipe) for index in range(len(results)))
     result = SearchResult(search, trials)
-    write_search(result, output_dir)
+    write_search(result, store, folder)
     return result
+
+
+@contextlib.contextmanager
+def _log_folder(store: Store, folder: str) -> Iterator[Path]:
+    """Where Tune writes: the run's own folder, or one whose files a bucket gets in the end."""
+    if not store.is_bucket:
+        yield Path(store.uri) / folder
+        return
+    with tempfile.TemporaryDirectory(prefix="t2ipal-tune-") as name:
+        yield Path(name)
+        for path in sorted(Path(name).rglob("*")):
+            if path.is_file():
+                place = path.relative_to(name).as_posix()
+                store.write(join_key(folder, place), path.read_bytes())
 
 
 def _trial(
@@ -103,7 +115,7 @@ def _trial(
     validation: Arrays,
     recipe: Recipe,
     each_epoch: bool,
-    load_backbone: Callable[[], PromptEncoder],
+    load_backbone: Callable[[], FrozenBackbone],
 ) -> None:
     train = TrainingFeatures(_from_arrays(texts), _from_arrays(images), _tensor(image_of_caption))
     metrics = run_trial(
@@ -152,7 +164,7 @@ def _collect(result: Any, search: SearchConfig, recipe: Recipe) -> Trial:
     status, reason = "ok", ""
     if result.error is not None:
         cause = getattr(result.error, "cause", None) or result.error
-        status, reason = "failed", str(cause).strip().splitlines()[-1]
+        status, reason = "failed", (str(cause).strip() or type(cause).__name__).splitlines()[-1]
     elif score is None or loss is None or not math.isfinite(loss):
         status, reason = "failed", f"no finite result: validation_mAP {score}, loss {loss}"
     elif search.scheduler != "none":
@@ -164,7 +176,7 @@ def _collect(result: Any, search: SearchConfig, recipe: Recipe) -> Trial:
 def _to_arrays(features: FeatureSet | None) -> Arrays:
     """Numpy arrays are mapped from the object store, without a copy in each trial."""
     values = {} if features is None else vars(features)
-    return {name: None if value is None else value.numpy() for name, value in values.items()}
+    return {n: v.numpy() if isinstance(v, Tensor) else v for n, v in values.items() if n != "keys"}
 
 
 def _from_arrays(arrays: Arrays) -> FeatureSet:

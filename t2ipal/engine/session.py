@@ -12,6 +12,7 @@ import ray
 
 import t2ipal
 from t2ipal.config import require
+from t2ipal.store import runs_as_submitted_job
 
 AUTH_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
@@ -70,11 +71,6 @@ def connect(
         yield resources
     finally:
         ray.shutdown()
-
-
-def runs_as_submitted_job() -> bool:
-    """Whether this process is the entry point of `ray job submit`."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 def _runtime_env(address: str) -> dict[str, Any]:

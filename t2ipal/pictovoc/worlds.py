@@ -70,6 +70,11 @@ def world_scenes(name: str, count: int | None = None) -> ImagesAndLabels:
     return _draw(world, world.count if count is None else count)
 
 
+def test_scenes(count: int) -> ImagesAndLabels:
+    """Images and labels of the first scenes of the fixed test split."""
+    return world_scenes("pictovoc", count)
+
+
 def train_scenes(count: int) -> ImagesAndLabels:
     """Images and VOC labels of the first train scenes, for methods that learn from labelled images.
 

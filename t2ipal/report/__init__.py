@@ -1,8 +1,8 @@
 """One run as one self-contained HTML page: what it reached, what it saw, and how it was made.
 
-`contents` says what a page can hold, `page` puts it together from `sections`, which draw with
-`charts` (inline SVG) and `pictures` (images as data URIs) and write with `markup` (escaping).
-Knows neither stores, models nor Ray: a job gathers numbers and arrays and hands them over.
+`contents` says what a page can hold, and `gathering` reads it from a run. `page` puts it together
+from sections, which draw with `charts` (inline SVG) and `pictures` (images as data URIs) and write
+with `markup` (escaping); they know neither stores nor models.
 """
 
 from t2ipal.report.contents import (
@@ -14,7 +14,7 @@ from t2ipal.report.contents import (
     SheetEntry,
     Trial,
 )
-from t2ipal.report.page import render_report, write_report
+from t2ipal.report.page import render_report
 
 __all__ = [
     "Counts",
@@ -25,5 +25,4 @@ __all__ = [
     "SheetEntry",
     "Trial",
     "render_report",
-    "write_report",
 ]

@@ -1,4 +1,4 @@
-"""The page around the sections: head, navigation, and the file."""
+"""The page around the sections: head, navigation, and the file; and the head of any other page."""
 
 from pathlib import Path
 
@@ -29,24 +29,10 @@ def render_report(report: Report) -> str:
     """The page as text: self-contained HTML without scripts; the same report, the same bytes."""
     bodies = [(anchor, title, build(report)) for anchor, title, build in SECTIONS]
     shown = [(anchor, title, body) for anchor, title, body in bodies if body is not None]
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        element("title", report.title),
-        element("link", rel="icon", href="data:,"),
-        element("style", Markup((Path(__file__).parent / "style.css").read_text("utf-8"))),
-    )
     links = [element("a", title, href=f"#{anchor}") for anchor, title, _ in shown]
-    body = element(
-        "body",
-        element(
-            "header",
-            element("h1", report.title),
-            element("p", report.subtitle, class_="subtitle") if report.subtitle else None,
-        ),
+    return document(
+        report.title,
+        report.subtitle,
         element("nav", links, aria_label="Sections") if len(shown) > 1 else None,
         element(
             "main",
@@ -58,13 +44,22 @@ def render_report(report: Report) -> str:
             ),
         ),
     )
+
+
+def document(title: str, subtitle: str, *parts: object) -> str:
+    """A whole page of some parts below its title; it loads nothing and runs nothing."""
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        element("title", title),
+        element("link", rel="icon", href="data:,"),
+        element("style", Markup((Path(__file__).parent / "style.css").read_text("utf-8"))),
+    )
+    heading = element("p", subtitle, class_="subtitle") if subtitle else None
+    body = element("body", element("header", element("h1", title), heading), *parts)
     return fragment(
         Markup("<!DOCTYPE html>\n"), element("html", head, body, lang="en"), Markup("\n")
     )
-
-
-def write_report(path: str | Path, report: Report) -> None:
-    """Writes the page to `path`, making its folder where needed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_report(report), encoding="utf-8")

@@ -195,6 +195,11 @@ class Bucket:
             _pause(attempt)
         raise AssertionError
 
+    def delete(self, key: str) -> None:
+        """As `Store.delete`."""
+        with self._clear_errors(key):
+            self._client.delete_object(**self._named(key))
+
     def conditional_writes(self) -> bool:
         """As `Store.conditional_writes`."""
         if self._conditional is None:
@@ -222,14 +227,15 @@ class Bucket:
             return False
         return True
 
-    def entries(self, prefix: str) -> dict[str, float]:
-        """As `Store.times`, in no order."""
-        found = {}
+    def entries(self, prefix: str, recursive: bool = True) -> dict[str, float]:
+        """As `Store.times` and `Store.list`, in no order."""
+        found, within = {}, {} if recursive else {"Delimiter": "/"}
         with self._clear_errors(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket,
                 Prefix=self.prefix + prefix,
                 PaginationConfig={"PageSize": PAGE_KEYS},
+                **within,
             )
             for page in pages:
                 for entry in page.get("Contents", []):

@@ -6,12 +6,14 @@ kept, `manifests/NAME.json` what was asked for and how many are.
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from t2ipal.config import require
+from t2ipal.config import from_dict, require, to_dict
 from t2ipal.store.objects import Store
+from t2ipal.store.records import known
 from t2ipal.store.tables import json_bytes, read_json, read_table, to_parquet
 
 CHOICE_SCHEMA = pa.schema(
@@ -28,8 +30,32 @@ CHOICE_SCHEMA = pa.schema(
 )
 
 
+@dataclass(frozen=True)
+class ChoiceRow:
+    """One image of a choice; `CHOICE_SCHEMA` says what the columns are."""
+
+    key: str
+    caption_id: str
+    k: int
+    similarity: float
+    found: tuple[int, ...]
+    missing: tuple[int, ...]
+    twin_of: str
+    kept: bool
+
+
+@dataclass(frozen=True)
+class ChoiceManifest:
+    """manifests/NAME.json: what a choice was asked for, and what it keeps."""
+
+    settings: Mapping[str, Any]
+    """Plain values: thresholds, and the features that were looked at."""
+    num_images: int
+    num_kept: int
+
+
 def write_choice(
-    store: Store, name: str, rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
+    store: Store, name: str, rows: Sequence[ChoiceRow], settings: Mapping[str, Any]
 ) -> None:
     """Writes a choice under a name; one that is there gives way.
 
@@ -37,24 +63,31 @@ def write_choice(
         ValueError: the name is not one word of letters, digits, - and _.
     """
     check_choice_name(name)
-    table = pa.Table.from_pylist([dict(row) for row in rows], CHOICE_SCHEMA)
+    table = pa.Table.from_pylist([vars(row) for row in rows], CHOICE_SCHEMA)
     store.write(f"manifests/{name}.parquet", to_parquet(table))
-    num_kept = sum(bool(row["kept"]) for row in rows)
-    manifest = {"settings": dict(settings), "num_images": len(rows), "num_kept": num_kept}
-    store.write(f"manifests/{name}.json", json_bytes(manifest))
+    manifest = ChoiceManifest(dict(settings), len(rows), sum(row.kept for row in rows))
+    store.write(f"manifests/{name}.json", json_bytes(to_dict(manifest)))
 
 
-def read_choice(store: Store, name: str) -> pa.Table:
-    """The rows of a choice.
+def read_choice(store: Store, name: str) -> list[ChoiceRow]:
+    """The rows of a choice, one for each image that there was.
 
     Raises:
         FileNotFoundError: there is none of that name; those that there are get named.
+        ValueError: rows and manifest are of two choices, as a command that was killed leaves them.
     """
-    read_choice_settings(store, name)
-    return read_table(store, f"manifests/{name}.parquet", CHOICE_SCHEMA.names)
+    manifest = read_choice_manifest(store, name)
+    rows = read_table(store, f"manifests/{name}.parquet", CHOICE_SCHEMA.names).to_pylist()
+    require(
+        (len(rows), sum(row["kept"] for row in rows)) == (manifest.num_images, manifest.num_kept),
+        f"manifests/{name}.parquet in {store.uri} is not what manifests/{name}.json describes. Run "
+        "jobs/choose.py again.",
+    )
+    lists = ("found", "missing")
+    return [ChoiceRow(**{**row, **{n: tuple(row[n] or ()) for n in lists}}) for row in rows]
 
 
-def read_choice_settings(store: Store, name: str) -> dict[str, Any]:
+def read_choice_manifest(store: Store, name: str) -> ChoiceManifest:
     """What a choice was asked for, and `num_images` and `num_kept`.
 
     Raises:
@@ -68,7 +101,13 @@ def read_choice_settings(store: Store, name: str) -> dict[str, Any]:
             f"No choice {name!r} of images in {store.uri}; there is {', '.join(there) or 'none'}. "
             "Run jobs/choose.py first."
         )
-    return read_json(store, f"manifests/{name}.json")
+    try:
+        values = read_json(store, f"manifests/{name}.json")
+        return from_dict(ChoiceManifest, known(ChoiceManifest, values))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"manifests/{name}.json in {store.uri} is damaged. Run jobs/choose.py again."
+        ) from error
 
 
 def check_choice_name(name: str) -> None:

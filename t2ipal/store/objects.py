@@ -27,7 +27,7 @@ _KEPT = "What was written before is kept: {} and run the same command again."
 
 
 class Store:
-    """A folder of named objects: `read`, `write`, `write_if_absent`, `exists`, `list`, `times`.
+    """A folder of named objects: `read`, `write`, `write_if_absent`, `delete`, `exists`, `list`.
 
     A write is all or nothing: a reader sees the old bytes, the new ones or no object, never a part.
     A store can be pickled; each process opens its own connection.
@@ -54,7 +54,7 @@ class Store:
             path = uri.removeprefix("file://")
             # Not the working directory: that is what an unset variable of a shell script gives.
             require(path.strip() != "", f"A store is a local path or s3://..., got {uri!r}.")
-            self._backend = _Folder(Path(path).absolute())
+            self._backend = _Folder(Path(path).expanduser().absolute())
             self.uri = str(self._backend.folder)
 
     def __reduce__(self):
@@ -62,6 +62,11 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({self.uri!r})"
+
+    @property
+    def is_bucket(self) -> bool:
+        """Whether it is no folder of this machine."""
+        return isinstance(self._backend, Bucket)
 
     def read(self, key: str) -> bytes:
         """All bytes of one object.
@@ -84,6 +89,14 @@ class Store:
         writes (`conditional_writes`), or let several racing writers win as OpenStack Swift does.
         """
         return self._backend.write_if_absent(key, data)
+
+    def delete(self, key: str) -> None:
+        """Removes one object; nothing happens where there is none.
+
+        Raises:
+            PermissionError: who may write may not delete.
+        """
+        self._backend.delete(key)
 
     def conditional_writes(self) -> bool:
         """Whether `write_if_absent` can leave it to the store to refuse what exists.
@@ -110,13 +123,37 @@ class Store:
         """Whether there is such an object."""
         return self._backend.exists(key)
 
-    def list(self, prefix: str = "") -> list[str]:
-        """Sorted keys of all objects whose key starts with `prefix`."""
-        return sorted(self._backend.entries(prefix))
+    def list(self, prefix: str = "", recursive: bool = True) -> list[str]:
+        """Sorted keys of all objects whose key starts with `prefix`.
+
+        Args:
+            prefix: e.g. `train/`.
+            recursive: also those with a further `/` behind it; without, folders below are not read.
+        """
+        return sorted(self._backend.entries(prefix, recursive))
 
     def times(self, prefix: str = "") -> dict[str, float]:
         """When each of those objects was last written, in seconds since 1970, by its key."""
         return dict(sorted(self._backend.entries(prefix).items()))
+
+
+def join_key(folder: str, name: str) -> str:
+    """Key of an object in a folder of a store; `folder` may be "", the store itself."""
+    return f"{folder}/{name}" if folder else name
+
+
+def runs_as_submitted_job() -> bool:
+    """Whether this process is the entry point of `ray job submit`."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def require_reachable(uri: str, name: str) -> None:
+    """Raises ValueError where a submitted job is given a relative path to read or write."""
+    require(
+        not runs_as_submitted_job() or "://" in uri or uri.startswith(("/", "~")),
+        f"{name} must be s3:// or an absolute path, got {uri!r}: "
+        "a submitted job runs in a temporary copy of the working directory.",
+    )
 
 
 def end_old_uploads(store: Store, min_age_s: float = OLD_UPLOAD_S) -> None:
@@ -146,13 +183,21 @@ def read_bytes(uri: str | Path, endpoint_url: str | None = None) -> bytes:
     Raises:
         FileNotFoundError: there is no such file.
     """
-    folder, _, name = str(uri).rpartition("/")
-    if not folder and not str(uri).startswith("/"):
-        folder = "."
-    return Store(folder or "/", endpoint_url).read(name)
+    folder, name = split_uri(uri)
+    return Store(folder, endpoint_url).read(name)
 
 
-def _clear_error(error: OSError, path: Path, size_bytes: int) -> OSError:
+def split_uri(uri: str | Path) -> tuple[str, str]:
+    """The store that something lies in, and its key there; a slash at its end does not count."""
+    text = str(uri)
+    if "://" not in text:  # `.` and `~` have a name and a folder too
+        text = os.path.abspath(os.path.expanduser(text))
+    folder, _, name = text.rstrip("/").rpartition("/")
+    require(not folder.endswith(":/"), f"{text} names a bucket, expected something in it.")
+    return folder or "/", name
+
+
+def clear_error(error: OSError, path: Path, size_bytes: int) -> OSError:
     """What to do about a file that could not be written."""
     place = f"{path.parent} ({error.strerror})"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -209,6 +254,15 @@ class _Folder:
                 return False
         return True
 
+    def delete(self, key: str) -> None:
+        path = self.folder / key
+        try:
+            path.unlink(missing_ok=True)
+        except (NotADirectoryError, IsADirectoryError):
+            return
+        except OSError as error:
+            raise type(error)(f"Cannot remove {path} ({error.strerror}).") from error
+
     def abort_uploads(self, min_age_s: float) -> int:
         latest, count = time.time() - min_age_s, 0
         for path in self.folder.rglob(TEMPORARY_PREFIX + 32 * "[0-9a-f]"):
@@ -234,7 +288,7 @@ class _Folder:
                 os.fsync(file.fileno())
             yield part, path
         except OSError as error:
-            raise _clear_error(error, path, len(data)) from error
+            raise clear_error(error, path, len(data)) from error
         finally:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
@@ -248,10 +302,12 @@ class _Folder:
         except OSError as error:
             raise _unreadable(error, path) from error
 
-    def entries(self, prefix: str) -> dict[str, float]:
+    def entries(self, prefix: str, recursive: bool = True) -> dict[str, float]:
         # Only the folder that the prefix names can hold matches: a run has many others.
         start, found = self.folder / prefix.rpartition("/")[0], {}
-        for parent, _, names in os.walk(start, onerror=_raise_unreadable):
+        for parent, folders, names in os.walk(start, onerror=_raise_unreadable):
+            if not recursive:
+                folders.clear()
             for name in names:
                 path = Path(parent) / name
                 key = path.relative_to(self.folder).as_posix()
@@ -260,6 +316,8 @@ class _Folder:
                         found[key] = path.stat().st_mtime
                     except PermissionError as error:
                         raise _unreadable(error, path) from error
+                    except FileNotFoundError:  # gone meanwhile, or a link to nothing
+                        continue
         return found
 
 

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from t2ipal.config import from_dict, one_of, require, to_dict
+from t2ipal.config import from_dict, require, to_dict
 from t2ipal.store.objects import Store
+from t2ipal.store.records import Caption
 from t2ipal.store.tables import (
     CAPTIONS_SCHEMA,
-    KeptCaption,
-    RefusedCaption,
     captions_table,
     json_bytes,
     read_json,
     read_table,
+    table_captions,
     to_parquet,
 )
 
@@ -102,9 +102,9 @@ def write_section(store: Store, number: int, section: Section) -> bool:
     return store.write_if_absent(_key(number), data) or store.read(_key(number)) == data
 
 
-def write_section_captions(store: Store, number: int, captions: Sequence[KeptCaption]) -> str:
+def write_section_captions(store: Store, number: int, captions: Sequence[Caption]) -> str:
     """Writes the captions that a section brings, under a name of their content; returns the key."""
-    data = to_parquet(captions_table(captions, []))
+    data = to_parquet(captions_table(captions))
     key = f"sections/{number:05d}-{hashlib.sha256(data).hexdigest()[:16]}.parquet"
     store.write_if_absent(key, data)
     return key
@@ -129,41 +129,43 @@ def read_extras(store: Store, section: Section) -> dict[int, int]:
     return dict(zip(table["caption"].to_pylist(), table["num_images"].to_pylist()))
 
 
-def write_rejected(
-    store: Store, rejected: Sequence[RefusedCaption], if_absent: bool = False
-) -> None:
+def write_rejected(store: Store, rejected: Sequence[Caption], if_absent: bool = False) -> None:
     """Writes the captions that were looked at and not taken, with the reasons."""
     write = store.write_if_absent if if_absent else store.write
-    write(REJECTED_KEY, to_parquet(captions_table([], rejected)))
+    write(REJECTED_KEY, to_parquet(captions_table(rejected)))
 
 
-def read_stored_captions(store: Store, status: str = "kept") -> pa.Table:
-    """The captions of a run, in their order.
+def read_captions(store: Store, sections: Sequence[Section] | None = None) -> list[Caption]:
+    """The kept captions of a run, in its order.
 
     Args:
         store: home of the run.
-        status: "kept", "rejected" or "all".
+        sections: those whose captions to read; None: all that are there now.
 
     Raises:
         FileNotFoundError: the run has no captions yet.
     """
-    one_of("status", status, ["kept", "rejected", "all"])
-    sections = read_sections(store)
+    sections = read_sections(store) if sections is None else sections
     if not sections:
         raise FileNotFoundError(f"No captions in {store.uri}. Run jobs/synthesize.py first.")
-    parts = []
-    if status != "rejected":
-        parts += [_read_captions(store, section) for section in sections if section.captions_key]
-    if status != "kept":
-        parts.append(read_table(store, REJECTED_KEY, CAPTIONS_SCHEMA.names))
-    return pa.concat_tables(parts)
+    parts = [_section_captions(store, section) for section in sections if section.captions_key]
+    return [caption for part in parts for caption in part]
 
 
-def _read_captions(store: Store, section: Section) -> pa.Table:
+def read_rejected(store: Store) -> list[Caption]:
+    """The captions that were looked at and not taken, with the reasons.
+
+    Raises:
+        FileNotFoundError: the run has none yet.
+    """
+    return table_captions(read_table(store, REJECTED_KEY, CAPTIONS_SCHEMA.names))
+
+
+def _section_captions(store: Store, section: Section) -> list[Caption]:
     table = _read_part(store, section.captions_key, CAPTIONS_SCHEMA.names)
     require(
         table.num_rows == section.num_captions,
         f"{section.captions_key} in {store.uri} holds {table.num_rows} captions where its section "
         f"has {section.num_captions}. Remove both {_REMEDY}",
     )
-    return table
+    return table_captions(table)

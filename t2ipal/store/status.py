@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf, isfinite
-from typing import Any
 
 from t2ipal.config import require
 from t2ipal.store.objects import Store
+from t2ipal.store.records import Marker
 from t2ipal.store.sections import read_sections
 from t2ipal.store.shards import committed_shards, count_samples, failure_reasons, is_retry
 
@@ -74,7 +74,7 @@ def run_status(
     num_done, num_failed = count_samples(markers)
     num_samples = sum(section.num_samples for section in sections)
     rate = _samples_per_second(markers, store.times("images/"))
-    hours = sum(marker["seconds"] for marker in markers) / 3600
+    hours = sum(marker.seconds for marker in markers) / 3600
     left = num_samples - num_done
     cost = None if price is None else hours * gpus * price
     return RunStatus(
@@ -83,8 +83,8 @@ def run_status(
         num_failed=num_failed,
         failed_by_reason=failure_reasons(store, markers),
         num_shards=sum(section.num_shards for section in sections),
-        num_shards_done=sum(not is_retry(marker["shard"]) for marker in markers),
-        size_bytes=sum(m["tar"]["size_bytes"] + m["sidecar"]["size_bytes"] for m in markers),
+        num_shards_done=sum(not is_retry(marker.shard) for marker in markers),
+        size_bytes=sum(m.tar.size_bytes + m.sidecar.size_bytes for m in markers),
         images_per_second=rate,
         seconds_left=0.0 if left == 0 else left / rate if rate else None,
         worker_hours=hours,
@@ -93,17 +93,13 @@ def run_status(
     )
 
 
-def _samples_per_second(
-    markers: Sequence[Mapping[str, Any]], times: Mapping[str, float]
-) -> float | None:
+def _samples_per_second(markers: Sequence[Marker], times: Mapping[str, float]) -> float | None:
     """Samples of the last shards, over the time in which the run was at work on them.
 
     That is the time since the shard before; after a pause, and for the first of all, what a shard
     takes: the seconds of its device, or the usual gap where encoding or the store takes longer.
     """
-    shards = sorted(
-        (times[f"images/{m['shard']}.json"], m["seconds"], m["num_rows"]) for m in markers
-    )
+    shards = sorted((times[f"images/{m.shard}.json"], m.seconds, m.num_rows) for m in markers)
     gaps = [inf, *(after[0] - before[0] for before, after in pairwise(shards))]
     # The lower quartile: most gaps of a run that is stopped every night may be pauses.
     usual_gap = sorted(gaps)[len(gaps) // 4] if len(gaps) > 4 else 0.0
@@ -117,3 +113,33 @@ def _samples_per_second(
         if worked_s >= window_s:
             break
     return num_samples / worked_s if worked_s else None
+
+
+def describe_status(status: RunStatus, gpus_per_worker: float = 1.0) -> str:
+    """The status as a few lines to read."""
+    done = status.num_images + status.num_failed
+    lines = [
+        f"images  {status.num_images:,} of {status.num_samples:,}"
+        f" ({done / status.num_samples:.1%} done), {status.num_failed:,} failed",
+        *(f"        {count:,} x {reason}" for reason, count in status.failed_by_reason.items()),
+        f"shards  {status.num_shards_done:,} of {status.num_shards:,},"
+        f" {status.size_bytes / 2**20:,.1f} MiB",
+    ]
+    rate = status.images_per_second
+    lines.append("rate    " + ("not known yet" if rate is None else f"{rate:,.1f} images/s"))
+    if status.seconds_left is not None:
+        lines[-1] += f", {_duration(status.seconds_left)} left" if status.seconds_left else ", done"
+    lines.append(f"work    {status.worker_hours:,.2f} worker hours of making images")
+    if status.cost is not None:
+        lines[-1] += f", cost {status.cost:,.2f}"
+        if status.cost_in_the_end is not None and status.seconds_left != 0:
+            lines[-1] += f" of {status.cost_in_the_end:,.2f} in the end"
+        lines.append(
+            f"        at {gpus_per_worker:g} GPUs a worker; without loading, idle time, lost shards"
+        )
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}"

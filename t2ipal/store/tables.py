@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,10 @@ import safetensors.numpy
 
 from t2ipal.config import one_of
 from t2ipal.store.objects import Store, read_bytes
+from t2ipal.store.records import Caption, Sample, known
 
+ROW_KEYS = "row_keys"
+"""Name of the rows' names in the head of a safetensors object."""
 SIDECAR_SCHEMA = pa.schema(
     [
         ("key", pa.string()),  # name of the sample in the tar
@@ -42,37 +45,24 @@ CAPTIONS_SCHEMA = pa.schema(
 )
 
 
-class KeptCaption(Protocol):
-    """A caption that names classes; `labels` are their indices."""
-
-    @property
-    def caption_id(self) -> str: ...  # noqa: D102
-    @property
-    def text(self) -> str: ...  # noqa: D102
-    @property
-    def labels(self) -> Sequence[int]: ...  # noqa: D102
-
-
-class RefusedCaption(Protocol):
-    """A caption that the filter took out, and why."""
-
-    @property
-    def caption_id(self) -> str: ...  # noqa: D102
-    @property
-    def text(self) -> str: ...  # noqa: D102
-    @property
-    def reason(self) -> str: ...  # noqa: D102
-
-
-def captions_table(kept: Iterable[KeptCaption], rejected: Iterable[RefusedCaption]) -> pa.Table:
+def captions_table(captions: Iterable[Caption]) -> pa.Table:
     """Captions that were looked at, and what became of each."""
-    rows: list[tuple[Any, ...]] = [(c.caption_id, c.text, list(c.labels), "kept", "") for c in kept]
-    rows += [(c.caption_id, c.text, [], "rejected", c.reason) for c in rejected]
+    rows = [
+        (c.caption_id, c.caption, list(c.labels), "rejected" if c.reason else "kept", c.reason)
+        for c in captions
+    ]
     columns = zip(*rows, strict=True) if rows else [[] for _ in CAPTIONS_SCHEMA]
     arrays = [
         pa.array(column, field.type) for column, field in zip(columns, CAPTIONS_SCHEMA, strict=True)
     ]
     return pa.Table.from_arrays(arrays, schema=CAPTIONS_SCHEMA)
+
+
+def table_captions(table: pa.Table) -> list[Caption]:
+    """The captions of such a table, in its order."""
+    names = ("caption_id", "caption", "labels", "reason")
+    columns = (table[name].to_pylist() for name in names)
+    return [Caption(i, text, tuple(labels), why) for i, text, labels, why in zip(*columns)]
 
 
 def read_parquet_columns(
@@ -144,23 +134,42 @@ def _open_parquet(data: bytes) -> pq.ParquetFile:
         raise ValueError("This is not a parquet file, or not all of it.") from error
 
 
-def sidecar_rows(data: bytes) -> pa.Table:
-    """The rows of a sidecar; where it is from before there were attempts, all have the first's."""
-    if "attempt" in _open_parquet(data).schema_arrow.names:
-        return from_parquet(data, SIDECAR_SCHEMA.names)
-    rows = from_parquet(data, [name for name in SIDECAR_SCHEMA.names if name != "attempt"])
-    attempts = pa.array([0] * rows.num_rows, pa.int32())
-    return rows.append_column("attempt", attempts).select(SIDECAR_SCHEMA.names)
+def sidecar_table(samples: Iterable[Sample]) -> pa.Table:
+    """The table of a shard's sidecar."""
+    return pa.Table.from_pylist([vars(sample) for sample in samples], SIDECAR_SCHEMA)
 
 
-def write_arrays(store: Store, key: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes named arrays as one safetensors object."""
+def sidecar_samples(data: bytes) -> list[Sample]:
+    """The samples of a sidecar; one from before there were attempts has the first's alone."""
+    there = _open_parquet(data).schema_arrow.names
+    rows = from_parquet(data, [n for n in SIDECAR_SCHEMA.names if n in there or n != "attempt"])
+    return [sample_of(row) for row in rows.to_pylist()]
+
+
+def sample_of(row: Mapping[str, Any]) -> Sample:
+    """The sample of a stored row; what a later version adds is left alone."""
+    values = known(Sample, {"attempt": 0, **row})
+    return Sample(**{**values, "labels": tuple(values["labels"])})
+
+
+def write_arrays(
+    store: Store, key: str, arrays: Mapping[str, np.ndarray], row_keys: Sequence[str] | None = None
+) -> None:
+    """Writes named arrays as one safetensors object.
+
+    Args:
+        store: where to.
+        key: of the object.
+        arrays: by name.
+        row_keys: names of the rows that the arrays share, in order; kept in the file's head.
+    """
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    store.write(key, safetensors.numpy.save(contiguous))
+    head = None if row_keys is None else {ROW_KEYS: json.dumps(list(row_keys))}
+    store.write(key, safetensors.numpy.save(contiguous, head))
 
 
-def read_arrays(store: Store, key: str) -> dict[str, np.ndarray]:
-    """The named arrays of one safetensors object.
+def read_arrays(store: Store, key: str) -> tuple[dict[str, np.ndarray], list[str] | None]:
+    """The named arrays of one safetensors object, and the names of their rows where it has them.
 
     Raises:
         FileNotFoundError: there is no such object.
@@ -168,11 +177,15 @@ def read_arrays(store: Store, key: str) -> dict[str, np.ndarray]:
     """
     data = store.read(key)
     try:
-        return safetensors.numpy.load(data)
-    except safetensors.SafetensorError as error:
+        arrays = safetensors.numpy.load(data)
+        # The head is JSON behind its length in eight bytes (safetensors' own format).
+        head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        row_keys = json.loads(head.get("__metadata__", {}).get(ROW_KEYS, "null"))
+    except (safetensors.SafetensorError, ValueError) as error:
         raise ValueError(
             f"{key} in {store.uri} is not a complete safetensors file. Remove it and make it again."
         ) from error
+    return arrays, row_keys
 
 
 def json_bytes(values: Mapping[str, Any]) -> bytes:
@@ -180,8 +193,13 @@ def json_bytes(values: Mapping[str, Any]) -> bytes:
     return (json.dumps(values, indent=1, sort_keys=True) + "\n").encode()
 
 
-def read_json(store: Store, key: str) -> dict[str, Any]:
+def read_json(store: Store, key: str, job: str = "synthesize") -> dict[str, Any]:
     """The record that one object holds.
+
+    Args:
+        store: where from.
+        key: of the object.
+        job: that writes it, for the message where it is damaged.
 
     Raises:
         FileNotFoundError: there is no such object.
@@ -190,12 +208,12 @@ def read_json(store: Store, key: str) -> dict[str, Any]:
     try:
         values = json.loads(store.read(key))
     except ValueError as error:
-        raise ValueError(damaged(store, key)) from error
+        raise ValueError(damaged(store, key, job)) from error
     if not isinstance(values, dict):
-        raise ValueError(damaged(store, key))
+        raise ValueError(damaged(store, key, job))
     return values
 
 
-def damaged(store: Store, key: str) -> str:
+def damaged(store: Store, key: str, job: str = "synthesize") -> str:
     """What to say of an object that cannot be read."""
-    return f"{key} in {store.uri} is damaged. Remove it and run jobs/synthesize.py again."
+    return f"{key} in {store.uri} is damaged. Remove it and run jobs/{job}.py again."

@@ -1,0 +1,74 @@
+"""Average precision of trained recognizers on a test set, several seeds summarized.
+
+    python jobs/evaluate.py --run runs/demo --test-set pictovoc
+    python jobs/evaluate.py --run runs/voc --test-set voc2007 --test-root VOCdevkit --model RN101
+
+On labelled photographs of your own:
+
+    python jobs/evaluate.py --run runs/voc --test-set photos/
+
+The folder holds labels.csv or a single csv (a column file, and labels with `;` between several, or
+a column of 0 and 1 for each class), or a json of COCO instances, or else a folder for each class;
+where there are several, this is the order. The path of a csv or json does too. What was found is
+told before the numbers.
+
+With --modality-gap also how far apart texts and images are (Table VI of the paper). Writes
+evaluation.json into the run's folder. The last line of the output is a JSON summary.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from t2ipal.commands.running import FLAT, finish, parse
+from t2ipal.evaluation.config import EvaluationOptions
+from t2ipal.features.config import BackboneConfig
+from t2ipal.store import Store, require_reachable
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measures every recognizer under `run`/train."""
+
+    run: str
+    """Folder of the run: a local path, or s3://bucket/prefix."""
+    test_set: str = "pictovoc"
+    """pictovoc, the embedded world's test scenes; pictovoc_validation; pictovoc_shifted (in other
+    looks); pictovoc_novel, pictovoc_colors (by other classes, for runs with the vocabulary of that
+    name); voc2007, coco2014, coco2017, nuswide; or a folder of your own labelled photographs."""
+    test_root: str | None = None
+    """Folder of a real test set's images and annotations: a local path, or s3://bucket/prefix."""
+    endpoint_url: str | None = None
+    """Server of an S3 store that is not on AWS."""
+    measures: Annotated[EvaluationOptions, FLAT] = field(default_factory=EvaluationOptions)
+    backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Runs the job and returns evaluation.json; `arguments` None: those of the process."""
+    options = parse(Options, arguments, __doc__)
+    from t2ipal.evaluation.runs import (
+        describe_evaluation,
+        evaluate_run,
+        find_recognizers,
+        load_same_backbone,
+        training_features,
+    )
+    from t2ipal.evaluation.test_sets import test_set_features
+
+    require_reachable(options.run, "run")
+    store = Store(options.run, options.endpoint_url)
+    backbone, recognizers = load_same_backbone(store, find_recognizers(store), options.backbone)
+    data = training_features(store, backbone) if options.measures.modality_gap else None
+    class_names = next(iter(next(iter(recognizers.values())).values())).class_names
+    test = test_set_features(
+        options.test_set, options.test_root, backbone, class_names, options.endpoint_url
+    )
+    if test.origin:
+        print(test.origin, file=sys.stderr)
+    result = evaluate_run(store, recognizers, test, options.measures, data)
+    print(describe_evaluation(result))
+    keys = ("mean", "std", "seeds", "modality_gap")
+    finish({name: {k: m[k] for k in keys if k in m} for name, m in result["methods"].items()})
+    return result

@@ -1,0 +1,69 @@
+"""What every job shares: parsing, a session on Ray or none, one line for errors, exit codes."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import make_dataclass
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+Options = TypeVar("Options")
+FLAT = tyro.conf.arg(name="")
+"""Marks a config whose fields are options of the job itself, without a prefix."""
+
+
+def parse(
+    kind: type[Options],
+    arguments: Sequence[str] | None,
+    description: str | None,
+    default: Options | None = None,
+) -> Options:
+    """The options of a job from its command line.
+
+    Args:
+        kind: their dataclass.
+        arguments: words of the command line; None: those of the process.
+        description: head of the help.
+        default: options to start from.
+
+    Raises:
+        ValueError: what the options' own checks refuse.
+    """
+    # In another one, for tyro would print what the outermost class refuses, and end the process.
+    whole: Any = make_dataclass("Whole", [("options", Annotated[kind, FLAT])])
+    start = None if default is None else whole(default)
+    return tyro.cli(whole, args=arguments, description=description, default=start).options
+
+
+def session(in_process: bool, **least: Any) -> AbstractContextManager[Any]:
+    """Connected to Ray inside the `with` block, or nothing where all is done in this process."""
+    if in_process:
+        return nullcontext()
+    from t2ipal.engine.session import connect
+
+    return connect(**least)
+
+
+def remark(text: str) -> None:
+    """Tells a person something while a job is at work: on stderr, which no program reads."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def finish(result: dict[str, Any]) -> dict[str, Any]:
+    """Prints a job's summary as one JSON line, its last, and returns it."""
+    print(json.dumps(result))
+    return result
+
+
+def run_job(main: Callable[[], Any]) -> None:
+    """Runs a job's `main`; errors that a user can act on end it with one line and exit code 2."""
+    try:
+        main()
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,101 @@
+"""Features of a synthesized run, then prompts and adapters trained on them with Ray Train.
+
+    python jobs/train.py --run runs/coco --methods tai_dpt t2ipal --seeds 0 1 2
+
+Any setting of the method or its training can be changed by its dotted name:
+
+    python jobs/train.py --run runs/coco --set method.residual_ratio=0.5 training.lr=0.002
+
+The same command again goes on where it was left. The last line of the output is a JSON summary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from t2ipal.commands.running import FLAT, finish, parse, remark, session
+from t2ipal.config import parse_changes, require
+from t2ipal.engine.workers import extract, training_workers
+from t2ipal.features.config import BackboneConfig
+from t2ipal.store import Store, require_reachable
+
+
+@dataclass(frozen=True)
+class Options:
+    """Trains recognizers on a run's captions and synthetic images."""
+
+    run: str
+    """Folder that jobs/synthesize.py filled: a local path, or s3://bucket/prefix."""
+    output: str | None = None
+    """Folder or s3://bucket/prefix for the recognizers; None: `run`/train."""
+    images: str | None = None
+    """A choice among the images by its name (jobs/choose.py); None: all of them."""
+    methods: tuple[str, ...] = ("zsclip", "tai_dpt", "t2ipal")
+    """Any of the recipes: zsclip, zsclip_local, class_concept, tai, tai_dpt, tai_dpt_adapter,
+    t2ipal, t2ipal_no_adapter, t2ipal_images_only, ..."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of the context's start and of the order of captions; one recognizer each."""
+    data_set: str = "pictovoc"
+    """Whose schedule to take, by a test set's name: pictovoc, voc2007, coco2014, nuswide, ..."""
+    set: tuple[str, ...] = ()
+    """Changes as name=value with dotted names, e.g. method.sharpness=3.5; each holds for all
+    methods that have the option."""
+    num_workers: int = 1
+    """Ray Train workers; 0 trains in this process without Ray."""
+    use_gpu: bool = False
+    """One GPU for each worker."""
+    normalization: Literal["none", "full", "partial"] = "none"
+    """Each image's scores on a scale of their own: `full` is SPARC's; `partial` takes as much of it
+    as is best on validation images."""
+    validation_set: str | None = None
+    """Labelled images to choose a partial normalization on: pictovoc_validation, or a folder of
+    your own; None: a fifth of the captions, left out of training with their synthetic images."""
+    endpoint_url: str | None = None
+    """Server of an S3 store that is not on AWS."""
+    backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Runs the job and returns its summary; `arguments` None: those of the process."""
+    options = parse(Options, arguments, __doc__)
+    from t2ipal.evaluation.test_sets import schedule_of
+    from t2ipal.recognition.making import TrainingRequest, check_request, train_recognizers
+
+    require(options.num_workers >= 0, f"num_workers must be >= 0, got {options.num_workers}.")
+    require(
+        not options.use_gpu or options.backbone.device != "cpu",
+        "use_gpu needs the backbone, and with it what is trained, on a GPU: add --device cuda.",
+    )
+    require_reachable(options.run, "run")
+    if options.output is not None:
+        require_reachable(options.output, "output")
+    store = Store(options.run, options.endpoint_url)
+    output = store if options.output is None else Store(options.output, options.endpoint_url)
+    request = TrainingRequest(
+        options.methods,
+        options.seeds,
+        schedule_of(options.data_set),
+        options.images,
+        parse_changes(options.set),
+        options.normalization,
+        options.validation_set,
+        options.backbone,
+    )
+    runs, remarks = check_request(store, request)  # before Ray starts
+    for each in remarks:
+        remark(each)
+    in_process = options.num_workers == 0
+    least_gpus = options.num_workers if options.use_gpu else 0
+    with session(in_process, least_cpus=max(options.num_workers, 1), least_gpus=least_gpus):
+        folder = extract(store, options.backbone, in_process)
+        place = "" if options.output else "train"
+        workers = training_workers(options.num_workers, options.use_gpu)
+        results = train_recognizers(store, request, runs, folder, workers, output, place)
+    return finish(
+        {
+            "output": f"{output.uri}/{place}".rstrip("/"),
+            "features": folder,
+            "recognizers": sorted(results),
+            "final_loss": {n: r.history[-1].loss for n, r in results.items() if r.history},
+        }
+    )

@@ -1,0 +1,1 @@
+"""Images from captions: the border to diffusers, and what decides an image."""

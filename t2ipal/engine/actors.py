@@ -1,0 +1,88 @@
+"""A pool of actors that load something once and then do one item after another, in their order.
+
+What items are, and what is done with them, is the business of `extraction` and `prediction`.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import ray
+import ray.data
+
+MAX_BLOCKS = 4096
+"""Ray hands out, and repeats after a crash, single blocks; each costs the driver some memory."""
+Work = Callable[[Any], Any]
+"""From one item to its result; both are plain values of JSON."""
+
+
+class _Actor:
+    """Loads what the work needs once.
+
+    An error becomes a row: Ray would start the actor again and again, and in the end show a page of
+    its own frames.
+    """
+
+    def __init__(self, load: Callable[[], Work], num_threads: int):
+        import torch
+
+        torch.set_num_threads(num_threads)
+        self.error = ""
+        try:
+            self.work = load()
+        except Exception as error:
+            self.error = f"{type(error).__name__}: {error}"
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        if self.error:
+            return {"result": "", "error": self.error}
+        try:
+            return {"result": json.dumps(self.work(json.loads(row["item"]))), "error": ""}
+        except Exception as error:
+            return {"result": "", "error": f"{type(error).__name__}: {error}"}
+
+
+def each_on_actors(
+    load: Callable[[], Work],
+    items: Sequence[Any],
+    *,
+    device: str,
+    num_workers: int | None = None,
+    cpus_per_worker: int = 1,
+    gpus_per_worker: float | None = None,
+) -> Iterator[Any]:
+    """The results of all items, in the order of the items.
+
+    Args:
+        load: called once in every actor.
+        items: plain values.
+        device: that the work runs on, as torch names it.
+        num_workers: actors; None: as many as the cluster holds, at most one an item.
+        cpus_per_worker: cores, and threads, of each.
+        gpus_per_worker: GPUs of each; None: 1 where the device is one, else 0.
+
+    Raises:
+        RuntimeError: an actor could not load, or do an item.
+    """
+    gpus, resources = gpus_per_worker, ray.cluster_resources()
+    num_gpus = resources.get("GPU", 0)
+    if gpus is None:
+        gpus = float(device != "cpu" and num_gpus > 0)
+    room = int(resources.get("CPU", os.cpu_count() or 1) // cpus_per_worker)
+    room = min(room, int(num_gpus // gpus)) if gpus > 0 else room
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    rows = [{"item": json.dumps(item)} for item in items]
+    table = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
+    table.context.execution_options.preserve_order = True  # of this data set alone
+    results = table.map(
+        cast(Any, _Actor),  # Ray's stubs know functions only
+        fn_constructor_args=(load, cpus_per_worker),
+        compute=ray.data.ActorPoolStrategy(size=min(num_workers or max(room, 1), len(items))),
+        num_cpus=cpus_per_worker,
+        num_gpus=gpus,
+    )
+    for row in results.iter_rows():
+        if row["error"]:
+            raise RuntimeError(f"A worker stopped: {row['error']}")
+        yield json.loads(row["result"])

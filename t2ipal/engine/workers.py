@@ -1,0 +1,50 @@
+"""Who does the work of each stage: Ray's workers, or this process alone (`in_process`).
+
+The one place that decides it; loads neither Ray nor a stage before it is asked.
+"""
+
+from functools import partial
+from typing import Any
+
+from t2ipal.features.config import BackboneConfig
+from t2ipal.store import Store
+
+
+def synthesis_workers(in_process: bool) -> Any:
+    """The `workers` of `t2ipal.synthesis.making`."""
+    if in_process:
+        from t2ipal.synthesis.worker import in_process as workers
+    else:
+        from t2ipal.engine.pool import on_ray as workers
+    return workers
+
+
+def extract(store: Store, backbone: BackboneConfig, in_process: bool) -> str:
+    """Computes what features a run lacks, with a bar; returns their folder in the store."""
+    from t2ipal.features.extraction import extract_run
+
+    if in_process:
+        from t2ipal.features.extraction import in_process as workers
+    else:
+        from t2ipal.engine.extraction import on_ray as workers
+    return extract_run(store, backbone, workers=workers, progress=True)
+
+
+def training_workers(num_workers: int, use_gpu: bool) -> Any:
+    """The `workers` of `t2ipal.training.runs`; none is this process."""
+    if num_workers == 0:
+        from t2ipal.training.runs import in_process as workers
+
+        return workers
+    from t2ipal.engine.training import on_ray
+
+    return partial(on_ray, num_workers=num_workers, use_gpu=use_gpu)
+
+
+def prediction_workers(in_process: bool) -> Any:
+    """The `workers` of `t2ipal.recognition.predict`."""
+    if in_process:
+        from t2ipal.recognition.predict import in_process as workers
+    else:
+        from t2ipal.engine.prediction import on_ray as workers
+    return workers

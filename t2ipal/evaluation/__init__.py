@@ -1,0 +1,1 @@
+"""What a recognizer reaches on images whose labels are known."""

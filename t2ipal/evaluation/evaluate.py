@@ -1,0 +1,120 @@
+"""A recognizer's scores on a test set, and what several seeds give together.
+
+Owns batching and the summary; the definition of average precision is in
+`t2ipal.evaluation.metrics`.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from t2ipal.config import require
+from t2ipal.evaluation.metrics import average_precision
+from t2ipal.features.sets import FeatureSet
+from t2ipal.methods.recognizer import Recognizer
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well one recognizer does on one test set."""
+
+    mAP: float
+    """Mean of `average_precision`, percent."""
+    average_precision: tuple[float, ...]
+    """Per class, percent."""
+    class_names: tuple[str, ...]
+    num_images: int
+    definition: str
+    """Which average precision this is, in words for a report."""
+    scores: NDArray[np.float32]
+    """[images, classes]."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One method over several seeds."""
+
+    mean: float
+    """mAP, percent."""
+    std: float
+    """Sample standard deviation (n - 1); 0 for one seed."""
+    seeds: tuple[int, ...]
+    mAPs: tuple[float, ...]
+    """Per seed, percent."""
+
+
+@torch.no_grad()
+def predict(
+    recognizer: Recognizer, images: FeatureSet, batch_size: int = 1024
+) -> NDArray[np.float32]:
+    """Scores [images, classes], computed in batches where the recognizer's constants are."""
+    device = recognizer.device
+    parts = [
+        recognizer.scores(images.rows(slice(start, start + batch_size)).to(device)).cpu()
+        for start in range(0, len(images), batch_size)
+    ]
+    require(bool(parts), "Evaluation needs images, got none.")
+    return torch.cat(parts).float().numpy()
+
+
+def evaluate(
+    recognizer: Recognizer,
+    images: FeatureSet,
+    *,
+    difficult: NDArray[np.bool_] | None = None,
+    skip_difficult: bool = False,
+    eleven_point: bool = False,
+    batch_size: int = 1024,
+) -> Evaluation:
+    """Average precision of every class on `images` with their labels; options of `metrics`.
+
+    Raises:
+        ValueError: other classes than the labels', no images, a class without positives (named).
+    """
+    class_names = recognizer.class_names
+    require(
+        images.labels.shape[1] == len(class_names),
+        f"The recognizer knows {len(class_names)} classes, the test set has "
+        f"{images.labels.shape[1]}; both must come from one vocabulary.",
+    )
+    scores = predict(recognizer, images, batch_size)
+    per_class = average_precision(
+        scores,
+        images.labels.cpu().numpy(),
+        difficult=difficult,
+        skip_difficult=skip_difficult,
+        eleven_point=eleven_point,
+        class_names=class_names,
+    )
+    return Evaluation(
+        mAP=float(per_class.mean()),
+        average_precision=tuple(per_class.tolist()),
+        class_names=class_names,
+        num_images=len(images),
+        definition=definition(difficult is not None, skip_difficult, eleven_point),
+        scores=scores,
+    )
+
+
+def definition(has_difficult: bool, skip_difficult: bool, eleven_point: bool) -> str:
+    """The definition of average precision in words; on the same scores they differ by points."""
+    words = "11-point" if eleven_point else "non-interpolated"
+    if not has_difficult:
+        return f"{words} average precision"
+    fate = "left out of the ranking" if skip_difficult else "counted as negatives"
+    return f"{words} average precision, difficult entries {fate}"
+
+
+def summarize(maps: Sequence[float], seeds: Sequence[int]) -> Summary:
+    """Mean and sample standard deviation of one mAP per seed."""
+    require(len(maps) > 0, "A summary needs one seed or more, got none.")
+    require(
+        len(maps) == len(seeds) == len(set(seeds)),
+        f"Every mAP needs a seed of its own, got {len(maps)} for seeds {list(seeds)}.",
+    )
+    std = statistics.stdev(maps) if len(maps) > 1 else 0.0
+    return Summary(statistics.fmean(maps), std, tuple(seeds), tuple(maps))

@@ -1,0 +1,272 @@
+"""The pictures of docs/world.md: what the embedded world looks like and what its models make of it.
+
+Draws with Pillow alone; the two charts need the table of `claims`. `benchmarks/world_pictures.py`
+runs it.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from t2ipal.config import one_of, require
+from t2ipal.diffusion.config import SynthesisConfig
+from t2ipal.diffusion.pipelines import load_pipeline
+from t2ipal.diffusion.synthesizer import Synthesizer
+from t2ipal.experiments.config import demo_synthesis
+from t2ipal.experiments.demo import choose_captions
+from t2ipal.features.backbone import load_backbone
+from t2ipal.features.config import BackboneConfig
+from t2ipal.methods.stored import load_recognizer
+from t2ipal.pictovoc import WEIGHTS_DIR
+from t2ipal.pictovoc.captions import world_captions
+from t2ipal.pictovoc.judge import NAMED_THRESHOLD, load_judge
+from t2ipal.pictovoc.pixels import to_images
+from t2ipal.pictovoc.scenes import CLASS_NAMES, Scene, draw_classes, draw_scene
+from t2ipal.pretraining.autoencoder import draw_scenes, known_latents
+from t2ipal.pretraining.checks import FINER_PX, PROMPT_NAMES
+from t2ipal.report.pictures import overlay
+from t2ipal.report.sheets import (
+    BAD,
+    BLUE,
+    GAP,
+    GOOD,
+    ORANGE,
+    PAPER,
+    Panel,
+    enlarged,
+    grid,
+    in_rows,
+    line_chart,
+    note,
+)
+from t2ipal.store import Store
+from t2ipal.synthesis.rendering import RenderingSynthesizer
+from t2ipal.training.recipes import recipe
+
+
+@dataclass(frozen=True)
+class PicturesConfig:
+    """Draws the pictures."""
+
+    output: str = "docs/pictures"
+    """Folder for the pictures."""
+    only: tuple[str, ...] = ()
+    """Names of the pictures to draw; none: all of them."""
+    claims: str | None = None
+    """claims.json of benchmarks/claims.py; None: without the charts."""
+    recognizer: str | None = None
+    """Folder of a trained recognizer, whose heatmaps are shown; None: zero-shot prompts."""
+    guidance_scales: tuple[float, ...] = (1, 2, 4, 7.5)
+    """Guidance scales of the synthetic images."""
+
+
+def classes(options: PicturesConfig) -> Image.Image:
+    """Every class in four drawings."""
+    cells = []
+    for name in CLASS_NAMES:
+        drawn = [enlarged(draw_classes([name], seed).image, 148) for seed in range(4, 8)]
+        cells.append(grid([[in_rows(drawn, 2, 4)], [note(name, 300, 20, center=True)]], 4))
+    return in_rows(cells, 5, 16)
+
+
+def scenes(options: PicturesConfig) -> Image.Image:
+    """Test scenes with their captions."""
+    texts = [text for _, text in world_captions("test", 12)]
+    images = [draw_scene("test", index).image for index in range(len(texts))]
+    cells = [grid([[enlarged(i, 250)], [note(t, 250)]]) for i, t in zip(images, texts, strict=True)]
+    return in_rows(cells, 6, 14)
+
+
+def domains(options: PicturesConfig) -> Image.Image:
+    """The same scenes in every look."""
+    rows = []
+    for domain in ("photo", "palette", "lines", "clutter"):
+        images = [draw_scene("test", index, domain=domain).image for index in range(6)]
+        rows.append([note(domain, 76, 20), *(enlarged(image, 240) for image in images)])
+    return grid(rows)
+
+
+def synthetic(options: PicturesConfig) -> Image.Image:
+    """Captions as Stable Diffusion draws them at several guidance scales, and as rendered."""
+    chosen, shown = [], set()
+    for caption in choose_captions(300)[1].kept:
+        if len(chosen) < 8 and len(caption.labels) <= 2 and not shown & {*caption.labels}:
+            chosen.append(caption)
+            shown |= {*caption.labels}
+    batch = {
+        "caption_id": np.array([caption.caption_id for caption in chosen]),
+        "caption": np.array([caption.caption for caption in chosen]),
+        "k": np.zeros(len(chosen), dtype=np.int64),
+    }
+    base = demo_synthesis()
+    columns = {}
+    for scale in options.guidance_scales:
+        config = dataclasses.replace(base, guidance_scale=scale)
+        columns[f"guidance {scale:g}"] = Synthesizer(config)(batch)["image"]
+    columns["rendered"] = RenderingSynthesizer(base)(batch)["image"]
+    judge, side = load_judge(WEIGHTS_DIR / "judge"), 196
+    found = {head: judge.probs(images) > NAMED_THRESHOLD for head, images in columns.items()}
+    rows = [[note("", 300), *(note(head, side, 20, center=True) for head in columns)]]
+    for number, caption in enumerate(chosen):
+        row = [note(caption.caption, 300, 20)]
+        for head, images in columns.items():
+            seen = [(CLASS_NAMES[k], found[head][number, k]) for k in caption.labels]
+            told = [(name, GOOD) if there else (f"no {name}", BAD) for name, there in seen]
+            told = [(f"{name},", color) for name, color in told[:-1]] + told[-1:]
+            verdict = note(told, side, 17, center=True)
+            row.append(grid([[enlarged(images[number], side)], [verdict]], 2))
+        rows.append(row)
+    return grid(rows)
+
+
+def boxed(image: Image.Image, scene: Scene, class_name: str) -> Image.Image:
+    """The picture with the boxes of a class."""
+    image = image.copy()
+    for item in scene.objects:
+        if item.class_name == class_name:
+            x0, y0, x1, y1 = (min(max(v, 0.0), 1.0) * (image.width - 1) for v in item.box)
+            ImageDraw.Draw(image).rectangle((x0, y0, x1, y1), outline=(90, 255, 120), width=2)
+    return image
+
+
+def heatmaps(options: PicturesConfig) -> Image.Image:
+    """Where a recognizer looks for the two classes of a scene, and where they are."""
+    backbone = load_backbone(BackboneConfig(local_image_size_px=FINER_PX))
+    if options.recognizer is None:
+        settings = recipe("zsclip_local", "pictovoc", CLASS_NAMES, PROMPT_NAMES)
+        recognizer = settings.method.build(backbone).export()
+    else:
+        recognizer = load_recognizer(Store(options.recognizer), "")
+    some = [draw_scene("test", index) for index in range(60)]
+    chosen = [scene for scene in some if scene.labels.sum() == 2][:8]
+    features = backbone.encode_images(torch.from_numpy(np.stack([s.image for s in chosen])))
+    maps = recognizer.scorer.heatmap(features.local_features).numpy()
+    side, cells = math.isqrt(maps.shape[-1]), []
+    for scene, heat in zip(chosen, maps, strict=True):
+        row = [grid([[enlarged(scene.image, 252)], [note("", 252)]], 2)]
+        for index in np.flatnonzero(scene.labels):
+            picture = Image.fromarray(overlay(scene.image, heat[index].reshape(side, side)))
+            picture = boxed(picture.resize((252, 252)), scene, CLASS_NAMES[index])
+            row.append(grid([[picture], [note(CLASS_NAMES[index], 252, center=True)]], 2))
+        cells.append(grid([row], 4))
+    return in_rows(cells, 2, 20)
+
+
+def autoencoder(options: PicturesConfig) -> Image.Image:
+    """Scenes above what the autoencoder makes of them, told which class is where."""
+    vae = load_pipeline(SynthesisConfig(), torch.float32).vae
+    drawn = draw_scenes("test", 0, 14)
+    images = np.stack([scene.image for scene in drawn])
+    with torch.inference_mode():
+        decoded = to_images(vae.decode(known_latents(vae, drawn)).sample)
+    rows = []
+    for first in (0, 7):
+        for head, pictures in (("scene", images), ("decoded", decoded)):
+            cells = [enlarged(picture, 206) for picture in pictures[first : first + 7]]
+            rows.append([note(head, 80), *cells])
+    return grid(rows)
+
+
+def guidance(options: PicturesConfig) -> Image.Image:
+    """Guidance scale against what images show and what they teach."""
+    table = read_claims(options)
+    rows = [row for row in table["rows"] if row["question"].startswith("guidance")]
+    at = {id(row): float(row["title"].split(",")[0]) for row in rows}
+    shares = sorted({(at[id(row)], 100 * row["judge_share"], 0.0) for row in rows})
+    rendered = next(row for row in table["rows"] if row["images"] == "rendered")
+    panels = [
+        Panel(
+            "named classes that the judge finds, %",
+            "guidance scale",
+            [("synthetic", BLUE, shares)],
+            ("rendered", 100 * rendered["judge_share"]),
+        )
+    ]
+    for test_set in table["test_sets"]:
+        lines = []
+        for name, color, method in (
+            ("with captions", BLUE, "t2ipal"),
+            ("images only", ORANGE, "t2ipal_images_only"),
+        ):
+            chosen = [row for row in rows if row["method"] == method]
+            lines.append((name, color, [(at[id(row)], *spread(row, test_set)) for row in chosen]))
+        level = ("TaI-DPT", baseline(table, "tai_dpt", test_set))
+        panels.append(Panel(f"mAP on {test_set}", "guidance scale", lines, level))
+    return grid([[line_chart(panel) for panel in panels]])
+
+
+def images_per_caption(options: PicturesConfig) -> Image.Image:
+    """Images a caption against what they teach."""
+    table = read_claims(options)
+    rows = [row for row in table["rows"] if row["question"] == "images a caption"]
+    panels = []
+    for test_set in table["test_sets"]:
+        points = [(row["images_per_caption"], *spread(row, test_set)) for row in rows]
+        level = ("TaI-DPT", baseline(table, "tai_dpt", test_set))
+        lines = [("T2I-PAL", BLUE, points)]
+        panels.append(Panel(f"mAP on {test_set}", "synthetic images a caption", lines, level))
+    return grid([[line_chart(panel) for panel in panels]])
+
+
+def read_claims(options: PicturesConfig) -> dict[str, Any]:
+    """The table of benchmarks/claims.py.
+
+    Raises:
+        ValueError: no file was named.
+    """
+    require(options.claims is not None, "The charts need --claims, a claims.json.")
+    return json.loads(Path(str(options.claims)).read_text())
+
+
+def spread(row: Mapping[str, Any], test_set: str) -> tuple[float, float]:
+    """Mean and standard deviation of mAP."""
+    return row["mAP"][test_set]["mean"], row["mAP"][test_set]["std"]
+
+
+def baseline(table: Mapping[str, Any], method: str, test_set: str) -> float:
+    """Mean mAP of a method that learns from captions alone."""
+    return next(spread(row, test_set)[0] for row in table["rows"] if row["method"] == method)
+
+
+PICTURES = {
+    "classes.jpg": classes,
+    "scenes.jpg": scenes,
+    "domains.jpg": domains,
+    "synthetic.jpg": synthetic,
+    "heatmaps.jpg": heatmaps,
+    "autoencoder.jpg": autoencoder,
+    "guidance.png": guidance,
+    "images_per_caption.png": images_per_caption,
+}
+CHARTS = ("guidance.png", "images_per_caption.png")
+
+
+def draw_pictures(options: PicturesConfig) -> dict[str, int]:
+    """Draws what is asked for; each file's size in bytes.
+
+    Raises:
+        ValueError: a name that is no picture's.
+    """
+    for name in options.only:
+        one_of("picture", name, PICTURES)
+    names = options.only or [n for n in PICTURES if options.claims or n not in CHARTS]
+    output = Path(options.output)
+    output.mkdir(parents=True, exist_ok=True)
+    sizes = {}
+    for name in names:
+        picture = PICTURES[name](options)
+        framed = Image.new("RGB", (picture.width + 2 * GAP, picture.height + 2 * GAP), PAPER)
+        framed.paste(picture, (GAP, GAP))
+        if name in CHARTS:
+            framed = framed.quantize(64)  # a third of the bytes, and no difference to see
+        framed.save(output / name, quality=75, optimize=True)
+        sizes[name] = (output / name).stat().st_size
+    return sizes

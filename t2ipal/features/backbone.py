@@ -1,0 +1,225 @@
+"""The frozen CLIP: the only file of the core that imports open_clip.
+
+Owns loading it and what its global and local features are. Knows nothing of prompts that are
+learned, prototypes or training.
+"""
+
+import functools
+import hashlib
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from t2ipal.config import one_of, require
+from t2ipal.features.config import BackboneConfig, BackboneIdentity
+from t2ipal.features.sets import ImageFeatures, TextFeatures
+from t2ipal.features.towers import (
+    _vit_features,
+    local_projection,
+    resize_and_crop,
+    resnet_features,
+    resnet_locations,
+    text_positions,
+)
+from t2ipal.pictovoc import WEIGHTS_DIR
+from t2ipal.torchvision_repair import repair_torchvision
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+WEIGHTS_FILE = "open_clip_model.safetensors"
+UNREADABLE = (EOFError, KeyError, TypeError, UnpicklingError, SafetensorError)
+"""What open_clip lets through where a file of weights, or a configuration, is damaged."""
+
+
+class Backbone:
+    """A frozen CLIP, read at the places the method needs (method's table of symbols)."""
+
+    def __init__(self, model: nn.Module, tokenizer: Any, config: BackboneConfig):
+        self.config = config
+        self.model: Any = model.eval().requires_grad_(False).to(config.device)
+        self._tokenizer = tokenizer
+        visual = self.model.visual
+        size = visual.image_size
+        self.image_size_px = int(size[0] if isinstance(size, tuple | list) else size)
+        self._mean = torch.tensor(visual.preprocess_cfg["mean"], device=config.device)
+        self._std = torch.tensor(visual.preprocess_cfg["std"], device=config.device)
+        self.text_width = int(self.model.token_embedding.embedding_dim)
+        self.embed_dim = int(self.model.text_projection.shape[1])
+        self.context_length = int(self.model.context_length)
+        self.logit_scale = float(self.model.logit_scale.exp())
+        require(
+            config.local_image_size_px is None or hasattr(visual, "attnpool"),
+            "local_image_size_px needs a ResNet, for a ViT has learned the positions of one size: "
+            f"leave it out with {config.model}.",
+        )
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that differ wherever features would."""
+        activation = type(self.model.transformer.resblocks[0].mlp.gelu).__name__
+        reading = self.config.dense_features, self.config.precision, self.image_size_px
+        facts = (*reading, activation, self._mean.tolist(), self._std.tolist())
+        if self.config.local_image_size_px is not None:
+            facts = (*facts, self.config.local_image_size_px)
+        digest = hashlib.sha256(repr(facts).encode())
+        for name, value in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()[:16]
+
+    @property
+    def identity(self) -> BackboneIdentity:
+        """What a recognizer keeps of the backbone that it belongs to."""
+        size, mean, std = self.image_size_px, self._mean.tolist(), self._std.tolist()
+        return BackboneIdentity(self.config, self.fingerprint, size, tuple(mean), tuple(std))
+
+    @property
+    def photograph_size_px(self) -> int:
+        """Side of the square that a photograph is cut to: what the largest look at it needs."""
+        return max(self.image_size_px, self.config.local_image_size_px or 0)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._mean.device
+
+    def tokenize(self, texts: list[str]) -> Int[Tensor, "batch context"]:
+        """Token ids, padded with 0 and cut to the context length."""
+        return self._tokenizer(texts).to(self.device)
+
+    def preprocess(
+        self, images: UInt8[Tensor, "batch height width 3"], side: int | None = None
+    ) -> Float[Tensor, "batch 3 size size"]:
+        """CLIP's input: shorter side resized (bicubic), center cropped, mean and std removed.
+
+        Args:
+            images: of any one size.
+            side: in pixels; None: the model's own.
+        """
+        pixels = images.to(self.device).permute(0, 3, 1, 2).float() / 255
+        side = side or self.image_size_px
+        size, (top, left) = resize_and_crop(pixels.shape[2], pixels.shape[3], side)
+        if size != pixels.shape[2:]:
+            pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+        pixels = pixels[:, :, top : top + side, left : left + side]
+        return (pixels - self._mean[:, None, None]) / self._std[:, None, None]
+
+    @torch.no_grad()
+    def encode_images(self, images: UInt8[Tensor, "batch height width 3"]) -> ImageFeatures:
+        """Global and local features of uint8 RGB images of any one size."""
+        pixels, larger = self.preprocess(images), self.config.local_image_size_px
+        with torch.autocast(
+            self.device.type,
+            PRECISIONS[self.config.precision],
+            enabled=self.config.precision != "fp32",
+        ):
+            visual = self.model.visual
+            if hasattr(visual, "attnpool"):
+                features = resnet_features(visual, pixels)
+                if larger is not None:
+                    locations = resnet_locations(visual, self.preprocess(images, larger))
+                    local = local_projection(visual.attnpool, locations)
+                    features = features[0], local, features[2]
+            else:
+                features = _vit_features(visual, pixels, self.config.dense_features)
+        return ImageFeatures(*(F.normalize(f.float(), dim=-1) for f in features))
+
+    @torch.no_grad()
+    def encode_texts(self, texts: list[str]) -> TextFeatures:
+        """Global (end token) and local (every position) features of captions."""
+        tokens = self.tokenize(texts)
+        end = tokens.argmax(dim=-1)
+        length = int(end.max()) + 1
+        positions = self._project(
+            text_positions(self.model, self.model.token_embedding(tokens[:, :length]))
+        )
+        mask = torch.arange(length, device=self.device) <= end[:, None]
+        rows = torch.arange(len(tokens), device=self.device)
+        return TextFeatures(positions[rows, end], positions, mask)
+
+    def embed_tokens(
+        self, tokens: Int[Tensor, "batch positions"]
+    ) -> Float[Tensor, "batch positions text"]:
+        """Token embeddings, without positions."""
+        return self.model.token_embedding(tokens)
+
+    def encode_token_embeddings(
+        self, embeddings: Float[Tensor, "classes positions text"], end: Int[Tensor, "classes"]
+    ) -> Float[Tensor, "classes width"]:
+        """Class embeddings of prompts given as token embeddings, read at their end token.
+
+        Differentiable in `embeddings`. Positions after the longest end change nothing (the encoder
+        is causal), so callers cut them away.
+        """
+        positions = text_positions(self.model, embeddings)
+        return self._project(positions[torch.arange(len(end), device=end.device), end])
+
+    def _project(self, hidden: Tensor) -> Tensor:
+        projection = self.model.text_projection
+        projected = projection(hidden) if isinstance(projection, nn.Linear) else hidden @ projection
+        return F.normalize(projected.float(), dim=-1)
+
+
+def load_backbone(config: BackboneConfig) -> Backbone:
+    """Loads the CLIP that `config` names, from a folder or by open_clip's name and tag.
+
+    Raises:
+        FileNotFoundError: a folder without its weights or configuration.
+        ValueError: an unknown architecture or tag, one that is no plain CLIP, or weights that are
+            damaged or of another shape.
+        RuntimeError: the weights could not be downloaded.
+    """
+    repair_torchvision()
+    import open_clip
+
+    folder = WEIGHTS_DIR / "clip" if config.model == "pictovoc" else Path(config.model)
+    quick_gelu = False
+    if folder.is_dir() or config.model == "pictovoc" or "/" in config.model:
+        for name in ("open_clip_config.json", WEIGHTS_FILE):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(
+                    f"A backbone folder must hold {name}; {folder} does not. "
+                    "Give a folder written by open_clip, or an open_clip model name such as RN101."
+                )
+        name, pretrained = f"local-dir:{folder.resolve()}", None
+    else:
+        one_of("backbone", config.model, open_clip.list_models())
+        if not Path(config.pretrained).is_file():
+            one_of(
+                "pretrained tag",
+                config.pretrained,
+                open_clip.list_pretrained_tags_by_model(config.model),
+            )
+        name, pretrained = config.model, config.pretrained
+        # OpenAI's weights want QuickGELU; under these names open_clip builds the exact GELU.
+        quick_gelu = open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)
+    try:
+        model = open_clip.create_model(name, pretrained, force_quick_gelu=quick_gelu)
+    except (RuntimeError, *UNREADABLE) as error:
+        if isinstance(error, RuntimeError) and "loading state_dict" not in str(error):
+            raise  # no network, for one
+        raise ValueError(
+            f"The weights of backbone {config.model} must be whole and fit its configuration, "
+            f"got {type(error).__name__}: {error}"
+        ) from error
+    require(
+        _is_plain_clip(model),
+        "A backbone must be a CLIP with a causal text encoder and a ResNet, or a ViT with a class "
+        f"token, got {config.model}. Take RN50, RN101, ViT-B-32 or ViT-B-16, for example.",
+    )
+    return Backbone(model, open_clip.get_tokenizer(name), config)
+
+
+def _is_plain_clip(model: Any) -> bool:
+    """Whether the model has its towers' parts where `Backbone` reads them."""
+    visual = model.visual
+    plain_vit = getattr(visual, "pool_type", "") == "tok" and visual.attn_pool is None
+    text = getattr(model, "text_pool_type", ""), getattr(model, "attn_mask", None)
+    return (
+        (hasattr(visual, "attnpool") or plain_vit) and text[0] == "argmax" and text[1] is not None
+    )

@@ -1,0 +1,91 @@
+"""Features of many images or captions as tensors, with their labels.
+
+Knows neither where they come from nor what is learned from them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """L2-normalised features of a batch of images."""
+
+    global_features: Float[Tensor, "batch width"]
+    """Pooled; without positional embedding for a ResNet, as in TaI-DPT."""
+    local_features: Float[Tensor, "batch locations width"]
+    pooled_features: Float[Tensor, "batch width"]
+    """CLIP's own output, for zero-shot CLIP."""
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """L2-normalised features of a batch of texts."""
+
+    global_features: Float[Tensor, "batch width"]
+    local_features: Float[Tensor, "batch positions width"]
+    mask: Bool[Tensor, "batch positions"]
+    """True at the start token, the words and the end token; False at padding."""
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """L2-normalised features of many images or captions, with their labels."""
+
+    global_features: Float[Tensor, "rows width"]
+    local_features: Float[Tensor, "rows locations width"]
+    mask: Bool[Tensor, "rows locations"] | None
+    """False where a location is padding; None where every location counts (images)."""
+    labels: Float[Tensor, "rows classes"]
+    """Multi-hot."""
+    pooled_features: Float[Tensor, "rows width"] | None = None
+    """Images: CLIP's own output, which zero-shot CLIP uses; captions: None."""
+    keys: NDArray[np.str_] | None = None
+    """Names of the rows' samples: keys of images, ids of captions; None where nobody asks."""
+
+    def __len__(self) -> int:
+        return len(self.global_features)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "FeatureSet":
+        columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        changed: dict[str, Any] = {
+            name: change(column) if isinstance(column, Tensor) else column
+            for name, column in columns.items()
+        }
+        return FeatureSet(**changed)
+
+    def rows(self, index: Tensor | slice) -> "FeatureSet":
+        """The rows at `index`, in its order."""
+        chosen = self._map(lambda column: column[index])
+        if self.keys is None:
+            return chosen
+        place = index if isinstance(index, slice) else index.numpy()
+        return replace(chosen, keys=self.keys[place])
+
+    def to(self, device: torch.device | str) -> "FeatureSet":
+        """A copy on `device`."""
+        return self._map(lambda column: column.to(device))
+
+
+@dataclass(frozen=True)
+class TrainingFeatures:
+    """What training reads: captions, their synthetic images, and which belongs to which."""
+
+    texts: FeatureSet
+    images: FeatureSet | None
+    image_of_caption: Int[Tensor, "captions images_per_caption"]
+    """Row in `images` of each caption's k-th image; -1 where there is none."""
+
+
+def only_images(data: TrainingFeatures, keep: Bool[Tensor, " images"]) -> TrainingFeatures:
+    """The same captions with the chosen images alone."""
+    rows = data.image_of_caption
+    chosen = (rows >= 0) & keep[rows.clamp(min=0)]
+    return TrainingFeatures(data.texts, data.images, torch.where(chosen, rows, -1))

@@ -1,0 +1,88 @@
+"""Where features are read off a CLIP's towers, as functions of its modules.
+
+The visual towers are open_clip's ModifiedResNet and VisionTransformer; no weights are loaded here.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def resize_and_crop(height: int, width: int, side: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Size of an image whose shorter side is `side`, and top and left of its center crop.
+
+    Rounded as torchvision does it for CLIP, so that no crop is off by a pixel.
+    """
+    shorter = min(height, width)
+    size = height * side // shorter, width * side // shorter
+    return size, (round((size[0] - side) / 2), round((size[1] - side) / 2))
+
+
+def text_positions(
+    model: Any, embeddings: Float[Tensor, "batch positions text"]
+) -> Float[Tensor, "batch positions text"]:
+    """The text tower's output at every position, after its last norm; any length up to 77."""
+    length = embeddings.shape[1]
+    hidden = embeddings + model.positional_embedding[:length]
+    hidden = model.transformer(hidden, attn_mask=model.attn_mask[:length, :length])
+    return model.ln_final(hidden)
+
+
+def resnet_features(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention pooling without positions, its value path at every location, CLIP's own pooling."""
+    locations, pool = resnet_locations(visual, pixels), visual.attnpool
+    tokens = torch.cat([locations.mean(dim=1, keepdim=True), locations], dim=1)
+    return (
+        _attention_pool(pool, tokens),
+        local_projection(pool, locations),
+        _attention_pool(pool, tokens + pool.positional_embedding),
+    )
+
+
+def resnet_locations(visual: Any, pixels: Tensor) -> Float[Tensor, "batch locations channels"]:
+    """The last feature map, location by location."""
+    grid = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(pixels)))))
+    return grid.flatten(2).transpose(1, 2)
+
+
+def local_projection(
+    pool: Any, locations: Float[Tensor, "batch locations channels"]
+) -> Float[Tensor, "batch locations width"]:
+    """The attention pool's value path, without attention and without positions."""
+    return pool.c_proj(pool.v_proj(locations))
+
+
+def _attention_pool(pool: Any, tokens: Float[Tensor, "batch tokens channels"]) -> Tensor:
+    """CLIP's attention pool for its first query alone, the only one that is read."""
+    batch, length, channels = tokens.shape
+    shape = (batch, length, pool.num_heads, channels // pool.num_heads)
+    query = pool.q_proj(tokens[:, :1]).view(batch, 1, *shape[2:]).transpose(1, 2)
+    key = pool.k_proj(tokens).view(shape).transpose(1, 2)
+    value = pool.v_proj(tokens).view(shape).transpose(1, 2)
+    mixed = F.scaled_dot_product_attention(query, key, value)
+    return pool.c_proj(mixed.transpose(1, 2).reshape(batch, channels))
+
+
+def _vit_features(
+    visual: Any, pixels: Tensor, dense_features: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Class and patch tokens through ln_post and proj; optionally the last block's value path."""
+    hidden = visual._embeds(pixels)
+    blocks = visual.transformer.resblocks
+    for block in blocks[:-1]:
+        hidden = block(hidden)
+    last = blocks[-1]
+    output = last(hidden)
+    dense = output
+    if dense_features == "value":
+        normed = last.ln_1(hidden)
+        weight, bias = last.attn.in_proj_weight, last.attn.in_proj_bias
+        width = normed.shape[-1]
+        value = F.linear(normed, weight[2 * width :], bias[2 * width :])
+        dense = hidden + last.ls_1(last.attn.out_proj(value))
+        dense = dense + last.ls_2(last.mlp(last.ln_2(dense)))
+    pooled = visual.ln_post(output[:, 0]) @ visual.proj
+    return pooled, visual.ln_post(dense[:, 1:]) @ visual.proj, pooled

@@ -1,0 +1,95 @@
+"""What every method offers: `fit` and the search know this and nothing else of any method.
+
+A method's file owns a frozen config with only its own fields, whose `build(backbone, seed)` gives
+the method. A training-free method is fitted by the same door: `prepare` reads the features, there
+is nothing to step, and `export` gives the recognizer.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from t2ipal.features.config import BackboneIdentity
+from t2ipal.features.sets import FeatureSet, TrainingFeatures
+from t2ipal.methods.prompts import PromptEncoder
+from t2ipal.methods.recognizer import Recognizer
+
+
+class Losses(NamedTuple):
+    """The total and its two terms before weighting."""
+
+    total: Float[Tensor, ""]
+    image: Float[Tensor, ""]
+    text: Float[Tensor, ""]
+
+
+class FrozenBackbone(PromptEncoder, Protocol):
+    """What a method needs of a frozen CLIP; `t2ipal.features.backbone.Backbone` is one."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        ...
+
+    @property
+    def identity(self) -> BackboneIdentity:
+        """What a recognizer keeps of the backbone that it belongs to."""
+        ...
+
+
+class Method(Protocol):
+    """An `nn.Module` of what is learned; the backbone is no part of it."""
+
+    config: Any
+    """Frozen dataclass of plain values with `class_names`; a field `method` tells which it is."""
+    uses_images: bool
+    """Whether the loss looks at images; where not, none are gathered."""
+    uses_texts: bool
+
+    def prepare(self, data: TrainingFeatures) -> None:
+        """Looks at all data once, before the first step.
+
+        Raises:
+            ValueError: the method cannot learn from it.
+        """
+        ...
+
+    def loss(
+        self,
+        images: FeatureSet | None,
+        texts: FeatureSet | None,
+        *,
+        num_images: int | None = None,
+        num_texts: int | None = None,
+    ) -> Losses:
+        """The loss of a batch.
+
+        Args:
+            images: of the batch with their labels; None where the method uses none.
+            texts: captions of the batch with their labels; None where it uses none.
+            num_images: divisor of the images' mean where this is one part of a larger batch.
+            num_texts: the same for captions.
+        """
+        ...
+
+    def parameter_groups(self, training: Any) -> list[dict[str, Any]]:
+        """Groups of `params` with the learning rate at their peak, `peak_lr`; none: not trained."""
+        ...
+
+    def export(self) -> Recognizer:
+        """The recognizer as constants, independent of any later step."""
+        ...
+
+    def parameters(self) -> Any:
+        """As `nn.Module`'s; and so on."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `nn.Module`'s."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """As `nn.Module`'s."""
+        ...

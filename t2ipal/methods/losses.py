@@ -1,0 +1,23 @@
+"""The pairwise ranking loss of both branches.
+
+Owns the formula; does not know where the scores come from.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def ranking_losses(
+    scores: Float[Tensor, "batch classes"],
+    labels: Float[Tensor, "batch classes"],
+    margin: float,
+    scale: float,
+) -> Float[Tensor, " batch"]:
+    """Sum over positive i, negative j of max(0, m - s p_i + s p_j), one per row (paper, eq. 7).
+
+    A row in which all or no classes are positive has no pairs and a loss of 0.
+    """
+    scaled = scale * scores
+    hinge = torch.relu(margin - scaled.unsqueeze(2) + scaled.unsqueeze(1))
+    return torch.einsum("bij,bi,bj->b", hinge, labels, 1 - labels)

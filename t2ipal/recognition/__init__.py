@@ -1,0 +1,1 @@
+"""Recognizers that know their CLIP: made of a run, used on photographs."""

@@ -1,0 +1,178 @@
+"""From a run's features to recognizers: what `t2ipal train` asks for, and in which order.
+
+Owns the joints between features, training and score normalization; decides nothing of theirs.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+from t2ipal.config import check_fields, one_of, require, to_dict
+from t2ipal.evaluation.normalization import normalized
+from t2ipal.evaluation.test_sets import DATA_SETS, is_own, test_set_features
+from t2ipal.features.backbone import Backbone, load_backbone
+from t2ipal.features.config import BackboneConfig
+from t2ipal.features.reading import read_training_features
+from t2ipal.features.sets import TrainingFeatures
+from t2ipal.store import Store, join_key, read_choice_manifest, read_manifest
+from t2ipal.training.loop import FitResult
+from t2ipal.training.plans import TrainingRun, plan_runs
+from t2ipal.training.runs import Workers, train_runs
+from t2ipal.training.validation import split_captions
+
+HELD_OUT = 0.2
+"""Share of captions whose images choose a partial normalization."""
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """Which recognizers to make of a run."""
+
+    methods: tuple[str, ...]
+    """Names of recipes."""
+    seeds: tuple[int, ...]
+    schedule: str
+    """Whose settings to take, of `t2ipal.training.recipes.SCHEDULES`."""
+    images: str | None = None
+    """Name of a choice among the images; None: all of them."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Of the recipes, by dotted names."""
+    normalization: Literal["none", "full", "partial"] = "none"
+    """Of scores."""
+    validation_set: str | None = None
+    """Labelled images to choose a partial normalization on: the name of a data set that is no test
+    set, or a folder; None: synthetic images of held-out captions."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        name = self.validation_set
+        require(
+            name is None or self.normalization == "partial",
+            f"validation_set {name!r} is for partial normalization, got {self.normalization}.",
+        )
+        if name is not None and not is_own(name):
+            one_of("validation set", name, DATA_SETS)
+        require(
+            name not in DATA_SETS or not DATA_SETS[name].is_test,
+            f"validation_set must be no test set, got {name}: what is chosen on test images is "
+            "no longer measured by them. Take pictovoc_validation, or a folder of your own.",
+        )
+
+    @property
+    def held_out(self) -> float:
+        """Share of captions that training leaves for the choice of a normalization."""
+        return HELD_OUT if self.normalization == "partial" and not self.validation_set else 0.0
+
+
+def check_request(store: Store, request: TrainingRequest) -> tuple[list[TrainingRun], list[str]]:
+    """The runs of a request and remarks on its changes; what cannot be trained is refused here.
+
+    Raises:
+        FileNotFoundError: the synthesis is not finished, or there is no such choice.
+        ValueError: a method, change or choice that cannot be trained on.
+    """
+    settings = read_manifest(store).settings
+    if request.images is not None:
+        chosen = read_choice_manifest(store, request.images)
+        require(
+            chosen.num_kept > 0,
+            f"The choice {request.images!r} keeps none of {chosen.num_images:,} images, asked "
+            f"for {chosen.settings.get('choice')}. Run jobs/choose.py with lower thresholds.",
+        )
+    return plan_runs(
+        request.methods, request.seeds, request.schedule, settings.class_names,
+        settings.prompt_names, request.changes,
+    )  # fmt: skip
+
+
+def train_recognizers(
+    store: Store,
+    request: TrainingRequest,
+    runs: Sequence[TrainingRun],
+    feature_folder: str,
+    workers: Workers,
+    output: Store,
+    folder: str = "train",
+) -> dict[str, FitResult]:
+    """Trains what is not trained yet; each recognizer ends in `folder`/NAME of `output`.
+
+    Args:
+        store: home of the run.
+        request: what was asked for.
+        runs: of `check_request`.
+        feature_folder: of the backbone's features in the run, all of them there.
+        workers: who trains.
+        output: where to.
+        folder: in it.
+    """
+    load = partial(
+        load_inputs, store, request.backbone, feature_folder, request.images, request.held_out
+    )
+    results = train_runs(
+        runs, load, output, folder, inputs=_inputs(store, request, feature_folder), workers=workers
+    )
+    return _normalize(store, request, feature_folder, results, output, folder)
+
+
+def load_inputs(
+    store: Store,
+    backbone: BackboneConfig,
+    feature_folder: str,
+    images: str | None,
+    held_out: float = 0.0,
+) -> tuple[Backbone, TrainingFeatures]:
+    """What a training worker reads; a share of captions may be left to choose with."""
+    data = read_training_features(store, feature_folder, images)
+    return load_backbone(backbone), split_captions(data, held_out, 0)[0] if held_out else data
+
+
+def _inputs(store: Store, request: TrainingRequest, feature_folder: str) -> dict[str, Any]:
+    """Plain values of what the runs learn from, kept with each."""
+    inputs: dict[str, Any] = {"features": feature_folder, "backbone": to_dict(request.backbone)}
+    if request.images is not None:
+        inputs["images"] = to_dict(read_choice_manifest(store, request.images))
+    if request.held_out:
+        inputs["held_out"] = request.held_out
+    return inputs
+
+
+def _normalize(
+    store: Store,
+    request: TrainingRequest,
+    feature_folder: str,
+    results: Mapping[str, FitResult],
+    output: Store,
+    folder: str,
+) -> dict[str, FitResult]:
+    """The results with recognizers normalized as asked, stored in place of those that are not.
+
+    All seeds of a method get one choice.
+    """
+    validation = None
+    if request.validation_set is not None:
+        backbone = load_backbone(request.backbone)
+        class_names = next(iter(results.values())).recognizer.class_names
+        test = test_set_features(
+            request.validation_set, None, backbone, class_names, store.endpoint_url
+        )
+        require(
+            test.class_names == class_names,
+            f"The run knows other classes than validation set {test.name}: choose on another one.",
+        )
+        validation = test.features
+    elif request.held_out:
+        data = read_training_features(store, feature_folder, request.images)
+        validation = split_captions(data, HELD_OUT, 0)[1]
+    changed: dict[str, FitResult] = {}
+    methods = dict.fromkeys(name.rpartition("-seed")[0] for name in results)
+    for method in methods:
+        names = [name for name in results if name.rpartition("-seed")[0] == method]
+        plain = [results[name].recognizer for name in names]
+        for name, recognizer in zip(names, normalized(plain, request.normalization, validation)):
+            if recognizer.normalization != results[name].recognizer.normalization:
+                recognizer.save(output, join_key(folder, name))
+            changed[name] = dataclasses.replace(results[name], recognizer=recognizer)
+    return changed

@@ -1,0 +1,1 @@
+"""What a search varies, what a trial may look at, and what a search leaves."""

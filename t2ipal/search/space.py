@@ -1,0 +1,138 @@
+"""What a search varies: the space files, and every name, value and end of a range tried at once."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+
+from t2ipal.config import Bounds, check_fields, from_dict, one_of, override, require
+from t2ipal.training.recipes import Recipe
+
+KINDS = ("grid", "choice", "uniform", "loguniform", "randint")
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One varied option."""
+
+    path: str
+    """Dotted name in `Recipe`, e.g. `method.residual_ratio`."""
+    kind: str
+    """`grid`: every value; `choice`: one of the values; `uniform`, `loguniform`: a number between
+    two ends; `randint`: a whole number between two ends, both included."""
+    values: tuple[Any, ...]
+    """The values, or the two ends."""
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """A checked space and how it is searched."""
+
+    dimensions: tuple[Dimension, ...]
+    metric: Literal["validation_mAP", "loss"] = "validation_mAP"
+    """mAP on images of held-out captions, percent; or the training `loss` of the last epoch."""
+    mode: Literal["max", "min"] = "max"
+    """"max" or "min" of the metric is best."""
+    num_samples: Annotated[int, Bounds(ge=1)] = 1
+    """Trials; with `grid` dimensions, trials for each of their combinations."""
+    searcher: Literal["grid", "random", "optuna"] = "random"
+    """"grid" (all combinations), "random" or "optuna"."""
+    scheduler: Literal["none", "asha"] = "none"
+    """"none", or "asha": stop bad trials early, by their validation score after each epoch."""
+    validation_fraction: Annotated[float, Bounds(gt=0, lt=1)] = 0.2
+    """Share of captions held out with all their images."""
+    seed: int = 0
+    """Of the sampling and the split."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        require(len(self.dimensions) > 0, "A space needs one option or more to vary, got none.")
+        require(
+            (self.metric == "loss") == (self.mode == "min"),
+            f"mode must be {'min' if self.metric == 'loss' else 'max'} with metric {self.metric}, "
+            f"got {self.mode}.",
+        )
+        for dimension in self.dimensions:
+            grid = dimension.kind == "grid"
+            require(
+                self.searcher != "grid" or grid,
+                f"searcher grid takes only grid dimensions, got {dimension.kind} for "
+                f"{dimension.path}.",
+            )
+            require(
+                self.searcher != "optuna" or not grid,
+                f"searcher optuna takes no grid dimension, got one for {dimension.path}; "
+                "write choice.",
+            )
+
+
+def load_space(path: Path | str, config: Recipe) -> SearchConfig:
+    """Reads a space file; every name, value and end of a range is tried on `config`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: what is wrong, with the file's name and the option's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No space file {path}. tune_spaces/ holds examples.")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {error}") from error
+    require(
+        isinstance(content, dict) and isinstance(content.get("space"), dict),
+        f"{path} must be a mapping with the options to vary under `space`, got "
+        f"{type(content).__name__}.",
+    )
+    try:
+        dimensions = [_dimension(name, rule, config) for name, rule in content.pop("space").items()]
+        return from_dict(SearchConfig, content | {"dimensions": dimensions})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _dimension(name: str, rule: Any, config: Recipe) -> Dimension:
+    require(
+        isinstance(rule, dict) and len(rule) == 1,
+        f"{name} needs exactly one of {', '.join(KINDS)}, got {rule!r}.",
+    )
+    kind, values = next(iter(rule.items()))
+    one_of(f"kind of {name}", kind, KINDS)
+    require(
+        isinstance(values, list) and len(values) > 0,
+        f"{name} needs a list of values, got {values!r}.",
+    )
+    if kind in ("uniform", "loguniform", "randint"):
+        values = _ends(name, kind, values)
+    for value in values:
+        try:
+            override(config, {name: value})
+        except ValueError as error:
+            raise ValueError(f"{error}{_hint([value])}") from error
+    return Dimension(name, kind, tuple(values))
+
+
+def _ends(name: str, kind: str, values: list[Any]) -> list[Any]:
+    number = int if kind == "randint" else (int, float)
+    fits = all(isinstance(value, number) and not isinstance(value, bool) for value in values)
+    wanted = "whole numbers" if kind == "randint" else "numbers"
+    require(
+        len(values) == 2 and fits,
+        f"{name}: {kind} needs [low, high] as {wanted}, got {values!r}.{_hint(values)}",
+    )
+    low, high = values
+    require(low < high, f"{name}: low must be below high, got {values!r}.")
+    require(kind != "loguniform" or low > 0, f"{name}: loguniform needs low > 0, got {low}.")
+    return values if kind == "randint" else [float(low), float(high)]
+
+
+def _hint(values: list[Any]) -> str:
+    """YAML 1.1 reads 1e-3 as text, which no number takes; worth a word."""
+    for value in values:
+        with contextlib.suppress(ValueError):
+            if isinstance(value, str) and float(value) is not None:
+                return f" YAML takes {value} for text: write the point, as in 1.0e-3."
+    return ""

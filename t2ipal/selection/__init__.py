@@ -1,0 +1,1 @@
+"""Which synthetic images teach: measuring, choosing, drawing again."""

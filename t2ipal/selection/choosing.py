@@ -1,0 +1,136 @@
+"""Which of the measured images are worth training on."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from t2ipal.config import require, to_dict
+from t2ipal.features.backbone import load_backbone
+from t2ipal.features.config import BackboneConfig
+from t2ipal.features.reading import read_hashes, read_training_features
+from t2ipal.selection.config import ChoiceConfig
+from t2ipal.selection.quality import (
+    ImageQuality,
+    QualityConfig,
+    measure_quality,
+    zero_shot_embeddings,
+)
+from t2ipal.store import ChoiceRow, Run, Store, read_run, write_choice
+
+
+def kept_images(quality: ImageQuality, config: ChoiceConfig) -> Bool[Tensor, " images"]:
+    """Which images to keep."""
+    good = quality.found_share >= config.min_found
+    good &= quality.similarity >= config.min_similarity
+    order = good.nonzero().flatten()
+    if config.best is not None:
+        for column in (quality.similarity, quality.found_share):  # the last one comes first
+            order = order[column[order].argsort(descending=True, stable=True)]
+    keep, taken, seen = torch.zeros_like(good), defaultdict[int, int](int), set[int]()
+    captions, twins = quality.caption.tolist(), quality.twin.tolist()
+    for row in order.tolist():
+        if config.best is not None and taken[captions[row]] >= config.best:
+            continue
+        # Twins of one image look alike, whether or not that one is kept.
+        looks = {row, twins[row]} - {-1}
+        if config.keep_twins or not looks & seen:
+            keep[row] = True
+            taken[captions[row]] += 1
+            seen |= looks
+    return keep
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run's images as CLIP sees them."""
+
+    run: Run
+    quality: ImageQuality
+    folder: str
+    """Of the features that were looked at."""
+
+
+def measure_run(
+    store: Store, folder: str, backbone: BackboneConfig, config: QualityConfig
+) -> Measured:
+    """Every image's columns, from the run's stored features.
+
+    Args:
+        store: home of a finished run.
+        folder: of the backbone's features in it, all of them there.
+        backbone: whose features these are.
+        config: what counts as found and as a twin.
+    """
+    run = read_run(store)
+    embeddings = zero_shot_embeddings(load_backbone(backbone), run.settings.prompt_names)
+    data = read_training_features(store, folder)
+    quality = measure_quality(data, embeddings, read_hashes(run, folder), config)
+    return Measured(run, quality, folder)
+
+
+def save_choice(
+    measured: Measured, name: str, choice: ChoiceConfig, facts: Mapping[str, Any]
+) -> tuple[Bool[Tensor, " images"], dict[str, Any]]:
+    """Chooses and writes the choice; returns which images are kept, and the summary.
+
+    Args:
+        measured: the run's images.
+        name: of the choice.
+        choice: which images to keep.
+        facts: plain values to keep with the choice.
+
+    Raises:
+        ValueError: no image would be kept.
+    """
+    run, quality = measured.run, measured.quality
+    kept, store = kept_images(quality, choice), run.store
+    require(
+        bool(kept.any()),
+        f"The choice {name!r} would keep none of {len(run.images):,} images: its min_found "
+        f"{choice.min_found} and min_similarity {choice.min_similarity} must be lower.",
+    )
+    columns = zip(
+        run.images, quality.similarity.tolist(), quality.found, quality.twin.tolist(), kept
+    )
+    rows = [
+        ChoiceRow(
+            key=sample.key,
+            caption_id=sample.caption_id,
+            k=sample.k,
+            similarity=similarity,
+            found=tuple(label for label in sample.labels if found[label]),
+            missing=tuple(label for label in sample.labels if not found[label]),
+            twin_of=run.images[twin].key if twin >= 0 else "",
+            kept=bool(keep),
+        )
+        for sample, similarity, found, twin, keep in columns
+    ]
+    write_choice(store, name, rows, {"choice": to_dict(choice), **facts})
+    return kept, {
+        "output": f"{store.uri}/manifests/{name}.json",
+        "num_images": len(rows),
+        "num_kept": int(kept.sum()),
+        "found_share": int(quality.found.sum()) / max(int(quality.named.sum()), 1),
+        "mean_similarity": float(quality.similarity.mean()),
+        "num_twins": int((quality.twin >= 0).sum()),
+    }
+
+
+def describe_choice(measured: Measured, kept: Bool[Tensor, " images"]) -> str:
+    """How often each class is found where it is named: in all images, and in the kept ones."""
+    quality, class_names = measured.quality, measured.run.settings.class_names
+    lines = [f"{'class':16} {'named':>7} {'found':>7} {'kept':>7} {'found':>7}"]
+    rows = [(name, quality.named[:, i], quality.found[:, i]) for i, name in enumerate(class_names)]
+    for name, named, found in [*rows, ("all", quality.named, quality.found)]:
+        counts = [int(named.sum()), int(found.sum()), int(named[kept].sum())]
+        if counts[0]:
+            share = int(found[kept].sum()) / counts[2] if counts[2] else 0.0
+            lines.append(
+                f"{name:16} {counts[0]:7,} {counts[1] / counts[0]:7.1%} {counts[2]:7,} {share:7.1%}"
+            )
+    return "\n".join(lines)

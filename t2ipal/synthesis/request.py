@@ -1,0 +1,138 @@
+"""What is to be synthesized, and where: plain values, nothing is made here."""
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from t2ipal.captions import (
+    FilterResult,
+    Vocabulary,
+    filter_captions,
+    load_vocabulary,
+    photo_prompts,
+    read_captions,
+)
+from t2ipal.config import NonNegativeFloat, PositiveInt, Share, check_fields, require, to_dict
+from t2ipal.diffusion.config import SynthesisConfig
+from t2ipal.store import RunSettings
+
+
+@dataclass(frozen=True)
+class ExecutionConfig:
+    """Where a synthesis runs and when it gives up; nothing here changes an image."""
+
+    min_workers: PositiveInt | None = None
+    """Workers to start with; None: as many as the machines that are there now can hold."""
+    max_workers: PositiveInt | None = None
+    """Workers at most, on a cluster that grows; None: the same as min_workers."""
+    cpus_per_worker: PositiveInt = 1
+    """CPU cores, and threads, of each worker."""
+    gpus_per_worker: NonNegativeFloat | None = None
+    """GPUs of each worker, a share of one allowed; None: 1 where there are GPUs, else 0."""
+    max_failed_fraction: Share = 0.05
+    """Share of samples that may fail, 0 to 1, before the run stops with an error."""
+    retry_failed: bool = False
+    """Also make again the samples that failed at their last attempt, with other seeds: those of the
+    number of the attempt, which is kept with each sample."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.min_workers is not None and self.max_workers is not None:
+            require(
+                self.min_workers <= self.max_workers,
+                f"min_workers must be <= max_workers, got {self.min_workers} > {self.max_workers}.",
+            )
+
+
+@dataclass(frozen=True)
+class CaptionSource:
+    """Where captions come from, and which of them are drawn."""
+
+    captions: str | None = None
+    """Caption file, local or s3://: COCO json, jsonl, csv, parquet or one caption a line."""
+    vocabulary: str = "voc2007"
+    """Classes to look for: voc2007, coco2014, nuswide, pictovoc_novel (the embedded world's things
+    that are no VOC class), pictovoc_colors (its colors), or the path of a YAML of your own."""
+    num_captions: int | None = None
+    """Captions to keep, drawn at random from those that name a class; None: all."""
+    caption_seed: int = 0
+    """Seed of that draw; with the same seed, fewer captions are a part of more."""
+
+    def read(self, endpoint_url: str | None = None) -> tuple[Vocabulary, FilterResult]:
+        """The vocabulary, and the captions that passed its filter and those that did not.
+
+        Args:
+            endpoint_url: server of captions on an S3 that is not on AWS.
+
+        Raises:
+            FileNotFoundError: captions or vocabulary are not there.
+            ValueError: one of them is damaged, or no caption names a class.
+        """
+        if self.captions is None:
+            raise ValueError("captions must name a file, got none.")
+        vocabulary = load_vocabulary(self.vocabulary)
+        captions = read_captions(self.captions, endpoint_url)
+        return vocabulary, filter_captions(
+            captions, vocabulary, self.num_captions, self.caption_seed
+        )
+
+
+@dataclass(frozen=True)
+class SynthesisRequest:
+    """What is to be synthesized: it alone decides what the store will hold."""
+
+    config: Any
+    """A `t2ipal.diffusion.config.SynthesisConfig`."""
+    vocabulary: Vocabulary
+    captions: FilterResult
+    """The kept ones are drawn, in their order; the rejected ones are stored with their reasons."""
+    images_per_shard: int = 128
+    """Images of one shard at most: small enough to lose on a crash, large enough to keep objects
+    few. Those of one caption stay together."""
+
+    def __post_init__(self):
+        require(
+            len(self.captions.kept) > 0,
+            "No caption names a class of the vocabulary: nothing to draw.",
+        )
+        size = self.images_per_shard
+        require(size > 0, f"images_per_shard must be > 0, got {size}.")
+        counts = collections.Counter(caption.caption_id for caption in self.captions.kept)
+        twice = [name for name, count in counts.items() if count > 1]
+        require(not twice, f"Caption ids must be unique, got {twice[:3]} more than once.")
+
+    def settings(self, model: Mapping[str, str] | None = None) -> RunSettings:
+        """What a run of this request keeps while it grows.
+
+        Args:
+            model: what the names of its model stand for; None where that is not known.
+        """
+        synthesis = to_dict(self.config)
+        del synthesis["images_per_caption"]
+        return RunSettings(
+            synthesis=synthesis,
+            vocabulary=self.vocabulary.name,
+            class_names=self.vocabulary.class_names,
+            prompt_names=self.vocabulary.prompt_names,
+            images_per_shard=self.images_per_shard,
+            model=model,
+        )
+
+
+def with_class_prompts(config: SynthesisConfig, prompt_names: Sequence[str]) -> SynthesisConfig:
+    """The config with "a photo of a {}." of each class, where it composes and has none.
+
+    Raises:
+        ValueError: it has prompts, and not one for each class.
+    """
+    given, wanted = len(config.class_prompts), len(prompt_names)
+    require(
+        given in (0, wanted),
+        f"class_prompts must hold one prompt for each of the {wanted} classes of the vocabulary, "
+        f"in its order, got {given}.",
+    )
+    if not config.composition or config.class_prompts:
+        return config
+    return dataclasses.replace(config, class_prompts=tuple(photo_prompts(prompt_names)))

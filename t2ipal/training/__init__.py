@@ -1,0 +1,1 @@
+"""Learning from stored features: recipes, the loop, and runs in a store."""

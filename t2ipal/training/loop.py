@@ -1,0 +1,316 @@
+"""Training on stored features: one plain loop that knows no method, resumable to the bit.
+
+Owns batches, learning rate, checkpoints and the sum over workers; does not know how the loss is
+made (`t2ipal.methods.contract`), nor who started the workers.
+"""
+
+import dataclasses
+import hashlib
+import io
+import math
+import pickle
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from t2ipal.config import (
+    Bounds,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    check_fields,
+    differences,
+    require,
+    to_dict,
+)
+from t2ipal.features.sets import FeatureSet, TrainingFeatures
+from t2ipal.methods.contract import Method
+from t2ipal.methods.recognizer import Recognizer
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long, how fast and from which seed; what is computed is the method's."""
+
+    num_epochs: NonNegativeInt = 20
+    """Passes over the captions, warm-up included (TaI-DPT: 20); 0 leaves the start as it is."""
+    batch_size: PositiveInt = 512
+    """Captions a step, over all workers together (TaI-DPT: 512)."""
+    lr: PositiveFloat = 1e-4
+    """Learning rate at the cosine's start (TaI-DPT: 1e-4, NUS-WIDE 1e-3)."""
+    prototype_lr: PositiveFloat | None = None
+    """The prototypes' own learning rate; None: `lr`."""
+    warmup_epochs: NonNegativeInt = 1
+    """First epochs at the constant `warmup_lr` (TaI-DPT: 1)."""
+    warmup_lr: PositiveFloat = 1e-5
+    """Learning rate of everything during warm-up (TaI-DPT)."""
+    momentum: Annotated[float, Bounds(ge=0, lt=1)] = 0.9
+    """Of SGD (TaI-DPT)."""
+    weight_decay: NonNegativeFloat = 5e-4
+    """Of SGD, on everything learned (TaI-DPT)."""
+    images_per_caption: PositiveInt | None = None
+    """Only the first so many images of a caption are drawn from; None: all there are (paper: 6)."""
+    seed: NonNegativeInt = 0
+    """Of the context's start, the order of captions and the choice of images."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """Mean losses of one epoch: over its captions, and over those of them that have an image."""
+
+    epoch: int
+    """Counted from 0."""
+    lr: float
+    loss: float
+    """The weighted total, mean over steps."""
+    image_loss: float
+    text_loss: float
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What training leaves."""
+
+    recognizer: Recognizer
+    """After the last epoch; no epoch is ever chosen."""
+    history: tuple[EpochRecord, ...]
+    seconds: float
+    """Wall time of this call; what came before a resume does not count."""
+
+
+class Checkpoints(Protocol):
+    """Where a fit keeps its state between two epochs; `t2ipal.training.runs` has one in a store."""
+
+    def read(self) -> bytes | None:
+        """The last one; None where there is none."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Replaces it, whole or not at all."""
+        ...
+
+    def is_due(self, is_last: bool) -> bool:
+        """Whether to write one after this epoch."""
+        ...
+
+
+def fit(
+    method: Method,
+    data: TrainingFeatures,
+    config: TrainingConfig,
+    *,
+    checkpoints: Checkpoints | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    on_epoch: Callable[[EpochRecord], Any] | None = None,
+) -> FitResult:
+    """Trains `method` in place; the same seed gives the same result, resumed or not.
+
+    Each epoch goes once over all captions in random order and draws one of the good images of each.
+    Every worker draws the same batches and takes its part of the rows; gradients are summed, so the
+    objective does not depend on `world_size`.
+
+    Args:
+        method: built with the same seed on every worker.
+        data: all captions and images, the same on every worker.
+        config: optimizer and schedule.
+        checkpoints: read by rank 0 before the first epoch, and written by it; None: none.
+        rank: this worker's number.
+        world_size: above 1, torch.distributed must be initialized.
+        on_epoch: called on every worker after each epoch's checkpoint.
+
+    Raises:
+        ValueError: no captions, data from which the method cannot learn, epochs for a method that
+            is not trained, or a checkpoint of other settings.
+    """
+    started = time.monotonic()
+    images_of = usable_images(data, config)
+    require(len(data.texts) > 0, "Training needs captions, got none.")
+    method.prepare(dataclasses.replace(data, image_of_caption=images_of))
+    groups = method.parameter_groups(config)
+    require(
+        bool(groups) or config.num_epochs == 0,
+        f"A method without anything to train needs num_epochs 0, got {config.num_epochs}.",
+    )
+    settings = _settings(method, data, config)
+    history: list[EpochRecord] = []
+    optimizer = make_optimizer(groups, config) if groups else None
+    if optimizer is not None and checkpoints is not None:
+        history = _resume(checkpoints, method, optimizer, settings, rank, world_size)
+
+    for epoch in range(len(history), config.num_epochs):
+        assert optimizer is not None
+        device = optimizer.param_groups[0]["params"][0].device
+        generator = epoch_generator(config.seed, epoch)
+        order = torch.randperm(len(data.texts), generator=generator)
+        chosen = choose_images(images_of, generator)
+        _set_lr(optimizer, config, epoch)
+        sums, steps = torch.zeros(3, device=device), 0
+        for batch in order.split(config.batch_size):
+            image_rows = chosen[batch]
+            with_image = int((image_rows >= 0).sum())
+            part, image_part = batch[rank::world_size], image_rows[rank::world_size]
+            shown = image_part[image_part >= 0]
+            losses = method.loss(
+                _rows(data.images, shown, device) if method.uses_images else None,
+                _rows(data.texts, part, device) if method.uses_texts else None,
+                num_images=max(with_image, 1),
+                num_texts=len(batch),
+            )
+            optimizer.zero_grad()
+            losses.total.backward()
+            if world_size > 1:
+                _sum_gradients(optimizer)
+            optimizer.step()
+            sums, steps = sums + torch.stack(losses).detach(), steps + 1
+        if world_size > 1:
+            torch.distributed.all_reduce(sums)
+        history.append(EpochRecord(epoch, lr_at(config, epoch), *(sums / steps).tolist()))
+        if (
+            checkpoints is not None
+            and rank == 0
+            and checkpoints.is_due(epoch + 1 == config.num_epochs)
+        ):
+            checkpoints.write(_checkpoint(method, optimizer, settings, history))
+        if on_epoch is not None:
+            on_epoch(history[-1])
+    return FitResult(method.export(), tuple(history), time.monotonic() - started)
+
+
+def lr_at(config: TrainingConfig, epoch: int) -> float:
+    """Warm-up, then lr (1 + cos(pi (epoch - warm-up) / num_epochs)) / 2, as TaI-DPT steps it."""
+    if epoch < config.warmup_epochs:
+        return config.warmup_lr
+    return config.lr * _cosine(config, epoch)
+
+
+def _cosine(config: TrainingConfig, epoch: int) -> float:
+    return (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / config.num_epochs)) / 2
+
+
+def make_optimizer(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.SGD:
+    """SGD over a method's parameter groups, each with a peak of its own."""
+    return torch.optim.SGD(
+        groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+
+
+def _set_lr(optimizer: torch.optim.SGD, config: TrainingConfig, epoch: int) -> None:
+    warm = epoch < config.warmup_epochs
+    for group in optimizer.param_groups:
+        peak = group["peak_lr"]
+        group["lr"] = config.warmup_lr if warm else peak * _cosine(config, epoch)
+
+
+def epoch_generator(seed: int, epoch: int) -> torch.Generator:
+    """Randomness of one epoch, from its number alone: a resumed run needs no random state."""
+    digest = hashlib.sha256(f"{seed}/{epoch}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7]))
+
+
+def usable_images(data: TrainingFeatures, config: TrainingConfig) -> Int[Tensor, "captions k"]:
+    """Image rows of each caption that may be drawn, good ones first, then -1."""
+    rows = data.image_of_caption[:, : config.images_per_caption]
+    order = torch.argsort((rows < 0).int(), dim=1, stable=True)
+    return rows.gather(1, order)
+
+
+def choose_images(
+    images_of: Int[Tensor, "captions k"], generator: torch.Generator
+) -> Int[Tensor, " captions"]:
+    """One of the good images of each caption, all equally likely; -1 where there is none."""
+    draw = torch.rand(len(images_of), generator=generator, dtype=torch.float64)
+    if images_of.shape[1] == 0:
+        return images_of.new_full((len(images_of),), -1)
+    count = (images_of >= 0).sum(dim=1)
+    position = (draw * count).long().clamp(max=images_of.shape[1] - 1)
+    return images_of.gather(1, position.unsqueeze(1)).squeeze(1)
+
+
+def _rows(
+    features: FeatureSet | None, rows: Int[Tensor, " batch"], device: torch.device
+) -> FeatureSet | None:
+    return None if features is None else features.rows(rows).to(device)
+
+
+def _sum_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Each worker's loss is its part of the batch's mean, so gradients add up."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            torch.distributed.all_reduce(parameter.grad)
+
+
+def _settings(method: Method, data: TrainingFeatures, config: TrainingConfig) -> dict[str, Any]:
+    return {
+        "method": to_dict(method.config),
+        "training": to_dict(config),
+        "num_captions": len(data.texts),
+        "num_images": 0 if data.images is None else len(data.images),
+    }
+
+
+def agreed(value: Any, world_size: int) -> Any:
+    """What the first worker says, on every worker: a store may change between two looks at it."""
+    if world_size == 1:
+        return value
+    box = [value]
+    torch.distributed.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def _checkpoint(
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    settings: dict[str, Any],
+    history: list[EpochRecord],
+) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(
+        {
+            "settings": settings,
+            "history": [dataclasses.asdict(record) for record in history],
+            "method": method.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        },
+        buffer,
+    )
+    return buffer.getvalue()
+
+
+def _resume(
+    checkpoints: Checkpoints,
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    settings: dict[str, Any],
+    rank: int,
+    world_size: int,
+) -> list[EpochRecord]:
+    """The history of the epochs that were done, with method and optimizer as they were then."""
+    data = agreed(checkpoints.read() if rank == 0 else None, world_size)
+    if data is None:
+        return []
+    device = optimizer.param_groups[0]["params"][0].device
+    try:
+        stored = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    except (EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise ValueError(f"The checkpoint in {checkpoints} is damaged. Remove it.") from error
+    changed = differences(settings, stored["settings"])
+    require(
+        not changed,
+        f"The checkpoint in {checkpoints} was written with other settings ({'; '.join(changed)}). "
+        "Remove it, or use another output folder.",
+    )
+    method.load_state_dict(stored["method"])
+    optimizer.load_state_dict(stored["optimizer"])
+    return [EpochRecord(**record) for record in stored["history"]]

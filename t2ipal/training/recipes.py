@@ -1,0 +1,165 @@
+"""Named settings: each method by its name in the paper, and the schedule that fits a data set.
+
+Owns numbers and words, no code; every number not from the paper or its ancestor says where it comes
+from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from t2ipal.captions import PHOTO_PROMPT
+from t2ipal.config import one_of, override
+from t2ipal.methods.class_concept import ClassConceptConfig
+from t2ipal.methods.stored import MethodConfig
+from t2ipal.methods.t2ipal import T2IPALConfig
+from t2ipal.training.loop import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is computed and how it is trained: all that an experiment or a search may vary."""
+
+    method: MethodConfig
+    training: TrainingConfig
+
+
+@dataclass(frozen=True)
+class NamedMethod:
+    """A method as tables name it."""
+
+    title: str
+    """As the paper writes it."""
+    description: str
+    """What is learned, and from what, in a few words."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Of the recipe's defaults, by dotted names."""
+    config: type = T2IPALConfig
+    """The method's config."""
+    fixed: tuple[str, ...] = ()
+    """Options that make the method what it is, and so cannot be changed."""
+
+
+ZERO_SHOT: dict[str, Any] = {
+    "method.context_init": PHOTO_PROMPT.partition(" {}")[0],
+    "method.global_feature": "pooled",
+    "method.adapter": "none",
+    "method.image_weight": 0.0,
+    "training.num_epochs": 0,
+}
+TEXTS_ONLY: dict[str, Any] = {"method.adapter": "none", "method.image_weight": 0.0}
+GLOBAL_ONLY = {"method.local_scores": False}
+NOT_TRAINED = ("training.num_epochs",)
+
+METHODS: dict[str, NamedMethod] = {
+    "zsclip": NamedMethod(
+        "ZSCLIP", f'zero-shot CLIP, "{PHOTO_PROMPT}"', ZERO_SHOT | GLOBAL_ONLY, fixed=NOT_TRAINED
+    ),
+    "zsclip_local": NamedMethod(
+        "ZSCLIP + local", "zero-shot CLIP with local scores", ZERO_SHOT, fixed=NOT_TRAINED
+    ),
+    "class_concept": NamedMethod(
+        "Class concept",
+        "mean text features of the captions that name a class; nothing is trained",
+        {"training.num_epochs": 0},
+        ClassConceptConfig,
+        NOT_TRAINED,
+    ),
+    "tai": NamedMethod("TaI", "global prompts learned from captions", TEXTS_ONLY | GLOBAL_ONLY),
+    "tai_dpt": NamedMethod("TaI-DPT", "global and local prompts learned from captions", TEXTS_ONLY),
+    "tai_dpt_adapter": NamedMethod(
+        "TaI-DPT + adapter", "TaI-DPT with the adapter, captions only", {"method.image_weight": 0.0}
+    ),
+    "t2ipal": NamedMethod(
+        "T2I-PAL", "prompts and adapter learned from captions and synthetic images"
+    ),
+    "t2ipal_no_adapter": NamedMethod(
+        "T2I-PAL, no adapter", "T2I-PAL without the adapter", {"method.adapter": "none"}
+    ),
+    "t2ipal_images_only": NamedMethod(
+        "T2I-PAL, images only", "T2I-PAL from synthetic images alone", {"method.image_weight": 1.0}
+    ),
+    "t2ipal_one_image": NamedMethod(
+        "T2I-PAL, one image",
+        "T2I-PAL with one image per caption",
+        {"training.images_per_caption": 1},
+    ),
+    "t2ipal_global_adapter": NamedMethod(
+        "T2I-PAL, global adapter", "the adapter on the global score", {"method.adapter": "global"}
+    ),
+    "t2ipal_mean": NamedMethod(
+        "T2I-PAL, mean", "local scores averaged over locations", {"method.aggregation": "mean"}
+    ),
+    "t2ipal_max": NamedMethod(
+        "T2I-PAL, max", "the best location's score", {"method.aggregation": "max"}
+    ),
+    "t2ipal_learnable_sharpness": NamedMethod(
+        "T2I-PAL, eq. 8",
+        "learnable sharpness of the softmax over locations",
+        {"method.aggregation": "learnable"},
+    ),
+    "t2ipal_learnable_residual": NamedMethod(
+        "T2I-PAL, eq. 9", "learnable residual ratio", {"method.residual": "learnable"}
+    ),
+}
+"""Every method that can be trained or evaluated, by the name that options take."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a data set changes of the defaults, which are TaI-DPT's for VOC2007 and MS-COCO."""
+
+    training: Mapping[str, Any] = field(default_factory=dict)
+    methods: Mapping[type, Mapping[str, Any]] = field(default_factory=dict)
+    """By the method's config."""
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "voc2007": Schedule(),
+    "coco2014": Schedule(
+        methods={
+            ClassConceptConfig: {"method.global_sharpness": 80.0, "method.local_sharpness": 40.0}
+        }
+    ),
+    "nuswide": Schedule(
+        {"training.lr": 1e-3},
+        {
+            T2IPALConfig: {"method.image_temperature": 0.25},
+            ClassConceptConfig: {"method.global_sharpness": 40.0, "method.local_sharpness": 20.0},
+        },
+    ),
+    # The embedded world has about 1,000 captions (at 512 a batch an epoch would be two steps) and
+    # 16 locations. Chosen on 1,000 labelled validation scenes with rendered images; docs/log.md.
+    "pictovoc": Schedule(
+        {
+            "training.num_epochs": 30,
+            "training.batch_size": 64,
+            "training.lr": 1.5e-3,
+            "training.prototype_lr": 12.0,
+        },
+        {T2IPALConfig: {"method.scale": 20.0, "method.image_temperature": 0.1}},
+    ),
+}
+"""Whose settings to take, by the name that `--data-set` takes."""
+
+
+def recipe(
+    method: str,
+    schedule: str,
+    class_names: tuple[str, ...],
+    prompt_names: tuple[str, ...],
+    seed: int = 0,
+) -> Recipe:
+    """The settings of `method` for a data set, the method's own changes last.
+
+    Raises:
+        ValueError: a method or schedule that there is not; the nearest one is named.
+    """
+    one_of("method", method, METHODS)
+    one_of("data set", schedule, SCHEDULES)
+    named, fitting = METHODS[method], SCHEDULES[schedule]
+    names = {"class_names": class_names, "prompt_names": prompt_names}
+    known = {field.name for field in fields(named.config)}
+    config = named.config(**{name: value for name, value in names.items() if name in known})
+    changes = {**fitting.training, **fitting.methods.get(named.config, {}), **named.changes}
+    return override(Recipe(config, TrainingConfig(seed=seed)), changes)

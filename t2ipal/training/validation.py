@@ -1,0 +1,38 @@
+"""Captions held out of training, whose synthetic images validate what was trained on the others."""
+
+import torch
+
+from t2ipal.config import require
+from t2ipal.features.sets import FeatureSet, TrainingFeatures
+
+
+def split_captions(
+    data: TrainingFeatures, fraction: float, seed: int
+) -> tuple[TrainingFeatures, FeatureSet]:
+    """Training features without the held-out captions, and all images of the held-out ones.
+
+    Captions without an image stay in training. Random, but every class gets a held-out caption,
+    and one to train on where that takes no class its last held-out one.
+    """
+    require(
+        data.images is not None,
+        "Validation on held-out captions needs their synthetic images, got none. Synthesize some "
+        "first.",
+    )
+    labels, images_of = data.texts.labels, data.image_of_caption
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = order[(images_of[order] >= 0).any(dim=1)]
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    held[order[: round(fraction * len(order))]] = True
+    for index in range(labels.shape[1]):
+        named = order[labels[order, index] > 0]
+        if len(named) > 1 and not held[named].any():
+            held[named[0]] = True
+    for index in range(labels.shape[1]):
+        mine = labels[:, index] > 0
+        if mine.any() and held[mine].all():
+            shared = (labels[held].sum(dim=0) > 1) | (labels == 0)  # a class has others held out
+            held[(mine & shared.all(dim=1)).nonzero()[:1]] = False
+    rows = images_of[held]
+    train = TrainingFeatures(data.texts.rows(~held), data.images, images_of[~held])
+    return train, data.images.rows(rows[rows >= 0])  # type: ignore
