@@ -2,5 +2,4 @@
 
 from _launch import launch
 
-if __name__ == "__main__":
-    launch(__file__)
+main = launch(__name__, __file__)

@@ -29,7 +29,7 @@ from t2ipal.store import Store, require_reachable
 
 @dataclass(frozen=True)
 class Options:
-    """Measures every recognizer under `run`/train."""
+    """Measures every recognizer of a run."""
 
     run: str
     """Folder of the run: a local path, or s3://bucket/prefix."""
@@ -39,6 +39,9 @@ class Options:
     name); voc2007, coco2014, coco2017, nuswide; or a folder of your own labelled photographs."""
     test_root: str | None = None
     """Folder of a real test set's images and annotations: a local path, or s3://bucket/prefix."""
+    recognizers: str | None = None
+    """Folder or s3:// of the recognizers, where --output of jobs/train.py named one; None:
+    `run`/train."""
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
     measures: Annotated[EvaluationOptions, FLAT] = field(default_factory=EvaluationOptions)
@@ -53,13 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         evaluate_run,
         find_recognizers,
         load_same_backbone,
+        trained_at,
         training_features,
     )
     from t2ipal.evaluation.test_sets import test_set_features
 
     require_reachable(options.run, "run")
     store = Store(options.run, options.endpoint_url)
-    backbone, recognizers = load_same_backbone(store, find_recognizers(store), options.backbone)
+    place, folder = trained_at(store, options.recognizers, options.endpoint_url)
+    found = find_recognizers(place, folder)
+    backbone, recognizers = load_same_backbone(place, found, options.backbone, folder)
     data = training_features(store, backbone) if options.measures.modality_gap else None
     class_names = next(iter(next(iter(recognizers.values())).values())).class_names
     test = test_set_features(

@@ -27,6 +27,9 @@ class Options:
     """Test set that the heatmaps are drawn on; None: the one that was evaluated."""
     test_root: str | None = None
     """Folder of a real test set."""
+    recognizers: str | None = None
+    """Folder or s3:// of the recognizers, where --output of jobs/train.py named one; None:
+    `run`/train."""
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
     page: Annotated[ReportConfig, FLAT] = field(default_factory=ReportConfig)
@@ -38,7 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = parse(Options, arguments, __doc__)
     import torch
 
-    from t2ipal.evaluation.runs import find_recognizers, load_same_backbone, read_evaluation
+    from t2ipal.evaluation.runs import (
+        find_recognizers,
+        load_same_backbone,
+        read_evaluation,
+        trained_at,
+    )
     from t2ipal.evaluation.test_sets import test_set_features
     from t2ipal.report.gathering import gather_report, write_report
 
@@ -46,12 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     require_reachable(options.run, "run")
     store = Store(options.run, options.endpoint_url)
     manifest, evaluation = read_manifest(store), read_evaluation(store)
-    backbone, recognizers = load_same_backbone(store, find_recognizers(store), options.backbone)
+    place, folder = trained_at(store, options.recognizers, options.endpoint_url)
+    found = find_recognizers(place, folder)
+    backbone, recognizers = load_same_backbone(place, found, options.backbone, folder)
     test = test_set_features(
         options.test_set or evaluation["test_set"], options.test_root, backbone,
         manifest.class_names, options.endpoint_url,
     )  # fmt: skip
-    report, stored = gather_report(store, recognizers, test, options.page, options.backbone)
+    report, stored = gather_report(
+        store, recognizers, test, options.page, options.backbone, trained=(place, folder)
+    )
     return finish(
         {
             "report": write_report(store, report),

@@ -22,7 +22,7 @@ from t2ipal.features.sets import TrainingFeatures
 from t2ipal.methods.recognizer import RECOGNIZER, SETTINGS, Recognizer
 from t2ipal.methods.stored import load_recognizer, with_backbone
 from t2ipal.methods.t2ipal import T2IPALScorer
-from t2ipal.store import Store, json_bytes, read_json
+from t2ipal.store import Store, join_key, json_bytes, read_json
 
 EVALUATION = "evaluation.json"
 NAME = re.compile(r"(.+)-seed(\d+)")
@@ -32,17 +32,28 @@ Recognizers = dict[str, dict[int, Recognizer]]
 """Method -> seed -> recognizer."""
 
 
-def find_recognizers(store: Store, folder: str = "train") -> Recognizers:
-    """All recognizers that were trained in a run.
+TRAINED = "train"
+"""Folder of a run's recognizers."""
+
+
+def trained_at(
+    run: Store, elsewhere: str | None, endpoint_url: str | None = None
+) -> tuple[Store, str]:
+    """Store and folder of the recognizers of a run, which may lie where --output named."""
+    return (run, TRAINED) if elsewhere is None else (Store(elsewhere, endpoint_url), "")
+
+
+def find_recognizers(store: Store, folder: str = TRAINED) -> Recognizers:
+    """All recognizers that were trained into a folder.
 
     Raises:
         FileNotFoundError: none was.
     """
     found: Recognizers = {}
-    for key in store.list(f"{folder}/"):
+    for key in store.list(join_key(folder, "")):
         place, _, file = key.rpartition("/")
         name = NAME.fullmatch(place.rpartition("/")[2])
-        if file == RECOGNIZER and name and place.count("/") == folder.count("/") + 1:
+        if file == RECOGNIZER and name and place == join_key(folder, name[0]):
             found.setdefault(name[1], {})[int(name[2])] = load_recognizer(store, place)
     if not found:
         raise FileNotFoundError(f"No recognizer in {store.uri}/{folder}. Run jobs/train.py first.")
@@ -50,7 +61,7 @@ def find_recognizers(store: Store, folder: str = "train") -> Recognizers:
 
 
 def load_same_backbone(
-    store: Store, recognizers: Recognizers, config: BackboneConfig, folder: str = "train"
+    store: Store, recognizers: Recognizers, config: BackboneConfig, folder: str = TRAINED
 ) -> tuple[Backbone, Recognizers]:
     """The backbone, and the recognizers as its own.
 
@@ -61,7 +72,7 @@ def load_same_backbone(
     checked: Recognizers = {}
     for method, by_seed in recognizers.items():
         for seed, recognizer in by_seed.items():
-            place = f"{folder}/{method}-seed{seed}"
+            place = join_key(folder, f"{method}-seed{seed}")
             recognizer = with_named_backbone(store, place, recognizer, backbone)
             recognizer.require_backbone(backbone.identity, f"{store.uri}/{place}")
             checked.setdefault(method, {})[seed] = recognizer

@@ -121,6 +121,7 @@ def choose_images(
 
 def run(options: ChoicesConfig) -> dict[str, Any]:
     """Chooses, trains, measures; writes the table and returns what it holds."""
+    require("://" not in options.claims, f"claims must be a folder, got {options.claims}.")
     require(options.kept > 1, f"kept must be > 1, got {options.kept}.")
     store, backbone = Store(f"{options.claims}/{POOL}"), load_backbone(options.backbone)
     workers = (os.cpu_count() or 1) if options.num_workers is None else options.num_workers

@@ -94,6 +94,7 @@ class ClaimsConfig:
 
 def check(options: ClaimsConfig) -> None:
     """Refuses what no later stage could make sense of."""
+    require("://" not in options.output, f"output must be a folder, got {options.output}.")
     for name in ("num_captions", "main_images", "sweep_images", "num_labeled"):
         require(getattr(options, name) > 0, f"{name} must be > 0, got {getattr(options, name)}.")
     for name in ("seeds", "image_counts", "test_sets"):

@@ -65,6 +65,7 @@ def run_stages(options: StagesConfig) -> dict[str, Any]:
     Raises:
         ValueError: options that no stage can use, or a stage without the models it needs.
     """
+    require("://" not in options.output, f"output must be a folder, got {options.output}.")
     torch.set_num_threads(options.num_threads)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     output = Path(options.output)

@@ -13,7 +13,7 @@ import numpy as np
 
 from t2ipal.config import require, to_dict
 from t2ipal.evaluation.published import PUBLISHED
-from t2ipal.evaluation.runs import Recognizers, read_evaluation
+from t2ipal.evaluation.runs import Recognizers, read_evaluation, trained_at
 from t2ipal.evaluation.test_sets import TestFeatures
 from t2ipal.features.config import BackboneConfig
 from t2ipal.methods.recognizer import Recognizer
@@ -31,7 +31,7 @@ from t2ipal.report.contents import (
 )
 from t2ipal.report.page import render_report
 from t2ipal.search.trials import read_trials
-from t2ipal.store import Run, Store, read_images, read_rejected, read_run
+from t2ipal.store import Run, Store, join_key, read_images, read_rejected, read_run
 from t2ipal.training.recipes import METHODS
 from t2ipal.training.runs import FINISHED, load_history
 
@@ -80,6 +80,7 @@ def gather_report(
     config: ReportConfig,
     backbone: BackboneConfig,
     *,
+    trained: tuple[Store, str] | None = None,
     seconds: Mapping[str, float] | None = None,
     commands: Sequence[str] = (),
 ) -> tuple[Report, StoredImages]:
@@ -91,6 +92,7 @@ def gather_report(
         test: what heatmaps are drawn on.
         config: how much is shown.
         backbone: of the recognizers.
+        trained: store and folder of the recognizers; None: those of the run itself.
         seconds: of each stage, where they are known.
         commands: that make the page again.
 
@@ -124,7 +126,7 @@ def gather_report(
         else [("overall", stored.share), *stored.share_by_class.items()],
         contact_sheet=_contact_sheet(stored, run.settings.class_names, config.num_captions),
         heatmaps=_heatmaps(first, test, config.num_heatmaps),
-        curves=_curves(store, recognizers),
+        curves=_curves(*(trained or trained_at(store, None)), recognizers),
         trials=[
             Trial(
                 t.values,
@@ -203,11 +205,11 @@ def _published(method: str, test_set: str, model: str) -> str | None:
     return None
 
 
-def _curves(store: Store, recognizers: Recognizers) -> list[Curve]:
+def _curves(store: Store, trained: str, recognizers: Recognizers) -> list[Curve]:
     """The loss of every trained method over its epochs, the first seed of each."""
     series = []
     for method, by_seed in recognizers.items():
-        folder = f"train/{method}-seed{next(iter(by_seed))}"
+        folder = join_key(trained, f"{method}-seed{next(iter(by_seed))}")
         history = load_history(store, folder)[0] if store.exists(f"{folder}/{FINISHED}") else ()
         if history:
             epochs = [record.epoch + 1.0 for record in history]

@@ -16,9 +16,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import use_credentials
+from small_run import write_small_run
+from tiny_clip import write_tiny_clip
 from tiny_stable_diffusion import write_tiny_stable_diffusion
 
 from t2ipal.store import Store, committed_shards, read_manifest
+from t2ipal.training.runs import load_run
 
 ROOT = Path(__file__).parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -91,10 +95,12 @@ def wait_until_ready(address, token, process, log):
     raise RuntimeError(f"The Ray head did not start:\n{log.read_text()}")
 
 
-def submit(address, token, *arguments):
-    command = [RAY, "job", "submit", "--address", address, "--working-dir", str(ROOT), "--"]
+def submit(address, token, *arguments, variables=None):
+    command = [RAY, "job", "submit", "--address", address, "--working-dir", str(ROOT)]
+    if variables:
+        command += ["--runtime-env-json", json.dumps({"env_vars": variables})]
     return subprocess.run(
-        [*command, *arguments],
+        [*command, "--", *arguments],
         env=environment(token),
         capture_output=True,
         text=True,
@@ -117,6 +123,30 @@ def test_a_submitted_job_stores_its_shards(head, tmp_path):
     store = Store(tmp_path / "run")
     assert [marker.num_rows for marker in committed_shards(store)] == [2, 1]
     assert read_manifest(store).num_images == 3
+
+
+def test_a_submitted_training_ends_in_the_bucket(head, swift, tmp_path, monkeypatch):
+    """Whatever machine it ran on may vanish: recognizers and features are in the run."""
+    import boto3
+
+    use_credentials(monkeypatch, swift.access_key, swift.secret_key)
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+    variables = {name: os.environ[name] for name in names}
+    boto3.client("s3", endpoint_url=swift.url).create_bucket(Bucket="submitted")
+    write_small_run(tmp_path / "run", images_per_caption=1)
+    write_tiny_clip(tmp_path / "clip")
+    store = Store("s3://submitted/run", swift.url)
+    for path in (path for path in (tmp_path / "run").rglob("*") if path.is_file()):
+        store.write(path.relative_to(tmp_path / "run").as_posix(), path.read_bytes())
+    arguments = f"""{sys.executable} jobs/train.py --run {store.uri} --endpoint-url {swift.url}
+        --model {tmp_path}/clip --methods tai_dpt --seeds 0 --set training.num_epochs=2""".split()
+    done = submit(*head, *arguments, variables=variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f'"output": "{store.uri}/train"' in done.stdout
+    assert len(load_run(store, "train/tai_dpt-seed0").history) == 2
+    assert store.list("features/") and not list(ROOT.glob("s3:*"))
+    done = submit(*head, *arguments[:2], "--run", "runs/x", variables=variables)
+    assert "run must be s3:// or an absolute path, got 'runs/x'" in done.stdout + done.stderr
 
 
 def test_a_wrong_token_is_refused(head):

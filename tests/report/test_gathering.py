@@ -40,18 +40,18 @@ def trained(store):
 
 def test_losses_of_trained_methods_become_curves(trained):
     """The first seed of each; none of what is not trained."""
-    (curve,) = gathering._curves(trained, find_recognizers(trained))
+    (curve,) = gathering._curves(trained, "train", find_recognizers(trained))
     assert [name for name, _, _ in curve.series] == ["ours", "T2I-PAL"]
     for (_, epochs, losses), folder in zip(curve.series, ("ours-seed0", "t2ipal-seed3")):
         history, _ = load_history(trained, f"train/{folder}")
         assert epochs == [1.0, 2.0, 3.0] and losses == [record.loss for record in history]
     concept = {"class_concept": find_recognizers(trained)["class_concept"]}
-    assert gathering._curves(trained, concept) == []
+    assert gathering._curves(trained, "train", concept) == []
 
 
 def test_a_recognizer_that_was_copied_without_its_history_has_no_curve(store):
     T2IPAL(config(), FakeClip()).export().save(store, "train/t2ipal-seed0")
-    assert gathering._curves(store, find_recognizers(store)) == []
+    assert gathering._curves(store, "train", find_recognizers(store)) == []
 
 
 def test_results_have_titles_and_what_was_published(trained):
