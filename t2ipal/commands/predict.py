@@ -13,17 +13,15 @@ seeds, give the mean of their scores:
 Scores are no probabilities. The last line of the output is a JSON summary.
 """
 
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from t2ipal.commands.running import FLAT, finish, parse, session
-from t2ipal.config import require
+from t2ipal.commands.running import FLAT, finish, parse, remark, session
 from t2ipal.engine.workers import prediction_workers
 from t2ipal.recognition.config import PredictionOptions
-from t2ipal.store import Store, require_reachable, split_uri, table_format, table_writer
+from t2ipal.report.config import PredictionOutput
+from t2ipal.store import Store, require_reachable, split_uri, table_format
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,7 @@ class Options:
     images: str
     """Folder of photographs, or one of them: a local path, or s3://. Taken is what ends in jpg,
     jpeg, png, webp, bmp, gif, tif or tiff."""
-    output: str
-    """Table to write: a local path or s3://, ending in .jsonl, .csv or .parquet."""
+    to: Annotated[PredictionOutput, FLAT]
     recursive: bool = False
     """Also photographs in folders below `images`."""
     in_process: bool = False
@@ -48,10 +45,6 @@ class Options:
     """Folder of the CLIP, where it is no longer where the recognizer was trained."""
     pretrained: str | None = None
     """File of the CLIP's weights, where that has moved."""
-    html: str | None = None
-    """Also write a contact sheet there, one HTML file: a local path, or s3://."""
-    html_images: int = 200
-    """Pictures on that sheet at most, the first ones; as many failures are named."""
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
     predictions: Annotated[PredictionOptions, FLAT] = field(default_factory=PredictionOptions)
@@ -60,51 +53,23 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the job and returns its summary; `arguments` None: those of the process."""
     options = parse(Options, arguments, __doc__)
-    require(options.html_images > 0, f"html_images must be > 0, got {options.html_images}.")
-    for name in ("images", "output", "html"):
-        require_reachable(getattr(options, name) or "/", name)
-    for uri in options.recognizer:
-        require_reachable(uri, "recognizer")
-    table_format(options.output)
+    given = {"images": options.images, "output": options.to.output, "html": options.to.html or "/"}
+    for name, uri in [*given.items(), *(("recognizer", uri) for uri in options.recognizer)]:
+        require_reachable(uri, name)
+    table_format(options.to.output)
     from t2ipal.recognition.bundle import Whereabouts, check_same
-    from t2ipal.recognition.predict import PredictionWork, find_photographs, predict_photographs
-    from t2ipal.recognition.rows import columns
-    from t2ipal.report.contact_sheet import ContactSheet
+    from t2ipal.recognition.predict import PredictionWork, find_photographs
+    from t2ipal.report.predictions import write_predictions
 
-    def place(uri: str) -> tuple[Store, str]:
-        folder, name = split_uri(uri)
-        return Store(folder, options.endpoint_url), name
-
-    recognizers = tuple(map(place, options.recognizer))
-    class_names = check_same(recognizers)
+    places = (split_uri(uri) for uri in options.recognizer)
+    recognizers = tuple((Store(folder, options.endpoint_url), name) for folder, name in places)
+    check_same(recognizers)  # before Ray starts
     images, keys = find_photographs(options.images, options.recursive, options.endpoint_url)
     where = Whereabouts(options.device, options.model, options.pretrained)
     work = PredictionWork(images, recognizers, options.predictions, where)
-    sheet, started = ContactSheet(options.html_images), time.monotonic()
-    kinds = columns(class_names, options.predictions.all_scores)
-    with (
-        session(options.in_process),
-        table_writer(options.output, kinds, options.endpoint_url) as write,
-    ):
-        for rows in predict_photographs(
-            work, keys, num_shown=options.html_images if options.html else 0,
-            workers=prediction_workers(options.in_process), progress=True,
-        ):  # fmt: skip
-            write([row.row(class_names) for row in rows])
-            sheet.add(rows)
-    seconds = time.monotonic() - started
-    if sheet.failed:
-        first = f"the first is {sheet.failed[0].file} ({sheet.failed[0].reason})"
-        print(f"{sheet.num_failed} of {len(keys)} photographs failed, {first}.", file=sys.stderr)
-    summary = {
-        "output": options.output,
-        "num_images": len(keys),
-        "num_failed": sheet.num_failed,
-        "seconds": round(seconds, 3),
-        "images_per_second": round(len(keys) / seconds, 2),
-    }
-    if options.html:
-        store, key = place(options.html)
-        store.write(key, sheet.render(images.uri, [name for _, name in recognizers]).encode())
-        summary["html"] = options.html
+    with session(options.in_process):
+        workers = prediction_workers(options.in_process)
+        summary, failures = write_predictions(work, keys, options.to, workers, options.endpoint_url)
+    if failures:
+        remark(failures)
     return finish(summary)

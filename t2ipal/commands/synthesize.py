@@ -78,7 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = _parse_with_preset(arguments)
     require_reachable(options.output, "output")
     store = Store(options.output, options.endpoint_url)
-    return finish(_remake(store, options.only) if options.only else _synthesize(store, options))
+    from t2ipal.synthesis.remaking import remake_into
+
+    only = options.only
+    return finish(_synthesize(store, options) if only is None else remake_into(store, only))
 
 
 def _synthesize(store: Store, options: Options) -> dict[str, Any]:
@@ -99,20 +102,6 @@ def _synthesize(store: Store, options: Options) -> dict[str, Any]:
     cpus = (execution.min_workers or 1) * execution.cpus_per_worker
     with session(in_process, least_cpus=cpus, least_gpus=execution.gpus_per_worker or 0):
         return fill(store, filling, execution, synthesis_workers(in_process))
-
-
-def _remake(store: Store, key: str) -> dict[str, Any]:
-    from t2ipal.synthesis.remaking import remake, write_remade
-
-    remade = remake(store, key)
-    result = {
-        "output": f"{store.uri}/{write_remade(store, remade)}",
-        "same_as_stored": remade.same,
-        **vars(remade.sample),
-    }
-    if remade.same is False:
-        result["differences"] = remade.differing
-    return result
 
 
 def _parse_with_preset(arguments: Sequence[str] | None) -> Options:

@@ -1,4 +1,4 @@
-"""How much a page shows, as plain values."""
+"""How much a page shows, and where predictions go, as plain values."""
 
 from dataclasses import dataclass
 
@@ -13,6 +13,21 @@ class ReportConfig:
     """Captions on the contact sheet."""
     num_heatmaps: PositiveInt = 6
     """Test images with heatmaps."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class PredictionOutput:
+    """Where predictions go."""
+
+    output: str
+    """Table to write: a local path or s3://, ending in .jsonl, .csv or .parquet."""
+    html: str | None = None
+    """Also write a contact sheet there, one HTML file: a local path, or s3://."""
+    html_images: PositiveInt = 200
+    """Pictures on that sheet at most, the first ones; as many failures are named."""
 
     def __post_init__(self) -> None:
         check_fields(self)

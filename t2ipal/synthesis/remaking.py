@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from t2ipal.config import differences, from_dict, require
 from t2ipal.diffusion.config import SynthesisConfig
@@ -71,9 +71,24 @@ def remake(store: Store, key: str, factory: SynthesizerFactory | None = None) ->
     return Remade(row, image, False, differences(here, marker.versions))
 
 
-def write_remade(store: Store, remade: Remade) -> str:
-    """Stores a remade image as `remade/KEY.jpg` (.png and .webp in a run of those); its key."""
+def remake_into(store: Store, key: str) -> dict[str, Any]:
+    """Makes a sample again and stores it as `remade/KEY.jpg` (.png and .webp in a run of those).
+
+    Args:
+        store: home of the run.
+        key: of the sample.
+
+    Raises:
+        ValueError: as `remake`.
+        RuntimeError: the sample fails.
+    """
+    remade = remake(store, key)
     config = from_dict(SynthesisConfig, read_settings(store).synthesis)
-    place = f"remade/{remade.sample.key}.{ENDINGS[config.image_format]}"
+    place = f"remade/{key}.{ENDINGS[config.image_format]}"
     store.write(place, remade.image)
-    return place
+    summary = {
+        "output": f"{store.uri}/{place}",
+        "same_as_stored": remade.same,
+        **vars(remade.sample),
+    }
+    return summary if remade.same is not False else {**summary, "differences": remade.differing}
