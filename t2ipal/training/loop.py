@@ -149,41 +149,53 @@ def fit(
 
     for epoch in range(len(history), config.num_epochs):
         assert optimizer is not None
-        device = optimizer.param_groups[0]["params"][0].device
-        generator = epoch_generator(config.seed, epoch)
-        order = torch.randperm(len(data.texts), generator=generator)
-        chosen = choose_images(images_of, generator)
-        _set_lr(optimizer, config, epoch)
-        sums, steps = torch.zeros(3, device=device), 0
-        for batch in order.split(config.batch_size):
-            image_rows = chosen[batch]
-            with_image = int((image_rows >= 0).sum())
-            part, image_part = batch[rank::world_size], image_rows[rank::world_size]
-            shown = image_part[image_part >= 0]
-            losses = method.loss(
-                _rows(data.images, shown, device) if method.uses_images else None,
-                _rows(data.texts, part, device) if method.uses_texts else None,
-                num_images=max(with_image, 1),
-                num_texts=len(batch),
-            )
-            optimizer.zero_grad()
-            losses.total.backward()
-            if world_size > 1:
-                _sum_gradients(optimizer)
-            optimizer.step()
-            sums, steps = sums + torch.stack(losses).detach(), steps + 1
-        if world_size > 1:
-            torch.distributed.all_reduce(sums)
-        history.append(EpochRecord(epoch, lr_at(config, epoch), *(sums / steps).tolist()))
-        if (
-            checkpoints is not None
-            and rank == 0
-            and checkpoints.is_due(epoch + 1 == config.num_epochs)
-        ):
+        losses = _epoch(method, data, images_of, optimizer, config, epoch, rank, world_size)
+        history.append(EpochRecord(epoch, lr_at(config, epoch), *losses))
+        is_last = epoch + 1 == config.num_epochs
+        if checkpoints is not None and rank == 0 and checkpoints.is_due(is_last):
             checkpoints.write(_checkpoint(method, optimizer, settings, history))
         if on_epoch is not None:
             on_epoch(history[-1])
     return FitResult(method.export(), tuple(history), time.monotonic() - started)
+
+
+def _epoch(
+    method: Method,
+    data: TrainingFeatures,
+    images_of: Int[Tensor, "captions k"],
+    optimizer: torch.optim.SGD,
+    config: TrainingConfig,
+    epoch: int,
+    rank: int,
+    world_size: int,
+) -> list[float]:
+    """One pass over all captions; the mean losses of its steps, over all workers."""
+    device = optimizer.param_groups[0]["params"][0].device
+    generator = epoch_generator(config.seed, epoch)
+    order = torch.randperm(len(data.texts), generator=generator)
+    chosen = choose_images(images_of, generator)
+    _set_lr(optimizer, config, epoch)
+    sums, steps = torch.zeros(3, device=device), 0
+    for batch in order.split(config.batch_size):
+        image_rows = chosen[batch]
+        with_image = int((image_rows >= 0).sum())
+        part, image_part = batch[rank::world_size], image_rows[rank::world_size]
+        shown = image_part[image_part >= 0]
+        losses = method.loss(
+            _rows(data.images, shown, device) if method.uses_images else None,
+            _rows(data.texts, part, device) if method.uses_texts else None,
+            num_images=max(with_image, 1),
+            num_texts=len(batch),
+        )
+        optimizer.zero_grad()
+        losses.total.backward()
+        if world_size > 1:
+            _sum_gradients(optimizer)
+        optimizer.step()
+        sums, steps = sums + torch.stack(losses).detach(), steps + 1
+    if world_size > 1:
+        torch.distributed.all_reduce(sums)
+    return (sums / steps).tolist()
 
 
 def lr_at(config: TrainingConfig, epoch: int) -> float:
