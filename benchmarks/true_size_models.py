@@ -100,7 +100,7 @@ def write_model(size: ModelSize, folder: Path, device: str, dtype: Any) -> Path:
     from t2ipal.torchvision_repair import repair_torchvision
 
     repair_torchvision()
-    import diffusers  # noqa: TID251  builds what t2ipal.pipelines loads
+    import diffusers  # noqa: TID251  builds what t2ipal.diffusion.pipelines loads
     import torch
     import transformers
 

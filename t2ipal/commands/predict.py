@@ -63,13 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
     places = (split_uri(uri) for uri in options.recognizer)
     recognizers = tuple((Store(folder, options.endpoint_url), name) for folder, name in places)
-    check_same(recognizers)  # before Ray starts
+    class_names = check_same(recognizers)  # before Ray starts
     images, keys = find_photographs(options.images, options.recursive, options.endpoint_url)
     where = Whereabouts(options.device, options.model, options.pretrained)
     work = PredictionWork(images, recognizers, options.predictions, where)
     with session(options.in_process):
         workers = prediction_workers(options.in_process)
-        summary, failures = write_predictions(work, keys, options.to, workers, options.endpoint_url)
+        summary, failures = write_predictions(
+            work, keys, class_names, options.to, workers, options.endpoint_url
+        )
     if failures:
         remark(failures)
     return finish(summary)

@@ -15,7 +15,7 @@ from t2ipal.evaluation.test_sets import DATA_SETS, is_own, test_set_features
 from t2ipal.features.backbone import Backbone, load_backbone
 from t2ipal.features.config import BackboneConfig
 from t2ipal.features.reading import read_training_features
-from t2ipal.features.sets import TrainingFeatures
+from t2ipal.features.sets import FeatureSet, TrainingFeatures
 from t2ipal.store import Store, join_key, read_choice_manifest, read_manifest
 from t2ipal.training.loop import FitResult
 from t2ipal.training.plans import TrainingRun, plan_runs
@@ -126,7 +126,12 @@ def load_inputs(
 ) -> tuple[Backbone, TrainingFeatures]:
     """What a training worker reads; a share of captions may be left to choose with."""
     data = read_training_features(store, feature_folder, images)
-    return load_backbone(backbone), split_captions(data, held_out, 0)[0] if held_out else data
+    return load_backbone(backbone), _split(data, held_out)[0] if held_out else data
+
+
+def _split(data: TrainingFeatures, held_out: float) -> tuple[TrainingFeatures, FeatureSet]:
+    """What trains and what validates: one split for both, so that neither sees the other's."""
+    return split_captions(data, held_out, seed=0)
 
 
 def _inputs(store: Store, request: TrainingRequest, feature_folder: str) -> dict[str, Any]:
@@ -165,7 +170,7 @@ def _normalize(
         validation = test.features
     elif request.held_out:
         data = read_training_features(store, feature_folder, request.images)
-        validation = split_captions(data, HELD_OUT, 0)[1]
+        validation = _split(data, request.held_out)[1]
     changed: dict[str, FitResult] = {}
     methods = dict.fromkeys(name.rpartition("-seed")[0] for name in results)
     for method in methods:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from t2ipal.recognition.bundle import check_same
 from t2ipal.recognition.predict import PredictionWork, Workers, predict_photographs
 from t2ipal.recognition.rows import columns
 from t2ipal.report.config import PredictionOutput
@@ -15,6 +14,7 @@ from t2ipal.store import Store, split_uri, table_writer
 def write_predictions(
     work: PredictionWork,
     keys: Sequence[str],
+    class_names: Sequence[str],
     to: PredictionOutput,
     workers: Workers,
     endpoint_url: str | None = None,
@@ -24,6 +24,7 @@ def write_predictions(
     Args:
         work: who looks, and where the photographs are.
         keys: of the photographs.
+        class_names: of the recognizers, as `t2ipal.recognition.bundle.check_same` gives them.
         to: table and sheet.
         workers: who does the work.
         endpoint_url: server of an S3 store that is not on AWS.
@@ -32,7 +33,6 @@ def write_predictions(
         ValueError: the recognizers do not belong together.
         RuntimeError: a worker could not load them, or the store failed it.
     """
-    class_names = check_same(work.recognizers)
     sheet, started = ContactSheet(to.html_images), time.monotonic()
     kinds = columns(class_names, work.options.all_scores)
     with table_writer(to.output, kinds, endpoint_url) as write:

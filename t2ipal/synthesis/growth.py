@@ -31,11 +31,6 @@ from t2ipal.store import (
 from t2ipal.synthesis.plans import ShardPlan, captions_per_shard, plan_shards
 
 
-def stored_captions(store: Store) -> list[Caption]:
-    """The run's captions in its order; none before the first request."""
-    return read_captions(store) if read_sections(store) else []
-
-
 def plan_run(store: Store, settings: RunSettings) -> list[ShardPlan]:
     """Plans of all shards that the run was asked for so far, finished or not."""
     sections = read_sections(store)
@@ -196,7 +191,7 @@ def _missing(
     images_per_caption: int,
 ) -> list[tuple[tuple[int, list[Caption], int], tuple[int, int]]]:
     """(first caption, captions brought, number of captions), (first k, end k) of what lacks."""
-    stored = stored_captions(store)
+    stored = read_captions(store, sections) if sections else []
     asked = {caption.caption_id: caption for caption in kept}
     lost = [caption for caption in stored if asked.get(caption.caption_id) != caption]
     if lost:
