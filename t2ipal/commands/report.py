@@ -41,12 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = parse(Options, arguments, __doc__)
     import torch
 
-    from t2ipal.evaluation.runs import (
-        find_recognizers,
-        load_same_backbone,
-        read_evaluation,
-        trained_at,
-    )
+    from t2ipal.evaluation.results import read_evaluation
+    from t2ipal.evaluation.runs import find_recognizers, load_same_backbone, trained_at
     from t2ipal.evaluation.test_sets import test_set_features
     from t2ipal.report.gathering import gather_report, write_report
 

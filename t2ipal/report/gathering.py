@@ -13,7 +13,8 @@ import numpy as np
 
 from t2ipal.config import require, to_dict
 from t2ipal.evaluation.published import PUBLISHED
-from t2ipal.evaluation.runs import Recognizers, read_evaluation, trained_at
+from t2ipal.evaluation.results import read_evaluation
+from t2ipal.evaluation.runs import Recognizers, trained_at
 from t2ipal.evaluation.test_sets import TestFeatures
 from t2ipal.features.config import BackboneConfig
 from t2ipal.methods.recognizer import Recognizer

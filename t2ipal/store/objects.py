@@ -80,6 +80,14 @@ class Store:
         """Creates or replaces one object."""
         self._backend.write(key, data)
 
+    def require_writable(self, key: str) -> None:
+        """Raises what `write` of an object would, before the work whose result it is to hold.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._backend.require_writable(key)
+
     def write_if_absent(self, key: str, data: bytes) -> bool:
         """Creates one object; False, and nothing written, where it exists. One writer wins.
 
@@ -244,6 +252,11 @@ class _Folder:
     def write(self, key: str, data: bytes) -> None:
         with self._complete_file(key, data) as (part, path):
             part.replace(path)
+
+    def require_writable(self, key: str) -> None:
+        with self._complete_file(key, b"") as (_, path):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
     def write_if_absent(self, key: str, data: bytes) -> bool:
         with self._complete_file(key, data) as (part, path):

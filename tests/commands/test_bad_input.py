@@ -17,7 +17,8 @@ from tiny_stable_diffusion import write_tiny_stable_diffusion
 from t2ipal.commands import choose, evaluate, repair, report, synthesize, train, tune
 from t2ipal.evaluation.config import EvaluationOptions
 from t2ipal.evaluation.metrics import mean_average_precision
-from t2ipal.evaluation.runs import evaluate_run, find_recognizers
+from t2ipal.evaluation.results import evaluate_run
+from t2ipal.evaluation.runs import find_recognizers
 from t2ipal.evaluation.test_sets import TestFeatures
 from t2ipal.features.backbone import load_backbone
 from t2ipal.features.config import BackboneConfig

@@ -8,7 +8,8 @@ from fake_clip import NAMES, FakeClip, config, images, training_features
 
 from t2ipal.evaluation.config import EvaluationOptions
 from t2ipal.evaluation.published import PUBLISHED
-from t2ipal.evaluation.runs import evaluate_run, find_recognizers
+from t2ipal.evaluation.results import evaluate_run
+from t2ipal.evaluation.runs import find_recognizers
 from t2ipal.evaluation.test_sets import TestFeatures
 from t2ipal.features.config import BackboneConfig
 from t2ipal.methods.class_concept import ClassConceptConfig
