@@ -33,8 +33,8 @@ class Options:
     same classes and backbone: local paths, or s3://."""
     images: str
     """Folder of photographs, or one of them: a local path, or s3://. Taken is what ends in jpg,
-    jpeg, jpe, jfif, png, webp, bmp, gif, tif, tiff, jp2 or avif. What ends in heic, heif, jxl or
-    svg is named as not read."""
+    jpeg, jpe, jfif, png, webp, bmp, gif, avif, jp2, tif or tiff. What ends in heic, heif, jxl or
+    svg is not read, and becomes a row that says so."""
     to: Annotated[PredictionOutput, FLAT]
     recursive: bool = False
     """Also photographs in folders below `images`."""

@@ -14,7 +14,9 @@ class ClassNames:
 
     def column(self, name: str) -> int | None:
         """Of the class of this name; None: there is none, or there are several."""
-        alike = self._columns.get(name) or self._columns.get(_plain(name), ())
+        if name in self.class_names:
+            return self.class_names.index(name)
+        alike = self._columns.get(_plain(name), ())
         return alike[0] if len(alike) == 1 else None
 
     def require(self, name: str, place: str) -> int:
@@ -26,11 +28,11 @@ class ClassNames:
 
     @cached_property
     def _columns(self) -> dict[str, list[int]]:
-        """By the names as they are, and by what is left of several."""
+        """By what counts of the names."""
         columns: dict[str, list[int]] = {}
         for at, name in enumerate(self.class_names):
             columns.setdefault(_plain(name), []).append(at)
-        return columns | {name: [at] for at, name in enumerate(self.class_names)}
+        return columns
 
 
 def _plain(name: str) -> str:

@@ -1,11 +1,11 @@
 """What a photograph's file is, by its name and by its first bytes; decodes nothing."""
 
 ENDINGS = (
-    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "jp2", "avif",
-    "heic", "heif", "jxl", "svg",
+    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "avif", "jp2", "tif", "tiff",
 )  # fmt: skip
-"""Of files that are taken for photographs, in any case. Those that nothing here reads are among
-them, so that they are named and not passed over."""
+"""Of files that are taken for photographs, in any case."""
+UNREAD_ENDINGS = ("heic", "heif", "jxl", "svg")
+"""Of files that are too, though nothing here reads them: so they are named and not passed over."""
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "JPEG2000", "PPM", "AVIF")
 """Pillow's names of what is read; some of its others start programs on what a file tells them."""
 READ = (
@@ -39,8 +39,8 @@ NO_IMAGES = (
 
 def is_photograph(key: str) -> bool:
     """Whether a file's name ends as one of a photograph does; hidden files are none."""
-    name, dot, ending = key.rpartition("/")[2].rpartition(".")
-    return bool(dot) and ending.lower() in ENDINGS and not name.startswith(".") and name != ""
+    name, _, ending = key.rpartition("/")[2].rpartition(".")
+    return ending.lower() in ENDINGS + UNREAD_ENDINGS and not name.startswith(".") and name != ""
 
 
 def why_unread(data: bytes) -> str:

@@ -179,10 +179,10 @@ def test_larger_ones_than_pillow_takes(monkeypatch):
     assert open_photograph(encoded(image, "JPEG")).image.size == (20, 15)
     cases = [("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {}), ("TIFF", {})]
     for image_format, options in cases:
-        with pytest.raises(ValueError, match="^too large: more than 2,000 pixels$"):
+        with pytest.raises(ValueError, match=r"^too large: more than 2,000 pixels$"):
             open_photograph(encoded(image, image_format, **options))
     monkeypatch.setattr(photographs, "MAX_JPEG_PIXELS", 4_000)
-    with pytest.raises(ValueError, match="^too large: more than 4,000 pixels$"):
+    with pytest.raises(ValueError, match=r"^too large: more than 4,000 pixels$"):
         open_photograph(encoded(image, "JPEG"))
 
 
