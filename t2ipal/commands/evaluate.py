@@ -68,10 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         trained_at,
         training_features,
     )
-    from t2ipal.evaluation.test_sets import load_test_set, see
+    from t2ipal.evaluation.test_sets import is_own, load_test_set, see
 
-    for name in ("run", "output"):
-        require_reachable(getattr(options, name) or "/", name)
+    for name in ("run", "test_set", "test_root", "recognizers", "output"):
+        value = getattr(options, name)
+        if value is not None and (name != "test_set" or is_own(value)):
+            require_reachable(value, name)
     store = Store(options.run, options.endpoint_url)
     place, folder = trained_at(store, options.recognizers, options.endpoint_url)
     found = find_recognizers(place, folder)
@@ -90,10 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         remark(test.origin)
     # What would be refused behind the features is refused before them.
     require_same_classes(recognizers, test.name, test.class_names)
-    shown = shown_classes(test.labels, test.class_names, options.measures.skip_absent)
+    shown = shown_classes(test.labels, test.class_names, options.measures.skip_absent_classes)
     if not shown.all():
         absent = [name for name, here in zip(test.class_names, shown) if not here]
-        remark(f"{len(absent)} of {len(shown)} classes are left out: {', '.join(absent)}.")
+        remark(f"Left out of the mean, for no image shows them: {', '.join(absent)}.")
     features = see(test, backbone, 0, options.measures.max_unreadable_fraction)
     result = measure(recognizers, features, options.measures, data)
     print(describe_evaluation(result))

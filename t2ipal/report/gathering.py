@@ -184,7 +184,7 @@ def _results(evaluation: Mapping[str, Any], backbone: BackboneConfig) -> list[Me
             numbers["std"],
             numbers["seeds"],
             numbers["mAPs"],
-            numbers["per_class"],
+            [NAN if value is None else value for value in numbers["per_class"]],
             published=_published(name, evaluation["test_set"], backbone.model),
             modality_gap={
                 name.replace("_", " "): cosine

@@ -62,6 +62,12 @@ def test_results_have_titles_and_what_was_published(trained):
     assert {*by_name} == {"ours", "Class concept", "T2I-PAL"}
     assert by_name["T2I-PAL"].published == "91.5 (RN101)"
     assert by_name["T2I-PAL"].seeds == (3, 4) and len(by_name["T2I-PAL"].per_class) == len(NAMES)
+    absent = {
+        name: {**numbers, "per_class": [None, 50.0]}
+        for name, numbers in evaluation["methods"].items()
+    }
+    without = gathering._results({**evaluation, "methods": absent}, BackboneConfig())
+    assert all(np.isnan(row.per_class).tolist() == [True, False] for row in without)
     assert by_name["ours"].published is None and by_name["ours"].description == "ours"
     assert [row.mAP_mean for row in rows] == sorted(row.mAP_mean for row in rows)
     rows = gathering._results(evaluation, BackboneConfig(model="pictovoc"))

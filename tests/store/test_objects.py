@@ -134,6 +134,24 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         Store(tmp_path / "file" / "run").write_if_absent("config.json", b"")
 
 
+def test_what_cannot_be_written_is_known_beforehand(store):
+    store.require_writable("a/b.json")
+    assert store.list() == []
+    store.write("a/b.json", b"old")
+    store.require_writable("a/b.json")
+    assert store.read("a/b.json") == b"old"
+    if not store.is_bucket:
+        with pytest.raises(OSError, match=r"Cannot write .*/a \(Is a directory\)"):
+            store.require_writable("a")
+        with pytest.raises(PermissionError, match=r"Cannot write to .*/a/b.json \("):
+            store.require_writable("a/b.json/c")
+
+
+def test_a_bucket_that_cannot_be_written_is_known_beforehand(s3_server):
+    with pytest.raises(FileNotFoundError, match="No bucket 'none'"):
+        Store("s3://none/run", s3_server).require_writable("a.json")
+
+
 def test_a_failed_write_leaves_the_old_object(tmp_path, monkeypatch):
     store = Store(tmp_path)
     store.write("a", b"old")
