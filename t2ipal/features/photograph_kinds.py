@@ -27,9 +27,8 @@ UNREAD = (
     (b"%PDF", "PDF"),
     (b"%!PS", "PostScript"),
 )
-BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC",
-          b"avif": "AVIF", b"avis": "AVIF"}  # fmt: skip
-"""Of an ISO media file, behind `ftyp`; the others are of videos."""
+HEIC, AVIF = (b"heic", b"heix", b"hevc", b"mif1", b"msf1"), (b"avif", b"avis")
+"""Brands of an ISO media file, behind `ftyp`; the others are of videos."""
 NO_IMAGES = (
     (b"version https://git-lfs", "a pointer of git LFS: run `git lfs pull`"),
     (b"<!doctype html", "a web page"),
@@ -54,7 +53,9 @@ def why_unread(data: bytes) -> str:
             return f"damaged, or a rare kind of {kind}"
     kind = next((kind for signature, kind in UNREAD if data.startswith(signature)), None)
     if data[4:8] == b"ftyp":
-        kind = BRANDS.get(data[8:12], "video")
+        if data[8:12] in AVIF:
+            return "damaged, or AVIF that this Pillow does not read: save it as JPEG or PNG"
+        kind = "HEIC" if data[8:12] in HEIC else "video"
     elif b"<svg" in start:
         kind = "SVG"
     return f"{kind}, which is not read here: save it as JPEG or PNG" if kind else "not an image"

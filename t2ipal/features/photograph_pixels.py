@@ -27,12 +27,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _gray_of_many_bits(image: Image.Image) -> Image.Image:
     """Gray of 16 or 32 bits, or of floats, where Pillow's own conversion clips it to white."""
-    values = np.asarray(image)
+    values, bits = np.asarray(image), _tag(image, BITS_PER_SAMPLE, 16)
     signed = _tag(image, SAMPLE_FORMAT, 1) == 2
-    if values.dtype == np.int32 and _tag(image, BITS_PER_SAMPLE, 16) == 32 and not signed:
+    if values.dtype == np.int32 and bits == 32 and not signed:
         values = values.view(np.uint32)  # which Pillow reads as if they had a sign
-    bits = 16 if image.mode == "F" else min(_tag(image, BITS_PER_SAMPLE, 16), 16)
-    scaled = to_8_bits(values, 1.0 if image.mode == "F" else 2.0 ** (bits - signed) - 1)
+    white = 2.0 ** (bits - signed) - 1 if bits <= 16 else 65535.0
+    scaled = to_8_bits(values, 1.0 if image.mode == "F" else white)
     if _tag(image, PHOTOMETRIC, 1) == 0:  # 0 is white, which Pillow heeds for 8 bits alone
         scaled = 255 - scaled
     transparent = image.info.get("transparency")
@@ -60,6 +60,6 @@ def to_8_bits(values: np.ndarray, white: float) -> UInt8[np.ndarray, "height wid
     white = max(white, float(np.max(values, where=np.isfinite(values), initial=0)))
     scaled = np.empty(values.shape, dtype=np.uint8)
     for top in range(0, len(values), ROWS):
-        rows = np.nan_to_num(values[top : top + ROWS].astype(np.float64), nan=0.0, neginf=0.0)
+        rows = np.nan_to_num(values[top : top + ROWS], nan=0.0, neginf=0.0).astype(np.float64)
         scaled[top : top + ROWS] = np.rint(rows.clip(0, white) * (255 / white))
     return scaled

@@ -28,6 +28,7 @@ SAVE = ", which is not read here: save it as JPEG or PNG"
     [
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", f"HEIC{SAVE}"),
         (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", f"HEIC{SAVE}"),
+        (b"\0\0\0\x18ftypavif\0\0\0\0avifmif1", "damaged, or AVIF that this Pillow does not"),
         (b"\0\0\0\x18ftypisom\0\0\2\0isomiso2", f"video{SAVE}"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", f"SVG{SAVE}"),
         (b"<?xml version='1.0'?>\n<svg width='3'/>", f"SVG{SAVE}"),
