@@ -5,15 +5,27 @@ on.
 """
 
 import re
+import unicodedata
 
 from t2ipal.captions import words
 
 _TOKEN = re.compile(r"[^\W_]+|'[a-z]+|[.,;:!?()\"]")
+_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u2032\uff07`\u00b4", "'"))
+_SIGNS = str.maketrans(dict.fromkeys("\u2122\u00ae\u00a9", " "))
+"""What would become letters of the word before it."""
+_INSIDE_WORDS = re.compile("[\u0300-\u036f\u00ad\u200b-\u200d\u2060\ufeff]")
+"""Accents on their own, soft hyphens and what has no width."""
 
 
 def tokenize(text: str) -> list[str]:
-    """Lower-case words, numbers, clitics ("'s") and punctuation; hyphens and slashes split."""
-    return _TOKEN.findall(text.lower().replace("\u2019", "'").replace("&", " and "))
+    """Lower-case words, numbers, clitics ("'s") and punctuation; hyphens and slashes split.
+
+    One word in several forms of Unicode is one: with and without accents, full width, ligatures.
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFKD", text.translate(_APOSTROPHES).translate(_SIGNS))
+        text = _INSIDE_WORDS.sub("", text)
+    return _TOKEN.findall(text.lower().replace("&", " and "))
 
 
 def plural(noun: str) -> str:
@@ -27,6 +39,17 @@ def plural(noun: str) -> str:
     if noun.endswith("y") and noun[-2:-1] not in "aeiou":
         return noun[:-1] + "ies"
     return noun + "s"
+
+
+def singulars(noun: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The singular of a noun of words in the plural, safety vests: safety vest; else nothing."""
+    last, found = noun[-1], []
+    if last not in words.PLURAL_ONLY and len(last) > 3 and not last.endswith("us"):
+        endings = (("s", ""), ("es", ""), ("ies", "y"), ("ves", "f"), ("ves", "fe"), ("men", "man"))
+        stems = [last.removesuffix(end) + new for end, new in endings if last.endswith(end)]
+        irregular = [one for one, many in words.IRREGULAR_PLURALS.items() if one != many]
+        found = [stem for stem in (*stems, *irregular) if stem != last and plural(stem) == last]
+    return [(*noun[:-1], stem) for stem in dict.fromkeys(found)]
 
 
 def inflections(noun: tuple[str, ...]) -> list[tuple[str, ...]]:

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 
 from t2ipal.captions import english, words
+from t2ipal.captions.tokens import fits
 from t2ipal.captions.vocabulary import Vocabulary
 from t2ipal.config import require
 
@@ -37,8 +38,8 @@ class NounFilter:
 
         Args:
             vocabulary: its classes and nouns.
-            max_words: longest caption kept, in words and punctuation; CLIP reads 75 tokens, about
-                60 words, so a noun behind that would label what the text encoder never sees.
+            max_words: longest caption kept, in words and punctuation. Nor is one kept of more
+                tokens than CLIP reads: a noun behind them would label what no text encoder sees.
         """
         require(max_words > 0, f"max_words must be > 0, got {max_words}.")
         self.vocabulary = vocabulary
@@ -59,7 +60,7 @@ class NounFilter:
         tokens = english.tokenize(text)
         if not any(token[0].isalnum() for token in tokens):
             return Verdict((), "empty")
-        if len(tokens) > self.max_words:
+        if len(tokens) > self.max_words or not fits(text):
             return Verdict((), "too long")
         labels: set[int] = set()
         negated: list[int] = []

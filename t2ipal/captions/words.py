@@ -54,6 +54,12 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+PLURAL_ONLY = _words(
+    "news glasses shorts goods jeans pants trousers clothes sports arms means lens series species"
+    " stairs politics athletics gymnastics physics headquarters gas bus canvas atlas iris tennis"
+    " christmas chess swiss specs briefs customs outskirts thanks"
+)
+"""What ends like a plural, and is no plural or has another sense in the singular."""
 DETERMINERS = _words(
     "a an the this these those some any each every another one two three four five six seven"
     " eight nine ten several many few both his her its their my your our all"
