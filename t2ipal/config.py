@@ -115,6 +115,18 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
     return from_dict(type(config), values)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """What JSON says; control characters in its texts do not matter.
+
+    Raises:
+        ValueError: it is no JSON, or nested so deep that Python cannot read it.
+    """
+    try:
+        return json.loads(text, strict=False)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+
+
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file.
 

@@ -4,14 +4,13 @@ Owns where the texts lie in each format; `tables.py` owns CSV, TSV and text. A r
 read carries its reason and takes nothing else with it.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from t2ipal.captions.columns import Columns, find_columns, require_columns
 from t2ipal.captions.sources import Tell, decode, file_format, read_file
 from t2ipal.captions.tables import Row, brief, text_rows
-from t2ipal.config import require
+from t2ipal.config import parse_json, require
 from t2ipal.store import read_parquet_columns
 
 _LISTS = ("annotations", "images", "data", "rows", "captions", "items", "examples")
@@ -89,16 +88,16 @@ def _json_lines(text: str, find: _Finder) -> Iterator[Row]:
             continue
         place = f"line {number}"
         try:
-            yield find(number, place, json.loads(line, strict=False))
-        except (ValueError, RecursionError) as error:  # too many digits, too deep
+            yield find(number, place, parse_json(line))
+        except ValueError as error:
             yield Row(number, place, reason=f"no valid JSON: {error}")
 
 
 def _json(text: str, uri: str, find: _Finder) -> Iterator[Row]:
     require(bool(text.strip()), f"{uri} holds no caption.")
     try:
-        content = json.loads(text, strict=False)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         rows = list(_json_lines(text, find))
         # Often JSON lines are called .json; a single damaged document has no line of its own.
         if len(rows) > 1 and not rows[0].reason:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import safetensors
 import safetensors.numpy
 
-from t2ipal.config import one_of
+from t2ipal.config import one_of, parse_json
 from t2ipal.store.objects import Store, split_uri
 from t2ipal.store.records import Caption, Sample, known
 
@@ -184,8 +184,8 @@ def read_arrays(store: Store, key: str) -> tuple[dict[str, np.ndarray], list[str
     try:
         arrays = safetensors.numpy.load(data)
         # The head is JSON behind its length in eight bytes (safetensors' own format).
-        head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        row_keys = json.loads(head.get("__metadata__", {}).get(ROW_KEYS, "null"))
+        head = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        row_keys = parse_json(head.get("__metadata__", {}).get(ROW_KEYS, "null"))
     except (safetensors.SafetensorError, ValueError) as error:
         raise ValueError(
             f"{key} in {store.uri} is not a complete safetensors file. Remove it and make it again."
@@ -211,7 +211,7 @@ def read_json(store: Store, key: str, job: str = "synthesize") -> dict[str, Any]
         ValueError: it is not a whole JSON record.
     """
     try:
-        values = json.loads(store.read(key))
+        values = parse_json(store.read(key))
     except ValueError as error:
         raise ValueError(damaged(store, key, job)) from error
     if not isinstance(values, dict):

@@ -50,7 +50,11 @@ CASES = [
     ("synthesize", "--captions none.json", "/none.json."),
     ("synthesize", "--captions broken.json", "broken.json is no valid JSON: "),
     ("synthesize", "--captions boxes.json", "annotations[0]: no caption or text, only id, bbox"),
-    ("synthesize", "--captions rows.jsonl", "rows.jsonl, line 1: no caption or text, only image_id"),
+    (
+        "synthesize",
+        "--captions rows.jsonl",
+        "rows.jsonl, line 1: no caption or text, only image_id",
+    ),
     ("synthesize", "--captions captions.jsn", "Did you mean '.json'?"),
     ("synthesize", "--captions no_class.txt", NO_CLASS),
     # Names, with the nearest one.
