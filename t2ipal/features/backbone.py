@@ -1,4 +1,4 @@
-"""The frozen CLIP: the only file of the core that imports open_clip.
+"""The frozen CLIP: the only file of the core that loads models of open_clip.
 
 Owns loading it and what its global and local features are. Knows nothing of prompts that are
 learned, prototypes or training.

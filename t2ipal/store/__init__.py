@@ -73,6 +73,7 @@ from t2ipal.store.shards import (
 from t2ipal.store.status import RunStatus, describe_status, run_status
 from t2ipal.store.streams import table_format, table_writer
 from t2ipal.store.tables import (
+    damaged,
     json_bytes,
     read_arrays,
     read_json,
@@ -101,6 +102,7 @@ __all__ = [
     "commit_shard",
     "committed_shards",
     "count_samples",
+    "damaged",
     "describe_status",
     "describes",
     "end_old_uploads",
