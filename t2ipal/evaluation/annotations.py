@@ -8,7 +8,15 @@ from t2ipal.config import require
 from t2ipal.evaluation.texts import decode_xml
 
 DECLARATION = re.compile(r"\s*<\?xml.*?\?>", re.DOTALL)
-HARD = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
+DIFFICULT = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "": False,
+}
 
 
 class AnnotatedObject(NamedTuple):
@@ -40,8 +48,10 @@ def read_annotation(data: bytes, place: str) -> list[AnnotatedObject]:
         fields = {_name(field): (field.text or "").strip() for field in reversed(item)}
         hard = fields.get("difficult", "").lower()
         require(bool(fields.get("name")), f"{place}: object {number} has no name.")
-        require(hard in HARD, f"{place}: difficult of object {number} must be 0 or 1, got {hard}.")
-        objects.append(AnnotatedObject(fields["name"], HARD[hard]))
+        require(
+            hard in DIFFICULT, f"{place}: difficult of object {number} must be 0 or 1, got {hard}."
+        )
+        objects.append(AnnotatedObject(fields["name"], DIFFICULT[hard]))
     return objects
 
 
