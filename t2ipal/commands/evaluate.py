@@ -21,10 +21,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+import tyro
+
 from t2ipal.commands.running import FLAT, finish, parse, remark
 from t2ipal.evaluation.config import EvaluationOptions
 from t2ipal.features.config import BackboneConfig
 from t2ipal.store import Store, require_reachable
+
+
+@dataclass(frozen=True)
+class Measures(EvaluationOptions):
+    """Its options, one of which goes by two names."""
+
+    skip_absent: Annotated[bool, tyro.conf.arg(aliases=["--skip-absent-classes"])] = False
+    """Leave classes that no test image shows out of the mean; they are refused otherwise."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class Options:
     """Server of an S3 store that is not on AWS."""
     output: str | None = None
     """Folder for evaluation.json, or s3://bucket/prefix; None: `run`."""
-    measures: Annotated[EvaluationOptions, FLAT] = field(default_factory=EvaluationOptions)
+    measures: Annotated[Measures, FLAT] = field(default_factory=Measures)
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
 
 
@@ -92,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         remark(test.origin)
     # What would be refused behind the features is refused before them.
     require_same_classes(recognizers, test.name, test.class_names)
-    shown = shown_classes(test.labels, test.class_names, options.measures.skip_absent_classes)
+    shown = shown_classes(test.labels, test.class_names, options.measures.skip_absent)
     if not shown.all():
         absent = [name for name, here in zip(test.class_names, shown) if not here]
         remark(f"Left out of the mean, for no image shows them: {', '.join(absent)}.")

@@ -13,7 +13,7 @@ class EvaluationOptions:
     """Leave VOC's difficult entries out of the ranking; they count as negatives otherwise."""
     eleven_point: bool = False
     """VOC2007's 11-point interpolation; non-interpolated otherwise."""
-    skip_absent_classes: bool = False
+    skip_absent: bool = False
     """Leave classes that no test image shows out of the mean; they are refused otherwise."""
     max_unreadable_fraction: Share = 0.05
     """Photographs that cannot be read are left out and named; a larger share of them is refused."""

@@ -90,7 +90,7 @@ def shown_classes(
     require(
         skip_absent or not absent,
         f"Average precision needs a positive of every class, got none of: {', '.join(absent)}. "
-        "Add images of these classes, or leave them out of the mean (--skip-absent-classes).",
+        "Add images of these classes, or leave them out of the mean (--skip-absent).",
     )
     return shown
 

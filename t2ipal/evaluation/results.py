@@ -64,7 +64,7 @@ def measure(
                 difficult=test.difficult,
                 skip_difficult=options.skip_difficult,
                 eleven_point=options.eleven_point,
-                skip_absent=options.skip_absent_classes,
+                skip_absent=options.skip_absent,
             )
             for recognizer in by_seed.values()
         ]

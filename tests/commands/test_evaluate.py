@@ -75,14 +75,14 @@ def test_a_photograph_that_cannot_be_read_is_left_out(run, clip, capsys, caplog)
 def test_a_class_that_no_photograph_shows_is_refused_before_the_work(run, clip, without_features):
     labels = run.parent / "photos" / "labels.csv"
     labels.write_text(labels.read_text().replace(",boat", ",bird"))
-    with pytest.raises(ValueError, match=r"got none of: boat\. .* \(--skip-absent-classes\)"):
+    with pytest.raises(ValueError, match=r"got none of: boat\. .* \(--skip-absent\)"):
         evaluate.main(words(run, clip))
 
 
 def test_a_class_that_no_photograph_shows_is_left_out(run, clip, capsys):
     labels = run.parent / "photos" / "labels.csv"
     labels.write_text(labels.read_text().replace(",boat", ",bird"))
-    result = evaluate.main(words(run, clip, "--skip-absent-classes"))
+    result = evaluate.main(words(run, clip, "--skip-absent"))
     captured = capsys.readouterr()
     assert "Left out of the mean, for no image shows them: boat." in captured.err
     assert "1 of 4 classes left out that no image shows" in captured.out

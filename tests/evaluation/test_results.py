@@ -110,9 +110,9 @@ def test_what_is_left_out_is_said_everywhere(trained):
     unreadable = (Unreadable("a.jpg", "truncated"), Unreadable("b.jpg", "empty file"))
     test = dataclasses.replace(TEST, features=features, unreadable=unreadable)
     found = find_recognizers(trained)
-    with pytest.raises(ValueError, match=r"got none of: boat\. .*--skip-absent-classes"):
+    with pytest.raises(ValueError, match=r"got none of: boat\. .*--skip-absent"):
         measure(found, test, EvaluationOptions())
-    result = evaluate_run(trained, found, test, EvaluationOptions(skip_absent_classes=True))
+    result = evaluate_run(trained, found, test, EvaluationOptions(skip_absent=True))
     said = "1 of 5 classes left out that no image shows, 2 of 62 images left out that cannot be"
     assert said in result["definition"] and said in describe_evaluation(result)
     assert (result["num_images"], result["absent_classes"]) == (60, ["boat"])
@@ -128,7 +128,7 @@ def test_what_is_left_out_is_said_everywhere(trained):
 
 
 def test_nothing_is_said_where_nothing_is_left_out(trained):
-    result = measure(find_recognizers(trained), TEST, EvaluationOptions(skip_absent_classes=True))
+    result = measure(find_recognizers(trained), TEST, EvaluationOptions(skip_absent=True))
     assert result["definition"] == "non-interpolated average precision"
     assert not {"absent_classes", "unreadable"} & {*result}
     for numbers in summarize_evaluation(result).values():
