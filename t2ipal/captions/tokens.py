@@ -3,8 +3,6 @@
 from functools import cache
 from typing import Any
 
-from t2ipal.torchvision_repair import repair_torchvision
-
 MAX_TOKENS = 75
 """That CLIP's text encoders read beside their start and end."""
 CONTEXT_TOKENS = 16
@@ -24,6 +22,8 @@ def count_tokens(text: str) -> int:
 
 @cache
 def _tokenizer() -> Any:
+    from t2ipal.torchvision_repair import repair_torchvision  # loads torch
+
     repair_torchvision()
     from open_clip.tokenizer import SimpleTokenizer
 
