@@ -1,0 +1,97 @@
+"""How a job ends when it is told to: by SIGINT (Ctrl-C) or SIGTERM, at any moment.
+
+What a handler raises is not enough: libraries catch it, put their own handler in place of ours, or
+wait for something long. So a signal also wakes a thread, which ends the process where it does not
+end by itself. That loses nothing: every job may be killed, and goes on from its store.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, NoReturn
+
+GO_ON = "stopped; run the same command again to go on"
+GRACE_S = 3.0
+"""For a job to put away what it is at: temporary files, the table of a search, Ray's processes."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_told: list[int] = []
+"""The signal that ends this process, once there is one."""
+_telling = threading.RLock()
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """From here on a signal ends this process: with one line, and 128 and its number as exit code.
+
+    The `with` block gets a KeyboardInterrupt and a few seconds. A second signal ends it at once.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # of a job that a shell put into background
+            signal.signal(number, _interrupt)
+    threading.Thread(target=_watch, args=(reading,), daemon=True).start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        _tell(signal.SIGINT)
+    except SystemExit as error:
+        if error.code != signal.SIGTERM:  # what Ray's own handler makes of it, while Ray starts
+            raise
+        _tell(signal.SIGTERM)
+    finally:
+        if _told:  # whatever libraries made of the signal: an error, an end, or nothing
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+            _end(_descendants())
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if not _told:
+        _tell(number)
+        raise KeyboardInterrupt
+
+
+def _watch(reading: int) -> None:
+    """Ends the process some seconds after a signal, or with the next one."""
+    while (number := os.read(reading, 1)[0]) not in SIGNALS:
+        pass
+    _tell(number)
+    started = _descendants()  # now, for those that lose their parent before they end
+    while select.select([reading], [], [], 0)[0]:
+        os.read(reading, 64)  # the same signal once more: `timeout` sends it to a process twice
+    select.select([reading], [], [], GRACE_S)
+    _end(started)
+
+
+def _tell(number: int) -> None:
+    """Says, once, that the job stops; nothing that is said after it would help."""
+    with _telling:
+        if _told:
+            return
+        _told.append(number)
+        start = "\n" if os.isatty(2) else ""  # below a bar
+        with contextlib.suppress(OSError):
+            os.write(2, f"{start}{GO_ON}\n".encode())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _descendants() -> list[Any]:
+    import psutil
+
+    return psutil.Process().children(recursive=True)
+
+
+def _end(started: list[Any]) -> NoReturn:
+    import psutil
+
+    for process in {*started, *_descendants()}:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    os._exit(128 + _told[0])
