@@ -16,12 +16,12 @@ from types import FrameType
 from typing import Any, NoReturn
 
 GO_ON = "stopped; run the same command again to go on"
-GRACE_S = 3.0
+GRACE_S = 2.5
 """For a job to put away what it is at: temporary files, the table of a search, Ray's processes."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _told: list[int] = []
 """The signal that ends this process, once there is one."""
-_telling = threading.RLock()
+_telling, _interrupted, _leaving = threading.RLock(), threading.Event(), threading.Event()
 
 
 @contextlib.contextmanager
@@ -33,6 +33,9 @@ def ended_by_signals() -> Iterator[None]:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=_forget)
+    # Ray would answer SIGTERM with a page about a crash. It reads this where it is imported.
+    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # of a job that a shell put into background
             signal.signal(number, _interrupt)
@@ -50,12 +53,23 @@ def ended_by_signals() -> Iterator[None]:
             with contextlib.suppress(OSError, ValueError):
                 sys.stdout.flush()
             _end(_descendants())
+        _leaving.set()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    if not _told:
-        _tell(number)
+    _tell(number)
+    if _leaving.is_set():
+        _end([])
+    if not _interrupted.is_set():  # cleaning up is not interrupted again
+        _interrupted.set()
         raise KeyboardInterrupt
+
+
+def _forget() -> None:
+    """In a forked process, whose signals are not this one's."""
+    signal.set_wakeup_fd(-1)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _watch(reading: int) -> None:
@@ -76,22 +90,29 @@ def _tell(number: int) -> None:
         if _told:
             return
         _told.append(number)
-        start = "\n" if os.isatty(2) else ""  # below a bar
+        start = "\n" if _bar_is_shown() else ""
         with contextlib.suppress(OSError):
             os.write(2, f"{start}{GO_ON}\n".encode())
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
-def _descendants() -> list[Any]:
-    import psutil
+def _bar_is_shown() -> bool:
+    """Whether the last line on stderr has no end yet."""
+    tqdm = sys.modules.get("tqdm")
+    return tqdm is not None and len(getattr(tqdm.tqdm, "_instances", ())) > 0
 
-    return psutil.Process().children(recursive=True)
+
+def _descendants() -> list[Any]:
+    try:
+        import psutil
+
+        return psutil.Process().children(recursive=True)
+    except Exception:  # half imported, or gone meanwhile: nothing may keep this process from ending
+        return []
 
 
 def _end(started: list[Any]) -> NoReturn:
-    import psutil
-
     for process in {*started, *_descendants()}:
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(Exception):  # it may have ended
             process.kill()
     os._exit(128 + _told[0])

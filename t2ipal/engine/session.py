@@ -63,7 +63,7 @@ def connect(
             logging_level=logging.ERROR,
             **options,
         )
-        if callable(on_sigterm):  # Ray has put its own in place, which prints a page about a crash
+        if callable(on_sigterm):  # Ray has put its own in place of it
             signal.signal(signal.SIGTERM, on_sigterm)
         resources = ray.cluster_resources()
         gpus = resources.get("GPU", 0)
