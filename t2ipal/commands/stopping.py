@@ -44,11 +44,8 @@ def ended_by_signals() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _tell(signal.SIGINT)
-    except SystemExit as error:
-        if error.code != signal.SIGTERM:  # what Ray's own handler makes of it, while Ray starts
-            raise
-        _tell(signal.SIGTERM)
     finally:
+        _hear(reading)
         if _told:  # whatever libraries made of the signal: an error, an end, or nothing
             with contextlib.suppress(OSError, ValueError):
                 sys.stdout.flush()
@@ -74,14 +71,23 @@ def _forget() -> None:
 
 def _watch(reading: int) -> None:
     """Ends the process some seconds after a signal, or with the next one."""
-    while (number := os.read(reading, 1)[0]) not in SIGNALS:
-        pass
-    _tell(number)
+    while not _told:
+        select.select([reading], [], [])
+        _hear(reading)
     started = _descendants()  # now, for those that lose their parent before they end
     while select.select([reading], [], [], 0)[0]:
         os.read(reading, 64)  # the same signal once more: `timeout` sends it to a process twice
     select.select([reading], [], [], GRACE_S)
     _end(started)
+
+
+def _hear(reading: int) -> None:
+    """Takes notice of the first signal, where one came."""
+    with _telling:
+        if not _told and select.select([reading], [], [], 0)[0]:
+            number = os.read(reading, 1)[0]
+            if number in SIGNALS:  # and no other that a library has a handler for
+                _tell(number)
 
 
 def _tell(number: int) -> None:

@@ -5,6 +5,7 @@ on from the trials that are kept, never from Tune's own state, which is pickled.
 """
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -78,7 +79,7 @@ def run_search(
         max_concurrent_trials: None: as many as fit.
         verbose: Tune's progress report on the terminal, 0 to 2.
     """
-    trials = kept_trials(store, folder)
+    trials = kept_trials(search, store, folder)
     waiting = [number for number in range(search.num_trials) if number not in trials]
     if not waiting:
         return SearchResult(search, _in_order(trials))
@@ -98,6 +99,7 @@ def run_search(
     )
     names = iter([trial_name(number) for number in waiting])
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would wait for the trials
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is a row, not a page
     with _log_folder(store, folder) as logs:
         for number in waiting:  # Tune would append to what an unfinished one left
             shutil.rmtree(logs / LOGS / trial_name(number), ignore_errors=True)
@@ -125,7 +127,7 @@ def run_search(
             results = tuner.fit()
             trials = {number: _lost(results[index]) for index, number in enumerate(waiting)}
         finally:
-            trials |= kept_trials(store, folder)
+            trials |= kept_trials(search, store, folder)
             result = SearchResult(search, _in_order(trials))
             if trials:
                 write_search(result, store, folder)

@@ -122,16 +122,16 @@ def keep_trial(trial: Trial, number: int, store: Store, folder: str) -> None:
     store.write(key, json_bytes(asdict(trial)))
 
 
-def kept_trials(store: Store, folder: str) -> dict[int, Trial]:
+def kept_trials(search: SearchConfig, store: Store, folder: str) -> dict[int, Trial]:
     """The finished trials of a search by their numbers, of one that is not at its end too.
 
     Raises:
         ValueError: what is kept of one is damaged.
     """
-    keys = _kept(store, folder)
-    if not keys:  # versions before kept the table alone
-        return dict(enumerate(read_trials(store, folder)))
-    return {int(key.split("/")[-2]): _read_kept(store, key) for key in keys}
+    table = read_trials(store, folder)  # alone in versions before, which wrote it at the end
+    whole = len(table) == search.num_trials
+    kept = {n: trial for n, trial in enumerate(table) if whole and trial.status != "failed"}
+    return kept | {int(key.split("/")[-2]): _read(store, key) for key in _kept(store, folder)}
 
 
 def _kept(store: Store, folder: str) -> list[str]:
@@ -139,7 +139,7 @@ def _kept(store: Store, folder: str) -> list[str]:
     return [key for key in keys if key.endswith(f"/{OUTCOME}")]
 
 
-def _read_kept(store: Store, key: str) -> Trial:
+def _read(store: Store, key: str) -> Trial:
     try:
         return Trial(**read_json(store, key, "tune"))
     except TypeError as error:
