@@ -7,8 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from t2ipal.commands.running import run_job
-from t2ipal.config import unknown
+from t2ipal.commands.stopping import ended_by_signals
 
 COMMANDS = {
     "demo": "the whole chain on the embedded world, from captions to a report",
@@ -28,8 +27,11 @@ COMMANDS = {
 
 def run_command(name: str, arguments: Sequence[str] | None = None) -> None:
     """Runs one job and ends the process where it fails; `arguments` None: those of the process."""
-    module = importlib.import_module(f"t2ipal.commands.{name}")
-    run_job(lambda: module.main(arguments))
+    with ended_by_signals():
+        from t2ipal.commands.running import run_job  # loads tyro
+
+        module = importlib.import_module(f"t2ipal.commands.{name}")
+        run_job(lambda: module.main(arguments))
 
 
 def main() -> None:
@@ -42,6 +44,8 @@ def main() -> None:
         return
     name = words[0].replace("-", "_")
     if name not in COMMANDS:
+        from t2ipal.config import unknown
+
         print(f"error: {unknown('job', words[0], COMMANDS)}", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"t2ipal {name}", *words[1:]]

@@ -9,6 +9,8 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from t2ipal.commands.stopping import GO_ON
+
 Options = TypeVar("Options")
 FLAT = tyro.conf.arg(name="")
 """Marks a config whose fields are options of the job itself, without a prefix."""
@@ -65,5 +67,5 @@ def run_job(main: Callable[[], Any]) -> None:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
+        print(GO_ON, file=sys.stderr)
         sys.exit(130)

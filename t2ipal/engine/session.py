@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def connect(
         num_cpus = max(least_cpus, os.cpu_count() or 1)
         options = {"num_cpus": num_cpus, "include_dashboard": dashboard}
         options["dashboard_host"] = "127.0.0.1"
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address,
@@ -61,6 +63,8 @@ def connect(
             logging_level=logging.ERROR,
             **options,
         )
+        if callable(on_sigterm):  # Ray has put its own in place of it
+            signal.signal(signal.SIGTERM, on_sigterm)
         resources = ray.cluster_resources()
         gpus = resources.get("GPU", 0)
         require(

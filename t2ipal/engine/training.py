@@ -9,6 +9,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import ray.train
@@ -52,9 +53,23 @@ def on_ray(
         )
         try:
             with _bar(work, counter):
-                trainer.fit()
+                _fit(trainer)
         except TrainingFailedError as error:
             raise RuntimeError(f"Training failed: {_reason(error)}") from error
+
+
+def _fit(trainer: TorchTrainer) -> None:
+    """Not in the main thread, where Ray would take Ctrl-C for itself and end the process late."""
+    ended: Future[Any] = Future()
+
+    def fit() -> None:
+        try:
+            ended.set_result(trainer.fit())
+        except BaseException as error:
+            ended.set_exception(error)
+
+    threading.Thread(target=fit, daemon=True).start()
+    ended.result()
 
 
 def _reason(error: TrainingFailedError) -> str:

@@ -1,9 +1,13 @@
 """What a search varies: the space files, and every name, value and end of a range tried at once."""
 
 import contextlib
+import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
+
+import numpy as np
 
 from t2ipal.config import Bounds, check_fields, from_dict, one_of, override, read_yaml, require
 from t2ipal.training.recipes import Recipe
@@ -64,6 +68,39 @@ class SearchConfig:
                 f"searcher optuna takes no grid dimension, got one for {dimension.path}; "
                 "write choice.",
             )
+
+    @property
+    def num_trials(self) -> int:
+        """Trials of the whole search."""
+        grids = (len(d.values) for d in self.dimensions if d.kind == "grid")
+        return self.num_samples * math.prod(grids)
+
+
+def draw_settings(search: SearchConfig) -> list[dict[str, Any]]:
+    """The values of every trial of a grid or random search; the same for the same search."""
+    rng, settings = np.random.default_rng(search.seed), []
+    drawn = [d for d in search.dimensions if d.kind != "grid"]
+    grids = [d for d in search.dimensions if d.kind == "grid"]
+    grids.sort(key=lambda d: d.path, reverse=True)  # the order of Tune, whose tables are kept
+    for _ in range(search.num_samples):
+        for combination in itertools.product(*(d.values for d in grids)):
+            values = {d.path: value for d, value in zip(grids, combination)}
+            settings.append(values | {d.path: _draw(d, rng) for d in drawn})
+    return settings
+
+
+def _draw(dimension: Dimension, rng: np.random.Generator) -> Any:
+    """One value of a dimension that is no grid."""
+    values = dimension.values
+    match dimension.kind:
+        case "choice":
+            return values[rng.integers(len(values))]
+        case "uniform":
+            return float(rng.uniform(*values))
+        case "loguniform":
+            return float(np.exp(rng.uniform(*np.log(values))))
+        case _:
+            return int(rng.integers(*values, endpoint=True))
 
 
 def load_space(path: Path | str, config: Recipe) -> SearchConfig:

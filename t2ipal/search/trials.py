@@ -1,10 +1,12 @@
 """What a trial may look at, and what a search leaves; any engine can run the trials.
 
-The objective is a score on synthetic images of held-out captions: no test image has a way in.
+The objective is a score on synthetic images of held-out captions: no test image has a way in. Each
+finished trial is kept at once, so that a search that was stopped goes on with the others.
 """
 
 import csv
 import io
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -17,11 +19,16 @@ from t2ipal.methods.contract import FrozenBackbone
 from t2ipal.methods.recognizer import Recognizer
 from t2ipal.search.space import SearchConfig
 from t2ipal.store import Store, join_key, json_bytes, read_json
+from t2ipal.store.tables import damaged
 from t2ipal.training.loop import EpochRecord, fit
 from t2ipal.training.recipes import Recipe
 
 TRIALS = "trials.json"
 """Name of the table of a search."""
+LOGS = "trials"
+"""Name of the folder beside it with a folder for each trial."""
+OUTCOME = "trial.json"
+"""Name, in such a folder, of what the finished trial gave."""
 
 
 def run_trial(
@@ -29,9 +36,9 @@ def run_trial(
     train: TrainingFeatures,
     validation: FeatureSet,
     backbone: FrozenBackbone,
-    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    before_last: Callable[[dict[str, float]], None] | None = None,
 ) -> dict[str, float]:
-    """Trains one setting and gives its metrics; `on_epoch` gets them after every epoch."""
+    """Trains one setting and gives its metrics; `before_last` gets them after the epochs before."""
     method = recipe.method.build(backbone, recipe.training.seed)
     shown = validation.labels.any(dim=0)
 
@@ -43,8 +50,8 @@ def run_trial(
         return float(per_class.mean())
 
     def report(record: EpochRecord) -> None:
-        if on_epoch is not None:
-            on_epoch({"validation_mAP": score(method.export()), "loss": record.loss})
+        if before_last is not None and record.epoch + 1 < recipe.training.num_epochs:
+            before_last({"validation_mAP": score(method.export()), "loss": record.loss})
 
     result = fit(method, train, recipe.training, on_epoch=report)
     require(len(result.history) > 0, "A search trains: num_epochs must be > 0, got 0.")
@@ -67,6 +74,22 @@ class Trial:
     """Wall time of the trial."""
 
 
+def finished(
+    values: Mapping[str, Any], metrics: Mapping[str, Any], seconds: float, status: str = "ok"
+) -> Trial:
+    """A trial that gave metrics; without a finite loss it failed."""
+    score, loss, reason = metrics["validation_mAP"], metrics["loss"], ""
+    if not math.isfinite(loss):
+        status, reason = "failed", f"no finite result: validation_mAP {score}, loss {loss}"
+    return Trial(dict(values), status, reason, score, loss, seconds)
+
+
+def failed(values: Mapping[str, Any], error: Any) -> Trial:
+    """A trial that gave none."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+    return Trial(dict(values), "failed", reason, None, None, None)
+
+
 @dataclass(frozen=True)
 class SearchResult:
     """All trials of a search."""
@@ -86,6 +109,41 @@ class SearchResult:
             reason = next((trial.reason for trial in self.trials if trial.reason), "no trial ran")
             raise RuntimeError(f"None of {len(self.trials)} trials succeeded; the first: {reason}")
         return max(done, key=lambda trial: sign * getattr(trial, self.search.metric))
+
+
+def trial_name(number: int) -> str:
+    """Name of a trial's folder; trials are counted from 0."""
+    return f"{number:05d}"
+
+
+def keep_trial(trial: Trial, number: int, store: Store, folder: str) -> None:
+    """Writes what a finished trial gave: it is not run again."""
+    key = f"{join_key(folder, LOGS)}/{trial_name(number)}/{OUTCOME}"
+    store.write(key, json_bytes(asdict(trial)))
+
+
+def kept_trials(search: SearchConfig, store: Store, folder: str) -> dict[int, Trial]:
+    """The finished trials of a search by their numbers, of one that is not at its end too.
+
+    Raises:
+        ValueError: what is kept of one is damaged.
+    """
+    table = read_trials(store, folder)  # alone in versions before, which wrote it at the end
+    whole = len(table) == search.num_trials
+    kept = {n: trial for n, trial in enumerate(table) if whole and trial.status != "failed"}
+    return kept | {int(key.split("/")[-2]): _read(store, key) for key in _kept(store, folder)}
+
+
+def _kept(store: Store, folder: str) -> list[str]:
+    keys = store.list(join_key(folder, f"{LOGS}/"))
+    return [key for key in keys if key.endswith(f"/{OUTCOME}")]
+
+
+def _read(store: Store, key: str) -> Trial:
+    try:
+        return Trial(**read_json(store, key, "tune"))
+    except TypeError as error:
+        raise ValueError(damaged(store, key, "tune")) from error
 
 
 def write_search(result: SearchResult, store: Store, folder: str) -> None:
@@ -120,9 +178,7 @@ def read_trials(store: Store, folder: str) -> list[Trial]:
     try:
         return [Trial(**row) for row in read_json(store, key)["trials"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{key} in {store.uri} is damaged. Remove it and run jobs/tune.py again."
-        ) from error
+        raise ValueError(damaged(store, key, "tune")) from error
 
 
 def keep_search(store: Store, folder: str, settings: Mapping[str, Any]) -> None:
@@ -133,7 +189,7 @@ def keep_search(store: Store, folder: str, settings: Mapping[str, Any]) -> None:
     """
     key = join_key(folder, "settings.json")
     there = read_json(store, key, "tune") if store.exists(key) else None
-    if there is not None and store.exists(join_key(folder, TRIALS)):
+    if there is not None and (store.exists(join_key(folder, TRIALS)) or _kept(store, folder)):
         changed, place = differences(settings, there), f"{store.uri}/{folder}".rstrip("/")
         require(
             not changed,

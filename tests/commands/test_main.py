@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from t2ipal.commands import main
 from t2ipal.commands.main import COMMANDS
+from t2ipal.commands.running import run_job
 
 ROOT = Path(__file__).parents[2]
 LOOK = """
@@ -62,12 +63,9 @@ def test_a_mistake_is_one_line_either_way(tmp_path):
     assert dashed.returncode == 0 and "usage: t2ipal pretrain_pictovoc" in dashed.stdout
 
 
-def test_what_a_job_raises_decides_how_it_ends(monkeypatch, capsys):
+def test_what_a_job_raises_decides_how_it_ends(capsys):
     def failing(error):
-        def main(arguments):
-            raise error
-
-        return type("Module", (), {"main": staticmethod(main)})
+        raise error
 
     for error, code, said in (
         (ValueError("a\n  b"), 2, "error: a b\n"),
@@ -75,7 +73,6 @@ def test_what_a_job_raises_decides_how_it_ends(monkeypatch, capsys):
         (RuntimeError("lost"), 2, "error: lost\n"),
         (KeyboardInterrupt(), 130, "stopped; run the same command again to go on\n"),
     ):
-        monkeypatch.setattr(main.importlib, "import_module", lambda name, e=error: failing(e))
         with pytest.raises(SystemExit) as stopped:
-            main.run_command("train", [])
+            run_job(partial(failing, error))
         assert stopped.value.code == code and capsys.readouterr().err == said

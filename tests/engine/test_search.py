@@ -1,13 +1,14 @@
 import csv
 import json
+import os
 
 import pytest
 from fake_clip import NAMES, PROMPT_NAMES, FakeClip, training_features
 
 from t2ipal.config import override
-from t2ipal.engine.search import run_search
-from t2ipal.search.space import Dimension, SearchConfig
-from t2ipal.search.trials import read_trials, run_trial
+from t2ipal.engine.search import _domain, _searcher, run_search
+from t2ipal.search.space import Dimension, SearchConfig, draw_settings
+from t2ipal.search.trials import Trial, failed, keep_trial, read_trials, run_trial
 from t2ipal.store import Store
 from t2ipal.training.recipes import recipe
 from t2ipal.training.validation import split_captions
@@ -65,6 +66,67 @@ def test_optuna_with_asha_and_a_failing_setting(ray_session, tmp_path):
         assert 1e-4 <= trial.values["training.lr"] <= 1e-2
     assert {trial.status for trial in result.trials} >= {"ok", "failed"}
     assert read_trials(Store(tmp_path), "tune") == [*result.trials]
+
+
+def test_a_search_goes_on_with_what_is_not_finished(ray_session, store):
+    dimensions = (Dimension("method.sharpness", "uniform", (1.0, 10.0)),)
+    search = SearchConfig(dimensions, num_samples=3, validation_fraction=0.3)
+    settings, data = draw_settings(search), training_features(60)
+    kept = Trial(settings[1], "ok", "", 99.0, 1.0, 1.0)
+    keep_trial(kept, 1, store, "tune")
+    store.write("tune/trials/00002/result.json", b"of a trial that was killed\n")
+    result = run_search(search, RECIPE, data, FakeClip, store)
+    assert [trial.values for trial in result.trials] == settings
+    assert {trial.status for trial in result.trials} == {"ok"}
+    assert result.best() == result.trials[1] == kept
+    logs = [key for key in store.list("tune/trials/") if key.endswith("/result.json")]
+    assert logs == [f"tune/trials/{number}/result.json" for number in ("00000", "00002")]
+    (line,) = store.read(logs[1]).splitlines()
+    assert json.loads(line)["validation_mAP"] == result.trials[2].validation_mAP
+    there = {key: store.read(key) for key in store.list()}
+    assert run_search(search, RECIPE, data, FakeClip, store) == result
+    assert {key: store.read(key) for key in store.list()} == there
+
+
+def test_optuna_learns_of_finished_trials_first():
+    dimension = Dimension("method.sharpness", "uniform", (1.0, 10.0))
+    search, space = (
+        SearchConfig((dimension,), searcher="optuna"),
+        {dimension.path: _domain(dimension)},
+    )
+    stopped = Trial({dimension.path: 4.0}, "stopped", "", 50.0, 1.0, 1.0)
+    trials = {0: Trial({dimension.path: 2.0}, "ok", "", 60.0, 1.0, 1.0), 1: stopped}
+    trials[3] = failed({dimension.path: 3.0}, "no memory")
+    suggested = []
+    for kept in ({}, trials):
+        searcher = _searcher(search, kept, [2])
+        searcher.set_search_properties("validation_mAP", "max", space)
+        suggested.append(searcher.suggest("next"))
+    known = [(each.params, each.value) for each in searcher._ot_study.trials[:2]]
+    assert known == [({dimension.path: 2.0}, 60.0), ({dimension.path: 4.0}, 50.0)]
+    assert suggested[0] != suggested[1]  # the first of all is known already
+
+
+class DiesOnce:
+    """Loads a backbone; the first process that does, ends."""
+
+    def __init__(self, sign):
+        self.sign = sign
+
+    def __call__(self):
+        if not self.sign.exists():
+            self.sign.touch()
+            os._exit(1)
+        return FakeClip()
+
+
+def test_a_trial_whose_process_was_lost_is_run_again(ray_session, tmp_path):
+    search = SearchConfig((Dimension("method.residual_ratio", "grid", (1.0,)),), searcher="grid")
+    store, load = Store(tmp_path / "run"), DiesOnce(tmp_path / "died")
+    lost, done = (run_search(search, RECIPE, training_features(60), load, store) for _ in range(2))
+    assert [trial.status for trial in lost.trials] == ["failed"] and "died" in lost.trials[0].reason
+    assert [trial.status for trial in done.trials] == ["ok"]
+    assert read_trials(store, "tune") == [*done.trials]
 
 
 def test_a_bucket_gets_tables_and_logs(ray_session, s3_server, tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 from fake_clip import NAMES, PROMPT_NAMES
 
 from t2ipal.config import override
-from t2ipal.search.space import Dimension, load_space
+from t2ipal.search.space import Dimension, SearchConfig, draw_settings, load_space
 from t2ipal.training.recipes import recipe
 
 SPACES = Path(__file__).parents[2] / "tune_spaces"
@@ -96,3 +96,27 @@ def test_bad_spaces(tmp_path, text, message):
 def test_missing_space(tmp_path):
     with pytest.raises(FileNotFoundError, match="No space file"):
         load_space(tmp_path / "none.yaml", RECIPE)
+
+
+def test_settings_are_those_that_tune_draws():
+    """Searches of versions before, and those of anyone who tunes with the same seed."""
+    from ray import tune
+    from ray.tune.search.basic_variant import BasicVariantGenerator
+
+    drawn = {
+        "c.uniform": (("uniform", (0.5, 2.5)), tune.uniform(0.5, 2.5)),
+        "z.log": (("loguniform", (1e-4, 1e-2)), tune.loguniform(1e-4, 1e-2)),
+        "b.choice": (("choice", ("local", "none", None)), tune.choice(["local", "none", None])),
+        "k.whole": (("randint", (1, 6)), tune.randint(1, 7)),
+        "b.grid": (("grid", (1, 2, 3)), tune.grid_search([1, 2, 3])),
+        "a.grid": (("grid", ("x", "y")), tune.grid_search(["x", "y"])),
+    }
+    dimensions = tuple(Dimension(path, *ours) for path, (ours, _) in drawn.items())
+    search = SearchConfig(dimensions, num_samples=3, seed=5)
+    space = {path: theirs for path, (_, theirs) in drawn.items()}
+    generator = BasicVariantGenerator(random_state=5)
+    generator.add_configurations({"x": {"run": print, "config": space, "num_samples": 3}})
+    expected = []
+    while (trial := generator.next_trial()) is not None:
+        expected.append(trial.config)
+    assert draw_settings(search) == expected and search.num_trials == len(expected) == 18

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 from fake_clip import NAMES, PROMPT_NAMES, FakeClip, training_features
@@ -9,7 +10,11 @@ from t2ipal.search.space import Dimension, SearchConfig
 from t2ipal.search.trials import (
     SearchResult,
     Trial,
+    failed,
+    finished,
     keep_search,
+    keep_trial,
+    kept_trials,
     read_trials,
     run_trial,
     write_search,
@@ -33,7 +38,7 @@ def test_trial_is_fit_and_evaluate():
     result = fit(method, train, RECIPE.training)
     assert metrics["validation_mAP"] == evaluate(result.recognizer, validation).mAP
     assert metrics["loss"] == result.history[-1].loss
-    assert len(seen) == 2 and seen[-1] == metrics
+    assert [each["loss"] for each in seen] == [result.history[0].loss]  # of two epochs
     with pytest.raises(ValueError, match="num_epochs must be > 0"):
         run_trial(override(RECIPE, {"training.num_epochs": 0}), train, validation, FakeClip())
 
@@ -81,12 +86,40 @@ def test_damaged_trials_are_named(store, text):
         read_trials(store, "tune")
 
 
-def test_another_search_is_refused_where_there_are_trials(store):
+def test_finished_trials_are_kept_one_by_one(store):
+    search = SearchConfig((Dimension("method.sharpness", "uniform", (1.0, 9.0)),), num_samples=11)
+    assert kept_trials(search, store, "tune") == {}
+    kept = {
+        10: finished({"method.sharpness": 2.0}, {"validation_mAP": 80.0, "loss": 1.5}, 2.0),
+        2: finished({"method.sharpness": 3.0}, {"validation_mAP": 9.0, "loss": math.inf}, 2.0),
+        3: failed({"method.sharpness": 4.0}, ValueError("a\nb")),
+    }
+    for number, trial in kept.items():
+        keep_trial(trial, number, store, "tune")
+    write_search(SearchResult(search, tuple(kept.values())), store, "tune")  # as where it stops
+    assert kept_trials(search, store, "tune") == kept
+    assert [kept[number].status for number in kept] == ["ok", "failed", "failed"]
+    assert (kept[2].reason[:20], kept[3].reason) == ("no finite result: va", "b")
+    store.write("tune/trials/00010/trial.json", b"{}")
+    with pytest.raises(ValueError, match=r"tune/trials/00010/trial.json in .* is damaged"):
+        kept_trials(search, store, "tune")
+
+
+def test_the_table_of_a_version_before_is_taken_for_the_trials(store):
+    search = SearchConfig((Dimension("method.sharpness", "grid", (1.0, 2.0, 3.0)),))
+    ok = Trial({"method.sharpness": 2.0}, "ok", "", 80.0, 1.5, 2.0)
+    lost = failed({"method.sharpness": 1.0}, "its process died")
+    write_search(SearchResult(search, (lost, ok, ok)), store, "tune")
+    assert kept_trials(search, store, "tune") == {1: ok, 2: ok}
+
+
+@pytest.mark.parametrize("there", ["trials.json", "trials/00001/trial.json"])
+def test_another_search_is_refused_where_there_are_trials(store, there):
     first, other = ({"recipe": {"method": {"sharpness": value}}, "seed": 0} for value in (1.0, 2.0))
     keep_search(store, "tune", first)
     keep_search(store, "tune", other)  # nothing was tried yet
     assert json.loads(store.read("tune/settings.json")) == other
-    store.write("tune/trials.json", b'{"trials": []}')
+    store.write(f"tune/{there}", b'{"trials": []}')
     keep_search(store, "tune", other)
     message = r"tune holds another search \(recipe.method.sharpness: 2.0 there, 1.0 here\)"
     with pytest.raises(ValueError, match=message):
