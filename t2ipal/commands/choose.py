@@ -21,20 +21,16 @@ from t2ipal.commands.running import FLAT, finish, parse, session
 from t2ipal.config import to_dict
 from t2ipal.engine.workers import extract
 from t2ipal.features.config import BackboneConfig
+from t2ipal.places import SharedUri
 from t2ipal.selection.config import ChoiceConfig, QualityConfig
-from t2ipal.store import (
-    Store,
-    check_choice_name,
-    read_manifest_with_images,
-    require_reachable,
-)
+from t2ipal.store import Store, check_choice_name, read_manifest_with_images
 
 
 @dataclass(frozen=True)
 class Options:
     """Chooses among the images of a run."""
 
-    run: str
+    run: SharedUri
     """Folder that jobs/synthesize.py filled: a local path, or s3://bucket/prefix."""
     name: str = "chosen"
     """Of the choice, as jobs/train.py --images takes it; one of that name gives way."""
@@ -53,7 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     from t2ipal.selection.choosing import describe_choice, measure_run, save_choice
 
     check_choice_name(options.name)
-    require_reachable(options.run, "run")
     store = Store(options.run, options.endpoint_url)
     read_manifest_with_images(store)  # before Ray starts: there may be no run
     with session(options.in_process):

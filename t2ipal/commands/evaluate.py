@@ -24,22 +24,23 @@ from typing import Annotated, Any
 from t2ipal.commands.running import FLAT, finish, parse
 from t2ipal.evaluation.config import EvaluationOptions
 from t2ipal.features.config import BackboneConfig
-from t2ipal.store import Store, require_reachable
+from t2ipal.places import NameOrUri, SharedUri, Uri
+from t2ipal.store import Store
 
 
 @dataclass(frozen=True)
 class Options:
     """Measures every recognizer of a run."""
 
-    run: str
+    run: SharedUri
     """Folder of the run: a local path, or s3://bucket/prefix."""
-    test_set: str = "pictovoc"
+    test_set: NameOrUri = "pictovoc"
     """pictovoc, the embedded world's test scenes; pictovoc_validation; pictovoc_shifted (in other
     looks); pictovoc_novel, pictovoc_colors (by other classes, for runs with the vocabulary of that
     name); voc2007, coco2014, coco2017, nuswide; or a folder of your own labelled photographs."""
-    test_root: str | None = None
+    test_root: Uri | None = None
     """Folder of a real test set's images and annotations: a local path, or s3://bucket/prefix."""
-    recognizers: str | None = None
+    recognizers: SharedUri | None = None
     """Folder or s3:// of the recognizers, where --output of jobs/train.py named one; None:
     `run`/train."""
     endpoint_url: str | None = None
@@ -61,7 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     )
     from t2ipal.evaluation.test_sets import test_set_features
 
-    require_reachable(options.run, "run")
     store = Store(options.run, options.endpoint_url)
     place, folder = trained_at(store, options.recognizers, options.endpoint_url)
     found = find_recognizers(place, folder)

@@ -9,6 +9,8 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from t2ipal.places import resolve_places
+
 Options = TypeVar("Options")
 FLAT = tyro.conf.arg(name="")
 """Marks a config whose fields are options of the job itself, without a prefix."""
@@ -34,7 +36,8 @@ def parse(
     # In another one, for tyro would print what the outermost class refuses, and end the process.
     whole: Any = make_dataclass("Whole", [("options", Annotated[kind, FLAT])])
     start = None if default is None else whole(default)
-    return tyro.cli(whole, args=arguments, description=description, default=start).options
+    options = tyro.cli(whole, args=arguments, description=description, default=start).options
+    return resolve_places(options)
 
 
 def session(in_process: bool, **least: Any) -> AbstractContextManager[Any]:

@@ -36,7 +36,8 @@ from t2ipal.config import one_of, require
 from t2ipal.diffusion.config import PRESETS, SynthesisConfig
 from t2ipal.engine.workers import synthesis_workers
 from t2ipal.features.config import BackboneConfig
-from t2ipal.store import Store, require_reachable
+from t2ipal.places import SharedUri
+from t2ipal.store import Store
 from t2ipal.synthesis.request import CaptionSource, ExecutionConfig
 
 
@@ -44,7 +45,7 @@ from t2ipal.synthesis.request import CaptionSource, ExecutionConfig
 class Options:
     """Draws the captions that name a class, and stores the images."""
 
-    output: str
+    output: SharedUri
     """Folder of the run: a local path, or s3://bucket/prefix."""
     only: str | None = None
     """Make one image of a run again, byte for byte on the same kind of device, and store it as
@@ -76,7 +77,6 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the job and returns its summary; `arguments` None: those of the process."""
     options = _parse_with_preset(arguments)
-    require_reachable(options.output, "output")
     store = Store(options.output, options.endpoint_url)
     from t2ipal.synthesis.remaking import remake_into
 

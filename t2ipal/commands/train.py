@@ -17,16 +17,17 @@ from t2ipal.commands.running import FLAT, finish, parse, remark, session
 from t2ipal.config import parse_changes, require
 from t2ipal.engine.workers import extract, training_workers
 from t2ipal.features.config import BackboneConfig
-from t2ipal.store import Store, require_reachable
+from t2ipal.places import NameOrUri, SharedUri
+from t2ipal.store import Store
 
 
 @dataclass(frozen=True)
 class Options:
     """Trains recognizers on a run's captions and synthetic images."""
 
-    run: str
+    run: SharedUri
     """Folder that jobs/synthesize.py filled: a local path, or s3://bucket/prefix."""
-    output: str | None = None
+    output: SharedUri | None = None
     """Folder or s3://bucket/prefix for the recognizers; None: `run`/train."""
     images: str | None = None
     """A choice among the images by its name (jobs/choose.py); None: all of them."""
@@ -47,7 +48,7 @@ class Options:
     normalization: Literal["none", "full", "partial"] = "none"
     """Each image's scores on a scale of their own: `full` is SPARC's; `partial` takes as much of it
     as is best on validation images."""
-    validation_set: str | None = None
+    validation_set: NameOrUri | None = None
     """Labelled images to choose a partial normalization on: pictovoc_validation, or a folder of
     your own; None: a fifth of the captions, left out of training with their synthetic images."""
     endpoint_url: str | None = None
@@ -66,9 +67,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         not options.use_gpu or options.backbone.device != "cpu",
         "use_gpu needs the backbone, and with it what is trained, on a GPU: add --device cuda.",
     )
-    require_reachable(options.run, "run")
-    if options.output is not None:
-        require_reachable(options.output, "output")
     store = Store(options.run, options.endpoint_url)
     output = store if options.output is None else Store(options.output, options.endpoint_url)
     request = TrainingRequest(

@@ -17,18 +17,19 @@ from t2ipal.commands.running import FLAT, finish, parse, session
 from t2ipal.config import override, parse_changes, require, to_dict
 from t2ipal.engine.workers import extract
 from t2ipal.features.config import BackboneConfig
-from t2ipal.store import Store, read_manifest, require_reachable
+from t2ipal.places import LocalPath, SharedUri
+from t2ipal.store import Store, read_manifest
 
 
 @dataclass(frozen=True)
 class Options:
     """Searches the settings of one method on a run's captions and images."""
 
-    run: str = "runs/demo"
+    run: SharedUri = "runs/demo"
     """Folder that jobs/synthesize.py (or jobs/demo.py) filled."""
-    space: str = "tune_spaces/paper.yaml"
+    space: LocalPath = "tune_spaces/paper.yaml"
     """What to vary and how: a YAML file."""
-    output: str | None = None
+    output: SharedUri | None = None
     """Folder or s3://bucket/prefix for the trials; None: `run`/tune."""
     method: str = "t2ipal"
     """Recipe that the search starts from."""
@@ -60,9 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     cpus, gpus = options.cpus_per_trial, options.gpus_per_trial
     require(cpus > 0, f"cpus_per_trial must be > 0, got {cpus}.")
     require(gpus >= 0, f"gpus_per_trial must be >= 0, got {gpus}.")
-    require_reachable(options.run, "run")
-    if options.output is not None:
-        require_reachable(options.output, "output")
     store = Store(options.run, options.endpoint_url)
     output = store if options.output is None else Store(options.output, options.endpoint_url)
     settings, place = read_manifest(store).settings, "" if options.output else "tune"

@@ -9,7 +9,8 @@ from typing import Any, cast
 import ray
 import ray.data
 
-from t2ipal.store import ShardCounts, Store, runs_as_submitted_job
+from t2ipal.places import runs_as_submitted_job
+from t2ipal.store import ShardCounts, Store
 from t2ipal.synthesis.plans import ShardPlan
 from t2ipal.synthesis.request import ExecutionConfig
 from t2ipal.synthesis.worker import AfterCommitFactory, ShardWorker, SynthesizerFactory

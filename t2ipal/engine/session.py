@@ -12,7 +12,7 @@ import ray
 
 import t2ipal
 from t2ipal.config import require
-from t2ipal.store import runs_as_submitted_job
+from t2ipal.places import runs_as_submitted_job
 
 AUTH_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 

@@ -45,6 +45,7 @@ from t2ipal.pictovoc import WEIGHTS_DIR
 from t2ipal.pictovoc.judge import NAMED_THRESHOLD, load_judge
 from t2ipal.pictovoc.scenes import CLASS_NAMES
 from t2ipal.pictovoc.worlds import WORLDS, train_scenes, world_scenes
+from t2ipal.places import LocalPath
 from t2ipal.store import Sample, Store, read_images, read_manifest
 from t2ipal.synthesis.making import synthesize
 from t2ipal.synthesis.rendering import RenderingSynthesizer
@@ -64,7 +65,7 @@ def claims_synthesis() -> SynthesisConfig:
 class ClaimsConfig:
     """Tests the paper's claims."""
 
-    output: str = "runs/claims"
+    output: LocalPath = "runs/claims"
     """Folder of the image sets, the fits and the table."""
     num_captions: int = 1000
     """Captions used, the same ones as in jobs/demo.py."""
@@ -94,7 +95,6 @@ class ClaimsConfig:
 
 def check(options: ClaimsConfig) -> None:
     """Refuses what no later stage could make sense of."""
-    require("://" not in options.output, f"output must be a folder, got {options.output}.")
     for name in ("num_captions", "main_images", "sweep_images", "num_labeled"):
         require(getattr(options, name) > 0, f"{name} must be > 0, got {getattr(options, name)}.")
     for name in ("seeds", "image_counts", "test_sets"):

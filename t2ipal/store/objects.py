@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from t2ipal.config import require
+from t2ipal.places import local_path
 from t2ipal.store.buckets import Bucket
 
 OLD_UPLOAD_S = 24 * 3600.0
@@ -42,19 +43,16 @@ class Store:
                 AWS_ENDPOINT_URL of the process that makes the store, not of those it is sent to.
         """
         uri = str(uri)
-        scheme = uri.split("://")[0] if "://" in uri else "file"
-        require(scheme in ("file", "s3"), f"A store is a local path or s3://..., got {uri!r}.")
         self.endpoint_url = endpoint_url
         self._backend: Bucket | _Folder
-        if scheme == "s3":
+        if uri.startswith("s3://"):
             self._backend = Bucket(uri, endpoint_url)
             self.endpoint_url = self._backend.endpoint_url
             self.uri = uri.rstrip("/")
         else:
-            path = uri.removeprefix("file://")
             # Not the working directory: that is what an unset variable of a shell script gives.
-            require(path.strip() != "", f"A store is a local path or s3://..., got {uri!r}.")
-            self._backend = _Folder(Path(path).expanduser().absolute())
+            require(uri.strip() != "", f"A store is a local path or s3://..., got {uri!r}.")
+            self._backend = _Folder(Path(local_path(uri)).absolute())
             self.uri = str(self._backend.folder)
 
     def __reduce__(self):
@@ -142,20 +140,6 @@ def join_key(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def runs_as_submitted_job() -> bool:
-    """Whether this process is the entry point of `ray job submit`."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-
-
-def require_reachable(uri: str, name: str) -> None:
-    """Raises ValueError where a submitted job is given a relative path to read or write."""
-    require(
-        not runs_as_submitted_job() or "://" in uri or uri.startswith(("/", "~")),
-        f"{name} must be s3:// or an absolute path, got {uri!r}: "
-        "a submitted job runs in a temporary copy of the working directory.",
-    )
-
-
 def end_old_uploads(store: Store, min_age_s: float = OLD_UPLOAD_S) -> None:
     """Ends what killed processes left, for the driver of a run; says how many, or why it cannot."""
     try:
@@ -190,8 +174,8 @@ def read_bytes(uri: str | Path, endpoint_url: str | None = None) -> bytes:
 def split_uri(uri: str | Path) -> tuple[str, str]:
     """The store that something lies in, and its key there; a slash at its end does not count."""
     text = str(uri)
-    if "://" not in text:  # `.` and `~` have a name and a folder too
-        text = os.path.abspath(os.path.expanduser(text))
+    if not text.startswith("s3://"):  # `.` and `~` have a name and a folder too
+        text = os.path.abspath(local_path(text))
     folder, _, name = text.rstrip("/").rpartition("/")
     require(not folder.endswith(":/"), f"{text} names a bucket, expected something in it.")
     return folder or "/", name

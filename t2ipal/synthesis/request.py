@@ -16,6 +16,7 @@ from t2ipal.captions import (
 )
 from t2ipal.config import NonNegativeFloat, PositiveInt, Share, check_fields, require, to_dict
 from t2ipal.diffusion.config import SynthesisConfig
+from t2ipal.places import NameOrPath, Uri
 from t2ipal.store import RunSettings
 
 
@@ -50,9 +51,9 @@ class ExecutionConfig:
 class CaptionSource:
     """Where captions come from, and which of them are drawn."""
 
-    captions: str | None = None
+    captions: Uri | None = None
     """Caption file, local or s3://: COCO json, jsonl, csv, parquet or one caption a line."""
-    vocabulary: str = "voc2007"
+    vocabulary: NameOrPath = "voc2007"
     """Classes to look for: voc2007, coco2014, nuswide, pictovoc_novel (the embedded world's things
     that are no VOC class), pictovoc_colors (its colors), or the path of a YAML of your own."""
     num_captions: int | None = None

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from t2ipal.engine.session import _provide_token, _runtime_env, connect, runs_as_submitted_job
+from t2ipal.engine.session import _provide_token, _runtime_env, connect
+from t2ipal.places import runs_as_submitted_job
 
 ROOT = Path(__file__).parents[2]
 
