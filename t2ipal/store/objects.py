@@ -6,6 +6,7 @@ of what the bytes mean.
 
 import contextlib
 import errno
+import hashlib
 import logging
 import os
 import shutil
@@ -23,6 +24,12 @@ OLD_UPLOAD_S = 24 * 3600.0
 """No upload of a process that lives takes so long."""
 TEMPORARY_PREFIX = ".part-"
 """Of files that are being written; no listing shows them."""
+GUARD_S = 10.0
+"""For which a guard that a killed writer left holds up the next one; nobody else needs so long."""
+UNKNOWN = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""What a file system says to a call that it does not know."""
+NO_LINKS = UNKNOWN | {errno.EPERM, errno.EACCES, errno.EMLINK, errno.EXDEV}
+"""What those without hard links say to one: exFAT, and mounts of buckets and other machines."""
 logger = logging.getLogger(__name__)
 _KEPT = "What was written before is kept: {} and run the same command again."
 
@@ -236,6 +243,10 @@ class _Folder:
                 os.link(part, path)
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                return _rename_if_absent(part, path)
         return True
 
     def delete(self, key: str) -> None:
@@ -269,7 +280,7 @@ class _Folder:
             with part.open("xb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                _sync(file.fileno())
             yield part, path
         except OSError as error:
             raise clear_error(error, path, len(data)) from error
@@ -303,6 +314,39 @@ class _Folder:
                     except FileNotFoundError:  # gone meanwhile, or a link to nothing
                         continue
         return found
+
+
+def _rename_if_absent(part: Path, path: Path) -> bool:
+    """Gives a file its name where that is not taken; False, and nothing done, where it is.
+
+    Only who creates the guard, an empty file beside it, may look and rename.
+    """
+    name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
+    guard, started = path.with_name(TEMPORARY_PREFIX + name), time.monotonic()
+    while True:
+        try:
+            guard.open("xb").close()
+            break
+        except FileExistsError:
+            if path.exists() or time.monotonic() - started > GUARD_S:
+                break
+            time.sleep(0.02)
+    try:
+        if path.exists():
+            return False
+        part.rename(path)
+        return True
+    finally:
+        guard.unlink(missing_ok=True)
+
+
+def _sync(descriptor: int) -> None:
+    """Waits until a file is on the disk, where its file system can tell."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNKNOWN:
+            raise
 
 
 def _raise_unreadable(error: OSError) -> None:
