@@ -60,10 +60,10 @@ def local_path(text: str) -> str:
         if file is None:
             raise ValueError(f"A store is a local path or s3://..., got {text!r}.")
         return "/" + os.fsdecode(unquote_to_bytes(file[1].encode("utf-8", "surrogateescape")))
-    path = os.path.expanduser(text)
-    home = text.split("/")[0]
+    path, home = os.path.expanduser(text), text.split("/")[0]
+    is_known = path != text and (home != "~" or os.environ.get("HOME") != "")
     require(
-        path != text or not home.startswith("~"),
+        is_known or not home.startswith("~"),
         f"No home folder is known for {home} in {text!r}. Write the whole path, or ./~... for a "
         "folder of that name.",
     )

@@ -64,7 +64,10 @@ def test_other_schemes_are_no_local_path(text):
             local_path(text)
 
 
-def test_a_home_that_nobody_has():
+def test_a_home_that_nobody_has(monkeypatch):
+    monkeypatch.setenv("HOME", "")  # not the root of the machine
+    with pytest.raises(ValueError, match=r"No home folder is known for ~ in '~/run'"):
+        resolve_places(Options(run="~/run"))
     with pytest.raises(ValueError, match=r"No home folder is known for ~no-such-user in '~no-s"):
         resolve_places(Options(run="~no-such-user/run"))
 

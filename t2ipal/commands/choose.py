@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 from t2ipal.commands.running import FLAT, finish, parse, session
 from t2ipal.config import to_dict
+from t2ipal.engine.config import RayConfig
 from t2ipal.engine.workers import extract
 from t2ipal.features.config import BackboneConfig
 from t2ipal.places import SharedUri
@@ -41,6 +42,7 @@ class Options:
     choice: Annotated[ChoiceConfig, FLAT] = field(default_factory=ChoiceConfig)
     quality: Annotated[QualityConfig, FLAT] = field(default_factory=QualityConfig)
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
+    ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     check_choice_name(options.name)
     store = Store(options.run, options.endpoint_url)
     read_manifest_with_images(store)  # before Ray starts: there may be no run
-    with session(options.in_process):
+    with session(options.in_process, options.ray):
         folder = extract(store, options.backbone, options.in_process)
         measured = measure_run(store, folder, options.backbone, options.quality)
     facts = {"features": folder, "quality": to_dict(options.quality)}

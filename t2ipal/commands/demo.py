@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from t2ipal.commands.running import FLAT, finish, parse, remark
 from t2ipal.diffusion.config import SynthesisConfig
+from t2ipal.engine.config import RayConfig
 from t2ipal.experiments.config import DemoConfig, demo_synthesis
 from t2ipal.places import SharedUri
 from t2ipal.selection.config import ChoiceConfig
@@ -29,6 +30,7 @@ class Options(DemoConfig):
     synthesis: Annotated[SynthesisConfig, FLAT] = field(default_factory=demo_synthesis)
     choice: Annotated[ChoiceConfig, FLAT] = field(default_factory=ChoiceConfig)
     """Which synthetic images to train on; see jobs/choose.py."""
+    ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
     output: SharedUri = "runs/demo"
     """Folder of the run: a local path, or s3://bucket/prefix."""
     endpoint_url: str | None = None

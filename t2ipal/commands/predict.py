@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from t2ipal.commands.running import FLAT, finish, parse, remark, session
+from t2ipal.engine.config import RayConfig
 from t2ipal.engine.workers import prediction_workers
 from t2ipal.places import NameOrPath, SharedUri
 from t2ipal.recognition.config import PredictionOptions
@@ -49,6 +50,7 @@ class Options:
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
     predictions: Annotated[PredictionOptions, FLAT] = field(default_factory=PredictionOptions)
+    ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     images, keys = find_photographs(options.images, options.recursive, options.endpoint_url)
     where = Whereabouts(options.device, options.model, options.pretrained)
     work = PredictionWork(images, recognizers, options.predictions, where)
-    with session(options.in_process):
+    with session(options.in_process, options.ray):
         workers = prediction_workers(options.in_process)
         summary, failures = write_predictions(
             work, keys, class_names, options.to, workers, options.endpoint_url

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Annotated, Any
 
 from t2ipal.commands.running import FLAT, finish, parse, session
+from t2ipal.engine.config import RayConfig
 from t2ipal.engine.workers import extract, synthesis_workers
 from t2ipal.features.config import BackboneConfig
 from t2ipal.places import SharedUri
@@ -40,6 +41,7 @@ class Options:
     execution: Annotated[ExecutionConfig, FLAT] = field(default_factory=ExecutionConfig)
     quality: Annotated[QualityConfig, FLAT] = field(default_factory=QualityConfig)
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
+    ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -69,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         folder = extract(store, options.backbone, options.in_process)
         return measure_run(store, folder, options.backbone, options.quality)
 
-    with session(options.in_process):
+    with session(options.in_process, options.ray):
         measured, kept, summary = repair_run(
             store, options.name, options.repair, options.quality, draw, measure
         )

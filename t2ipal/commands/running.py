@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from t2ipal.engine.config import RayConfig
 from t2ipal.places import resolve_places
 
 Options = TypeVar("Options")
@@ -59,13 +60,13 @@ def _columns() -> Iterator[None]:
             os.environ["COLUMNS"] = given
 
 
-def session(in_process: bool, **least: Any) -> AbstractContextManager[Any]:
+def session(in_process: bool, ray: RayConfig, **least: Any) -> AbstractContextManager[Any]:
     """Connected to Ray inside the `with` block, or nothing where all is done in this process."""
     if in_process:
         return nullcontext()
     from t2ipal.engine.session import connect
 
-    return connect(**least)
+    return connect(ray, **least)
 
 
 def remark(text: str) -> None:

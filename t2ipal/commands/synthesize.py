@@ -34,6 +34,7 @@ import tyro
 from t2ipal.commands.running import FLAT, finish, parse, session
 from t2ipal.config import one_of, require
 from t2ipal.diffusion.config import PRESETS, SynthesisConfig
+from t2ipal.engine.config import RayConfig
 from t2ipal.engine.workers import synthesis_workers
 from t2ipal.features.config import BackboneConfig
 from t2ipal.places import SharedUri
@@ -72,6 +73,7 @@ class Options:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     synthesis: Annotated[SynthesisConfig, FLAT] = field(default_factory=SynthesisConfig)
     execution: Annotated[ExecutionConfig, FLAT] = field(default_factory=ExecutionConfig)
+    ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -100,7 +102,8 @@ def _synthesize(store: Store, options: Options) -> dict[str, Any]:
     )
     execution, in_process = options.execution, options.in_process
     cpus = (execution.min_workers or 1) * execution.cpus_per_worker
-    with session(in_process, least_cpus=cpus, least_gpus=execution.gpus_per_worker or 0):
+    gpus = execution.gpus_per_worker or 0
+    with session(in_process, options.ray, least_cpus=cpus, least_gpus=gpus):
         return fill(store, filling, execution, synthesis_workers(in_process))
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from t2ipal.commands.running import FLAT, finish, parse, remark, session
 from t2ipal.config import parse_changes, require
+from t2ipal.engine.config import RayConfig
 from t2ipal.engine.workers import extract, training_workers
 from t2ipal.features.config import BackboneConfig
 from t2ipal.places import NameOrUri, SharedUri
@@ -54,6 +55,7 @@ class Options:
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
+    ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -83,8 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     for each in remarks:
         remark(each)
     in_process = options.num_workers == 0
-    least_gpus = options.num_workers if options.use_gpu else 0
-    with session(in_process, least_cpus=max(options.num_workers, 1), least_gpus=least_gpus):
+    cpus, gpus = max(options.num_workers, 1), options.num_workers if options.use_gpu else 0
+    with session(in_process, options.ray, least_cpus=cpus, least_gpus=gpus):
         folder = extract(store, options.backbone, in_process)
         place = "" if options.output else "train"
         workers = training_workers(options.num_workers, options.use_gpu)

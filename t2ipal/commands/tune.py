@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from t2ipal.commands.running import FLAT, finish, parse, session
 from t2ipal.config import override, parse_changes, require, to_dict
+from t2ipal.engine.config import RayConfig
 from t2ipal.engine.workers import extract
 from t2ipal.features.config import BackboneConfig
 from t2ipal.places import LocalPath, SharedUri
@@ -46,6 +47,7 @@ class Options:
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
+    ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -70,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     space = load_space(options.space, start)
     if options.num_samples is not None:
         space = dataclasses.replace(space, num_samples=options.num_samples)
-    with session(False, least_cpus=math.ceil(cpus), least_gpus=gpus):
+    with session(False, options.ray, least_cpus=math.ceil(cpus), least_gpus=gpus):
         from t2ipal.engine.search import run_search
 
         folder = extract(store, options.backbone, in_process=False)

@@ -20,6 +20,7 @@ from ray.tune.search.optuna import OptunaSearch
 from torch import Tensor
 
 from t2ipal.config import override
+from t2ipal.engine.waiting import signs_of_life, watch_workers
 from t2ipal.features.sets import FeatureSet, TrainingFeatures
 from t2ipal.methods.contract import FrozenBackbone
 from t2ipal.search.space import Dimension, SearchConfig
@@ -58,7 +59,11 @@ def run_search(
         gpus_per_trial: GPUs a trial reserves; may be a fraction.
         max_concurrent_trials: None: as many as fit.
         verbose: Tune's progress report on the terminal, 0 to 2.
+
+    Raises:
+        RuntimeError: no trial started for too long.
     """
+    watch, signs = watch_workers(1, cpus_per_trial, gpus_per_trial)
     train, validation = split_captions(data, search.validation_fraction, search.seed)
     # Tune puts each of these into the object store once, whatever the number of trials.
     trainable = tune.with_parameters(
@@ -70,6 +75,7 @@ def run_search(
         recipe=recipe,
         each_epoch=search.scheduler != "none",
         load_backbone=load_backbone,
+        signs=signs,
     )
     with _log_folder(store, folder) as logs:
         tuner = tune.Tuner(
@@ -85,7 +91,8 @@ def run_search(
             ),
             run_config=tune.RunConfig(name="trials", storage_path=str(logs), verbose=verbose),
         )
-        results = tuner.fit()
+        with watch.over():
+            results = tuner.fit()
         trials = tuple(_collect(results[index], search, recipe) for index in range(len(results)))
     result = SearchResult(search, trials)
     write_search(result, store, folder)
@@ -116,17 +123,19 @@ def _trial(
     recipe: Recipe,
     each_epoch: bool,
     load_backbone: Callable[[], FrozenBackbone],
+    signs: str,
 ) -> None:
     train = TrainingFeatures(_from_arrays(texts), _from_arrays(images), _tensor(image_of_caption))
-    metrics = run_trial(
-        override(recipe, values),
-        train,
-        _from_arrays(validation),
-        load_backbone(),
-        on_epoch=tune.report if each_epoch else None,
-    )
-    if not each_epoch:
-        tune.report(metrics)
+    with signs_of_life(signs):
+        metrics = run_trial(
+            override(recipe, values),
+            train,
+            _from_arrays(validation),
+            load_backbone(),
+            on_epoch=tune.report if each_epoch else None,
+        )
+        if not each_epoch:
+            tune.report(metrics)
 
 
 def _domain(dimension: Dimension) -> Any:

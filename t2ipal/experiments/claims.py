@@ -21,6 +21,7 @@ from jaxtyping import Bool
 
 from t2ipal.config import fingerprint, one_of, override, parse_changes, require, to_dict
 from t2ipal.diffusion.config import SynthesisConfig
+from t2ipal.engine.config import RayConfig
 from t2ipal.engine.session import connect
 from t2ipal.engine.workers import extract, synthesis_workers
 from t2ipal.experiments.claims_table import (
@@ -91,6 +92,7 @@ class ClaimsConfig:
     """Changes to every recipe, as name=value with dotted names, e.g. method.sharpness=3.5."""
     synthesis: SynthesisConfig = field(default_factory=claims_synthesis)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
 
 
 def check(options: ClaimsConfig) -> None:
@@ -231,7 +233,7 @@ def make_images(
     """Synthesizes or renders every set, and extracts its features."""
     in_process = workers == 0
     make = synthesis_workers(in_process)
-    with connect(least_cpus=workers) if workers else nullcontext():
+    with connect(options.ray, least_cpus=workers) if workers else nullcontext():
         for name, (_, factory) in image_sets(options).items():
             tell(f"== {name}")
             store = Store(f"{options.output}/{name}")
