@@ -26,7 +26,8 @@ import tyro
 from t2ipal.commands.running import FLAT, finish, parse, remark
 from t2ipal.evaluation.config import EvaluationOptions
 from t2ipal.features.config import BackboneConfig
-from t2ipal.store import Store, require_reachable
+from t2ipal.places import NameOrUri, SharedUri, Uri
+from t2ipal.store import Store
 
 
 @dataclass(frozen=True)
@@ -41,20 +42,20 @@ class Measures(EvaluationOptions):
 class Options:
     """Measures every recognizer of a run."""
 
-    run: str
+    run: SharedUri
     """Folder of the run: a local path, or s3://bucket/prefix."""
-    test_set: str = "pictovoc"
+    test_set: NameOrUri = "pictovoc"
     """pictovoc, the embedded world's test scenes; pictovoc_validation; pictovoc_shifted (in other
     looks); pictovoc_novel, pictovoc_colors (by other classes, for runs with the vocabulary of that
     name); voc2007, coco2014, coco2017, nuswide; or a folder of your own labelled photographs."""
-    test_root: str | None = None
+    test_root: Uri | None = None
     """Folder of a real test set's images and annotations: a local path, or s3://bucket/prefix."""
-    recognizers: str | None = None
+    recognizers: SharedUri | None = None
     """Folder or s3:// of the recognizers, where --output of jobs/train.py named one; None:
     `run`/train."""
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
-    output: str | None = None
+    output: SharedUri | None = None
     """Folder for evaluation.json, or s3://bucket/prefix; None: `run`."""
     measures: Annotated[Measures, FLAT] = field(default_factory=Measures)
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
@@ -78,12 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         trained_at,
         training_features,
     )
-    from t2ipal.evaluation.test_sets import is_own, load_test_set, see
+    from t2ipal.evaluation.test_sets import load_test_set, see
 
-    for name in ("run", "test_set", "test_root", "recognizers", "output"):
-        value = getattr(options, name)
-        if value is not None and (name != "test_set" or is_own(value)):
-            require_reachable(value, name)
     store = Store(options.run, options.endpoint_url)
     place, folder = trained_at(store, options.recognizers, options.endpoint_url)
     found = find_recognizers(place, folder)

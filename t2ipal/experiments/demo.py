@@ -81,7 +81,7 @@ def run_demo(
     for remark in remarks:
         tell(remark)
     load_backbone(config.backbone)
-    with connect(least_cpus=2):
+    with connect(config.ray, least_cpus=2):
         workers = synthesis_workers(in_process=False)
         with timed("synthesis"):
             made = synthesize(store, request, workers=workers, factory=factory, progress=True)

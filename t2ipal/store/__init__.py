@@ -16,8 +16,6 @@ from t2ipal.store.objects import (
     end_old_uploads,
     join_key,
     read_bytes,
-    require_reachable,
-    runs_as_submitted_job,
     split_uri,
 )
 from t2ipal.store.records import (
@@ -133,10 +131,8 @@ __all__ = [
     "read_sections",
     "read_settings",
     "read_shard_samples",
-    "require_reachable",
     "retry_name",
     "run_status",
-    "runs_as_submitted_job",
     "split_retry",
     "split_uri",
     "table_format",

@@ -22,6 +22,7 @@ from t2ipal.captions import (
 )
 from t2ipal.config import NonNegativeFloat, PositiveInt, Share, check_fields, require, to_dict
 from t2ipal.diffusion.config import SynthesisConfig
+from t2ipal.places import NameOrPath, Uri
 from t2ipal.store import RunSettings
 
 
@@ -56,7 +57,7 @@ class ExecutionConfig:
 class CaptionSource:
     """Where captions come from, and which of them are drawn."""
 
-    captions: tuple[str, ...] = ()
+    captions: tuple[Uri, ...] = ()
     """Caption files, folders or patterns such as "shards/*.parquet", local or s3://: COCO's or
     Karpathy's json, jsonl, csv, tsv, parquet, Flickr's token file or a caption a line; packed by
     gzip, bzip2 or xz too."""
@@ -64,7 +65,7 @@ class CaptionSource:
     """Column of the texts, or its number in a table without a line of names; None: guess."""
     id_column: str | None = None
     """Column of the ids; None: caption_id, id or sentid where there is one, else row numbers."""
-    vocabulary: str = "voc2007"
+    vocabulary: NameOrPath = "voc2007"
     """Classes to look for: voc2007, coco2014, nuswide, pictovoc_novel (the embedded world's things
     that are no VOC class), pictovoc_colors (its colors), or a file of your own: .yaml, or .txt with
     a class a line."""
