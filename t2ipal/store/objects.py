@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from t2ipal.config import require
-from t2ipal.store.buckets import Bucket
+from t2ipal.store.buckets import PIECE_BYTES, Bucket
 
 OLD_UPLOAD_S = 24 * 3600.0
 """No upload of a process that lives takes so long."""
@@ -76,9 +76,21 @@ class Store:
         """
         return self._backend.read(key)
 
+    def pieces(self, key: str) -> Iterator[bytes]:
+        """The bytes of one object in order, of which no more than a piece is held at once.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+        """
+        return self._backend.pieces(key)
+
     def write(self, key: str, data: bytes) -> None:
         """Creates or replaces one object."""
         self._backend.write(key, data)
+
+    def check_writable(self) -> None:
+        """Writes an empty object and removes it: raises what a write after long work would."""
+        self._backend.check_writable()
 
     def write_if_absent(self, key: str, data: bytes) -> bool:
         """Creates one object; False, and nothing written, where it exists. One writer wins.
@@ -224,6 +236,19 @@ def _free(path: Path) -> str:
         return ""
 
 
+@contextlib.contextmanager
+def _clear_reading(path: Path) -> Iterator[Path]:
+    """Names the file in what its reading raises."""
+    try:
+        yield path
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(f"No file {path}.") from error
+    except IsADirectoryError as error:
+        raise FileNotFoundError(f"{path} is a folder, expected a file.") from error
+    except OSError as error:
+        raise _unreadable(error, path) from error
+
+
 class _Folder:
     """Objects as files under a local folder."""
 
@@ -231,19 +256,21 @@ class _Folder:
         self.folder = folder
 
     def read(self, key: str) -> bytes:
-        path = self.folder / key
-        try:
+        with _clear_reading(self.folder / key) as path:
             return path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise FileNotFoundError(f"No file {path}.") from error
-        except IsADirectoryError as error:
-            raise FileNotFoundError(f"{path} is a folder, expected a file.") from error
-        except OSError as error:
-            raise _unreadable(error, path) from error
+
+    def pieces(self, key: str) -> Iterator[bytes]:
+        with _clear_reading(self.folder / key) as path, path.open("rb") as file:
+            while piece := file.read(PIECE_BYTES):
+                yield piece
 
     def write(self, key: str, data: bytes) -> None:
         with self._complete_file(key, data) as (part, path):
             part.replace(path)
+
+    def check_writable(self) -> None:
+        with self._complete_file(TEMPORARY_PREFIX, b""):
+            pass
 
     def write_if_absent(self, key: str, data: bytes) -> bool:
         with self._complete_file(key, data) as (part, path):
