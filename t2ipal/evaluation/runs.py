@@ -23,6 +23,7 @@ from t2ipal.methods.recognizer import RECOGNIZER, SETTINGS, Recognizer
 from t2ipal.methods.stored import load_recognizer, with_backbone
 from t2ipal.methods.t2ipal import T2IPALScorer
 from t2ipal.store import Store, join_key, json_bytes, read_json
+from t2ipal.store.tables import damaged
 
 EVALUATION = "evaluation.json"
 NAME = re.compile(r"(.+)-seed(\d+)")
@@ -199,21 +200,17 @@ def mean_gap(gaps: Sequence[ModalityGap]) -> dict[str, float | None]:
     }
 
 
-def read_evaluation(store: Store) -> dict[str, Any]:
+def read_evaluation(store: Store, key: str = EVALUATION) -> dict[str, Any]:
     """What `evaluate_run` wrote.
 
     Raises:
         FileNotFoundError: the run was not evaluated.
         ValueError: the file is damaged.
     """
-    if not store.exists(EVALUATION):
-        raise FileNotFoundError(f"No {EVALUATION} in {store.uri}. Run jobs/evaluate.py first.")
-    remedy = f"{EVALUATION} in {store.uri} is damaged. Remove it and run jobs/evaluate.py again."
-    try:
-        content = read_json(store, EVALUATION, "evaluate")
-    except ValueError as error:
-        raise ValueError(remedy) from error
-    require("methods" in content, remedy)
+    if not store.exists(key):
+        raise FileNotFoundError(f"No {key} in {store.uri}. Run jobs/evaluate.py first.")
+    content = read_json(store, key, "evaluate")
+    require("methods" in content, damaged(store, key, "evaluate"))
     return content
 
 

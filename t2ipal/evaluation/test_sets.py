@@ -1,5 +1,6 @@
 """Features of a test set: the embedded world's scenes, or photographs in a folder of the user's."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from t2ipal.config import one_of, require
@@ -19,6 +21,9 @@ from t2ipal.features.photographs import load_photograph
 from t2ipal.features.sets import FeatureSet
 from t2ipal.pictovoc.worlds import WORLDS, ImagesAndLabels, world_scenes
 from t2ipal.store import Store
+
+ChooseRows = Callable[[UInt8[np.ndarray, "images classes"]], list[int]]
+"""Which images of a test set to look at, by their labels."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ def test_set_features(
     class_names: Sequence[str] = (),
     endpoint_url: str | None = None,
     num_previews: int = 64,
+    choose: ChooseRows | None = None,
 ) -> TestFeatures:
     """Features and labels of one of `DATA_SETS`, or of labelled photographs of the user's own.
 
@@ -94,9 +100,10 @@ def test_set_features(
         class_names: that the recognizers know, for a folder of the user's.
         endpoint_url: server of an S3 store that is not on AWS.
         num_previews: images to keep as they are seen.
+        choose: tells from the labels which images to look at, and no others are read; None: all.
 
     Raises:
-        ValueError: an unknown test set, or a real one without `root`.
+        ValueError: an unknown test set, a real one without `root`, or one without a chosen image.
         FileNotFoundError: `root` does not hold it.
     """
     if is_own(name):
@@ -104,16 +111,32 @@ def test_set_features(
         photographs, origin = own_photographs(name, class_names, endpoint_url)
         # Whole, so that jobs/report.py finds it again from wherever it is started.
         place = name if "://" in name else os.path.abspath(os.path.expanduser(name))
-        return _seen(place, photographs, backbone, num_previews, origin)
+        return _seen(place, _chosen(photographs, choose), backbone, num_previews, origin)
     one_of("test set", name, DATA_SETS)
     load = DATA_SETS[name].load
     if load is None:
         scenes = world_scenes(name)
+        rows = slice(None) if choose is None else choose(scenes[1])
+        scenes = scenes[0][rows], scenes[1][rows]
         features = scene_features(backbone, scenes)
         previews = list(scenes[0][:num_previews])
         return TestFeatures(name, WORLDS[name].class_names, features, None, previews)
     require(root is not None, f"Test set {name} needs its folder: give --test-root.")
-    return _seen(name, load(Store(str(root), endpoint_url)), backbone, num_previews)
+    photographs = _chosen(load(Store(str(root), endpoint_url)), choose)
+    return _seen(name, photographs, backbone, num_previews)
+
+
+def _chosen(photographs: PhotographSet, choose: ChooseRows | None) -> PhotographSet:
+    """Those of the photographs that are to be looked at."""
+    if choose is None:
+        return photographs
+    rows = choose(photographs.labels)
+    return dataclasses.replace(
+        photographs,
+        keys=tuple(photographs.keys[row] for row in rows),
+        labels=photographs.labels[rows],
+        difficult=photographs.difficult[rows],
+    )
 
 
 def is_own(name: str) -> bool:

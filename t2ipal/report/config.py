@@ -11,11 +11,32 @@ class ReportConfig:
 
     num_captions: PositiveInt = 12
     """Captions on the contact sheet."""
+    images_per_caption: PositiveInt = 24
+    """Images of each of those captions, at most."""
     num_heatmaps: PositiveInt = 6
     """Test images with heatmaps."""
+    num_judged: PositiveInt = 10_000
+    """Images of a run of the embedded world in which the judge looks for the named classes, at
+    most; where there are more, so many are drawn evenly."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+@dataclass(frozen=True)
+class ReportSources:
+    """Where the parts of a page lie that are not in the run."""
+
+    recognizers: str | None = None
+    """Folder or s3:// of the recognizers, where --output of jobs/train.py named one; None:
+    `run`/train."""
+    evaluation: str | None = None
+    """Folder or s3:// of evaluation.json, or its path, where it is not in the run; None: that of
+    `run`."""
+    test_set: str | None = None
+    """Test set that the heatmaps are drawn on; None: the one that was evaluated."""
+    test_root: str | None = None
+    """Folder of a real test set."""
 
 
 @dataclass(frozen=True)
