@@ -118,9 +118,10 @@ def write_report(report: Report, place: Store, key: str = REPORT) -> str:
 def _unfinished(run: Run) -> list[str]:
     """A sentence where images are still to come."""
     if run.num_missing:
+        asked = sum(section.num_shards for section in run.sections)
         return [
-            f"The run is not finished: {run.num_missing:,} of its shards are missing, and the page "
-            "shows the others. Run jobs/synthesize.py again with the options of the last time."
+            f"The run is not finished: it lacks {run.num_missing:,} of {asked:,} shards, and the "
+            "page shows the others. Run jobs/synthesize.py again with the options of the last time."
         ]
     if run.manifest.num_images == 0:
         return [f"No image is there: {run.manifest.num_failed:,} samples failed."]

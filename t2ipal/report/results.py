@@ -50,17 +50,21 @@ def facts(report: Report) -> Markup | None:
     counts, items = report.counts, []
     if counts:
         used = counts.captions_kept if counts.captions_used is None else counts.captions_used
-        items += [("captions", f"{used:,}")] if used else []
-        items += [("synthetic images", f"{counts.images:,}")] if counts.images else []
+        items += [_counted(used, "caption")] if used else []
+        items += [_counted(counts.images, "synthetic image")] if counts.images else []
         items += [("failed", f"{counts.images_failed:,}")] if counts.images else []
-        items += [("test images", f"{counts.test_images:,}")] if counts.test_images else []
-    items += [("classes", f"{len(report.class_names):,}")] if report.class_names else []
+        items += [_counted(counts.test_images, "test image")] if counts.test_images else []
+    items += [_counted(len(report.class_names), "class", "classes")] if report.class_names else []
     if report.judge is not None:
         items.append(("of named classes found in their images", f"{100 * report.judge.share:.0f}%"))
     if report.seconds:
         items.append(("in all", duration(sum(report.seconds.values()))))
     pairs = [element("li", element("strong", number), f" {what}") for what, number in items]
     return element("ul", pairs, class_="facts") if pairs else None
+
+
+def _counted(number: int, noun: str, plural: str | None = None) -> tuple[str, str]:
+    return noun if number == 1 else plural or f"{noun}s", f"{number:,}"
 
 
 def missing(report: Report) -> Markup | None:

@@ -114,7 +114,9 @@ CASES = [
     ("repair", "--run empty", "empty. Run jobs/synthesize.py first."),
     ("tune", "--space none.yaml", "No space file none.yaml."),
     ("report", "--run empty", "empty. Run jobs/synthesize.py first."),
-    ("report", "", "run. Run jobs/evaluate.py first."),
+    ("report", "--evaluation empty", "empty. Run jobs/evaluate.py first."),
+    ("report", "--recognizers empty", "empty/. Run jobs/train.py first."),
+    ("report", "--model clip2", "run/train/tai_dpt-seed0 was trained on features of another"),
     ("report", "--run torn", "torn is damaged. Remove it and run jobs/evaluate.py again."),
     ("evaluate", "--run empty", "empty/train. Run jobs/train.py first."),
     ("evaluate", "--test-set voc2007", "Test set voc2007 needs its folder: give --test-root."),
@@ -261,7 +263,7 @@ def test_a_relative_run_of_a_submitted_job_is_refused(folder, monkeypatch, job):
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     with pytest.raises(ValueError, match=r"run must be s3:// or an absolute path, got 'run'"):
         JOBS[job][0](arguments(job, ""))
-    if job in ("train", "tune"):
+    if job in ("train", "tune", "report"):
         with pytest.raises(ValueError, match=r"output must be s3:// or an absolute path, got 'x'"):
             JOBS[job][0](arguments(job, f"--run {folder}/run --output x"))
 
