@@ -118,7 +118,9 @@ def read_trials(store: Store, folder: str) -> list[Trial]:
     if not store.exists(key):
         return []
     try:
-        return [Trial(**row) for row in read_json(store, key)["trials"]]
+        trials = [Trial(**row) for row in read_json(store, key)["trials"]]
+        require(all(isinstance(trial.values, dict) for trial in trials), "Values have names.")
+        return trials
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{key} in {store.uri} is damaged. Remove it and run jobs/tune.py again."

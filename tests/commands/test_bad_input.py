@@ -308,15 +308,19 @@ def test_scores_and_labels_of_different_shapes():
         mean_average_precision(scores, labels)
 
 
-@pytest.mark.parametrize("text", ['{"trials": [', "[]", '{"rows": []}'])
+ROW = '{"trials": [{"values": null, "status": "ok", "reason": "", "loss": 1, "seconds": 1, '
+
+
+@pytest.mark.parametrize(
+    "text", ['{"trials": [', "[]", '{"rows": []}', ROW + '"validation_mAP": 5}]}']
+)
 def test_damaged_trials_are_named(folder, tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(folder / "run", "run")
     (tmp_path / "run" / "tune").mkdir()
     (tmp_path / "run" / "tune" / "trials.json").write_text(text)
-    monkeypatch.setitem(WORLDS, "pictovoc", World(count=FEW_SCENES))
-    words = ["--run", "run", "--model", str(folder / "clip")]
-    evaluate.main(words)
+    shutil.rmtree(tmp_path / "run" / "train")
+    words = ["--run", "run"]
     message = r"tune/trials.json in .*run is damaged. Remove it and run jobs/tune.py"
     with pytest.raises(ValueError, match=message):
         report.main(words)
