@@ -31,7 +31,7 @@ TABLES = {"pictovoc/shapes.py", "pictovoc/places.py"}
 BORDERS = {
     "ray": ("engine/",),
     "diffusers": ("diffusion/pipelines.py", "pretraining/"),
-    "open_clip": ("features/backbone.py", "pretraining/"),
+    "open_clip": ("features/backbone.py", "captions/tokens.py", "pretraining/"),
     "boto3": ("store/buckets.py",),
     "pyarrow": ("store/",),
     "tyro": ("commands/",),

@@ -33,7 +33,8 @@ class Options:
     same classes and backbone: local paths, or s3://."""
     images: str
     """Folder of photographs, or one of them: a local path, or s3://. Taken is what ends in jpg,
-    jpeg, png, webp, bmp, gif, tif or tiff."""
+    jpeg, jpe, jfif, png, webp, bmp, gif, avif, jp2, tif or tiff. What ends in heic, heif, jxl or
+    svg is not read, and becomes a row that says so."""
     to: Annotated[PredictionOutput, FLAT]
     recursive: bool = False
     """Also photographs in folders below `images`."""
@@ -63,8 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
     places = (split_uri(uri) for uri in options.recognizer)
     recognizers = tuple((Store(folder, options.endpoint_url), name) for folder, name in places)
-    class_names = check_same(recognizers)  # before Ray starts
+    # What would be refused later is refused before Ray starts.
+    class_names = check_same(recognizers)
     images, keys = find_photographs(options.images, options.recursive, options.endpoint_url)
+    for uri in filter(None, (options.to.output, options.to.html)):
+        folder, name = split_uri(uri)
+        Store(folder, options.endpoint_url).require_writable(name)
     where = Whereabouts(options.device, options.model, options.pretrained)
     work = PredictionWork(images, recognizers, options.predictions, where)
     with session(options.in_process):

@@ -31,7 +31,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from t2ipal.commands.running import FLAT, finish, parse, session
+from t2ipal.commands.running import FLAT, finish, parse, remark, session
 from t2ipal.config import one_of, require
 from t2ipal.diffusion.config import PRESETS, SynthesisConfig
 from t2ipal.engine.workers import synthesis_workers
@@ -97,6 +97,7 @@ def _synthesize(store: Store, options: Options) -> dict[str, Any]:
         options.images_per_shard,
         options.backbone if options.features else None,
         options.endpoint_url,
+        remark,
     )
     execution, in_process = options.execution, options.in_process
     cpus = (execution.min_workers or 1) * execution.cpus_per_worker

@@ -13,7 +13,8 @@ from t2ipal.config import parse_changes, to_dict
 from t2ipal.engine.session import connect
 from t2ipal.engine.workers import extract, synthesis_workers, training_workers
 from t2ipal.evaluation.config import EvaluationOptions
-from t2ipal.evaluation.runs import evaluate_run, find_recognizers, load_same_backbone
+from t2ipal.evaluation.results import evaluate_run
+from t2ipal.evaluation.runs import find_recognizers, load_same_backbone
 from t2ipal.evaluation.test_sets import test_set_features
 from t2ipal.experiments.config import DemoConfig
 from t2ipal.features.backbone import load_backbone

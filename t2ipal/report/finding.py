@@ -7,18 +7,18 @@ what was asked for by name and is not there.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 from t2ipal.config import require
+from t2ipal.evaluation.reading import named
+from t2ipal.evaluation.results import EVALUATION
 from t2ipal.evaluation.runs import (
-    EVALUATION,
     TRAINED,
     Recognizers,
     find_recognizers,
     load_same_backbone,
     trained_at,
 )
-from t2ipal.evaluation.test_sets import TestFeatures, test_set_features
+from t2ipal.evaluation.test_sets import TestFeatures, load_test_set, see
 from t2ipal.features.backbone import Backbone
 from t2ipal.features.config import BackboneConfig
 from t2ipal.methods.recognizer import Recognizer
@@ -88,9 +88,11 @@ def find_parts(
     with _left_out("Results", missing, sources.evaluation):
         measured = read_measured(place, key, trained and backbone.model)
     if trained is not None:
-        named = sources.test_set or sources.test_root
-        with _left_out("Heatmaps", missing, named, (OSError, ValueError)):
+        asked_for = sources.test_set or sources.test_root
+        with _left_out("Heatmaps", missing, asked_for, (OSError, ValueError)):
             test = _look_at_test_set(trained, measured, sources, num_heatmaps, endpoint_url)
+        if test is not None and test.unreadable:
+            missing.append(f"Some heatmaps are left out: {named(test.unreadable)}.")
     return Parts(trained, measured, test, tuple(missing))
 
 
@@ -98,14 +100,14 @@ def find_parts(
 def _left_out(
     what: str,
     missing: list[str],
-    named: str | None,
+    asked_for: str | None,
     errors: tuple[type[Exception], ...] = (FileNotFoundError,),
 ) -> Iterator[None]:
-    """Makes a sentence of what is not there, unless a user named it."""
+    """Makes a sentence of what is not there, unless a user asked for it."""
     try:
         yield
     except errors as error:
-        if named is not None:
+        if asked_for is not None:
             raise
         missing.append(f"{what} are left out: {error}")
 
@@ -130,12 +132,11 @@ def _look_at_test_set(
     if name is None:
         raise FileNotFoundError("No test set was measured on. Give --test-set to draw on one.")
     class_names = trained.shown(measured).class_names
-    choose = partial(rows_to_show, count=num_images)
-    test = test_set_features(
-        name, sources.test_root, trained.backbone, class_names, endpoint_url, choose=choose
-    )
+    test = load_test_set(name, sources.test_root, class_names, endpoint_url)
     require(
         test.class_names == class_names,
         f"The run knows other classes than test set {name}: draw on the evaluated one.",
     )
-    return test
+    rows = rows_to_show(test.labels, num_images)
+    require(len(rows) > 0, f"No image of test set {name} shows a class.")
+    return see(test.only(rows), trained.backbone, num_images)

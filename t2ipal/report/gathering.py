@@ -94,16 +94,16 @@ def page_place(
         endpoint_url: server of an S3 store that is not on AWS.
 
     Raises:
-        PermissionError: it cannot be written there.
+        OSError: it cannot be written there.
     """
     place, key = run, REPORT
     if output is not None:
         folder, key = split_uri(output) if output.endswith(".html") else (output, REPORT)
         place = Store(folder, endpoint_url)
     try:
-        place.check_writable()
-    except PermissionError as error:
-        raise PermissionError(
+        place.require_writable(key)
+    except OSError as error:
+        raise OSError(
             f"No page can be written in {place.uri}: name another place with --output. {error}"
         ) from error
     return place, key
@@ -111,7 +111,8 @@ def page_place(
 
 def write_report(report: Report, place: Store, key: str = REPORT) -> str:
     """Writes the page; returns where it is."""
-    place.write(key, render_report(report).encode())
+    # A name may hold half a character, which JSON and YAML can write and UTF-8 cannot.
+    place.write(key, render_report(report).encode(errors="replace"))
     return f"{place.uri}/{key}"
 
 
@@ -179,8 +180,12 @@ def _curves(trained: Trained) -> list[Curve]:
 
 def _trials(store: Store) -> list[Trial]:
     """The trials of the run's search; one that did not end has no score."""
-    return [
-        Trial(trial.values, math.nan if score is None or trial.status != "ok" else score)
-        for trial in read_trials(store, "tune")
-        for score in [trial.validation_mAP]
-    ]
+    trials = []
+    for trial in read_trials(store, "tune"):
+        score = trial.validation_mAP if trial.status == "ok" else None
+        values = {
+            name: value if isinstance(value, int | float | str) else str(value)
+            for name, value in trial.values.items()
+        }
+        trials.append(Trial(values, math.nan if score is None else score))
+    return trials

@@ -1,17 +1,20 @@
 """What an evaluation reached, as a page shows it; wherever evaluation.json lies."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
+from t2ipal.config import Bounds, NonNegativeFloat, NonNegativeInt, from_dict, require
 from t2ipal.evaluation.published import PUBLISHED
-from t2ipal.evaluation.runs import EVALUATION, read_evaluation
+from t2ipal.evaluation.reading import Unreadable
+from t2ipal.evaluation.results import EVALUATION, read_evaluation
 from t2ipal.report.contents import MethodResult
-from t2ipal.store import Store
-from t2ipal.store.tables import damaged
+from t2ipal.store import Store, damaged
+from t2ipal.store.records import known
 from t2ipal.training.recipes import METHODS
 
+Percent = Annotated[float, Bounds(ge=0, le=100)]
 MAX_NAMES = 10
 """Classes or files that a note names; it counts the others."""
 
@@ -31,6 +34,31 @@ class Measured:
     """What the numbers are of."""
 
 
+@dataclass(frozen=True)
+class _Numbers:
+    """What evaluation.json says of a method."""
+
+    mean: Percent | None
+    std: NonNegativeFloat | None
+    seeds: tuple[int, ...]
+    mAPs: tuple[Percent | None, ...]
+    per_class: tuple[Percent | None, ...]
+    modality_gap: Mapping[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """What it says of the test set."""
+
+    test_set: str
+    num_images: NonNegativeInt
+    definition: str
+    class_names: tuple[str, ...]
+    methods: Mapping[str, Any]
+    absent_classes: tuple[str, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
+
+
 def read_measured(store: Store, key: str = EVALUATION, model: str | None = None) -> Measured:
     """Reads an evaluation.
 
@@ -43,74 +71,62 @@ def read_measured(store: Store, key: str = EVALUATION, model: str | None = None)
         FileNotFoundError: there is none.
         ValueError: it is damaged.
     """
-    evaluation = read_evaluation(store, key)
+    content = read_evaluation(store, key)
     try:
-        return _measured(evaluation, model)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        evaluation = from_dict(_Evaluation, known(_Evaluation, content))
+        methods = {
+            name: from_dict(_Numbers, known(_Numbers, numbers))
+            for name, numbers in evaluation.methods.items()
+        }
+        order = sorted(methods, key=lambda name: methods[name].mean or 0.0)
+        results = [_result(name, methods[name], evaluation, model) for name in order]
+    except (TypeError, ValueError) as error:
         raise ValueError(damaged(store, key, "evaluate")) from error
-
-
-def _measured(evaluation: Mapping[str, Any], model: str | None) -> Measured:
-    names = tuple(str(name) for name in evaluation["class_names"])
-    methods = dict(evaluation["methods"])
-    order = sorted(methods, key=lambda name: _number(methods[name]["mean"], -math.inf))
-    results = [_result(name, methods[name], evaluation["test_set"], model) for name in order]
-    if any(len(result.per_class) != len(names) for result in results):
-        raise ValueError(f"Each method must have a number for each of {len(names)} classes.")
-    notes = [
-        f"mAP is {evaluation['definition']}, mean over classes, in percent; ± is the sample "
-        "standard deviation over seeds.",
-        "The last epoch is taken; no choice was made on test images.",
-        *_what_is_left_out(names, results, evaluation.get("left_out") or ()),
-    ]
     return Measured(
-        evaluation["test_set"],
-        int(evaluation["num_images"]),
-        names,
+        evaluation.test_set,
+        evaluation.num_images,
+        evaluation.class_names,
         tuple(results),
         tuple(order),
-        tuple(notes),
+        tuple(_notes(evaluation)),
     )
 
 
 def _result(
-    name: str, numbers: Mapping[str, Any], test_set: str, model: str | None
+    name: str, numbers: _Numbers, evaluation: _Evaluation, model: str | None
 ) -> MethodResult:
-    gaps = numbers.get("modality_gap", {})
+    require(
+        len(numbers.per_class) == len(evaluation.class_names),
+        f"{name} must have a number for each of {len(evaluation.class_names)} classes.",
+    )
     return MethodResult(
         METHODS[name].title if name in METHODS else name,
         METHODS[name].description if name in METHODS else name.replace("_", " "),
-        _number(numbers["mean"]),
-        _number(numbers["std"]),
-        numbers["seeds"],
-        [_number(value) for value in numbers["mAPs"]],
-        [_number(value) for value in numbers["per_class"]],
-        published=_published(name, test_set, model) if model else None,
-        modality_gap={name.replace("_", " "): cosine for name, cosine in gaps.items()},
+        _or_nan(numbers.mean),
+        _or_nan(numbers.std),
+        numbers.seeds,
+        [_or_nan(value) for value in numbers.mAPs],
+        [_or_nan(value) for value in numbers.per_class],
+        published=_published(name, evaluation.test_set, model) if model else None,
+        modality_gap={n.replace("_", " "): cosine for n, cosine in numbers.modality_gap.items()},
     )
 
 
-def _number(value: float | None, otherwise: float = math.nan) -> float:
-    """A number of an evaluation, where there may be none."""
-    return otherwise if value is None or math.isnan(value) else float(value)
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
-def _what_is_left_out(
-    names: Sequence[str], results: Sequence[MethodResult], images: Sequence[Any]
-) -> list[str]:
-    """A sentence on classes and one on images that do not count, where there are some."""
-    absent = [
-        name
-        for at, name in enumerate(names)
-        if results and all(math.isnan(result.per_class[at]) for result in results)
-    ]
-    said = []
-    if absent:
-        said.append(f"No positive in the test set, so in no mean: {_some_of(absent)}.")
-    if images:
-        left_out = _some_of([str(image) for image in images])
-        said.append(f"Images of the test set that could not be used: {left_out}.")
-    return said
+def _notes(evaluation: _Evaluation) -> Iterator[str]:
+    yield (
+        f"mAP is {evaluation.definition}, mean over classes, in percent; ± is the sample "
+        "standard deviation over seeds."
+    )
+    yield "The last epoch is taken; no choice was made on test images."
+    if absent := evaluation.absent_classes:
+        yield f"Left out of the mean, for no image shows them: {_some_of(absent)}."
+    if evaluation.unreadable:
+        files = [f"{each.file} ({each.reason})" for each in evaluation.unreadable]
+        yield f"Images left out, for they cannot be read: {_some_of(files)}."
 
 
 def _some_of(names: Sequence[str]) -> str:

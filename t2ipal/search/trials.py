@@ -119,7 +119,10 @@ def read_trials(store: Store, folder: str) -> list[Trial]:
         return []
     try:
         trials = [Trial(**row) for row in read_json(store, key)["trials"]]
-        require(all(isinstance(trial.values, dict) for trial in trials), "Values have names.")
+        for trial in trials:
+            require(isinstance(trial.values, dict), "values must have names.")
+            score = trial.validation_mAP
+            require(isinstance(score, int | float | None), "validation_mAP must be a number.")
         return trials
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(

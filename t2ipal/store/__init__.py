@@ -76,6 +76,7 @@ from t2ipal.store.shards import (
 from t2ipal.store.status import RunStatus, describe_status, run_status
 from t2ipal.store.streams import table_format, table_writer
 from t2ipal.store.tables import (
+    damaged,
     json_bytes,
     read_arrays,
     read_json,
@@ -105,6 +106,7 @@ __all__ = [
     "committed_shards",
     "count_rejected",
     "count_samples",
+    "damaged",
     "describe_status",
     "describes",
     "end_old_uploads",

@@ -177,6 +177,10 @@ class Bucket:
                     count += 1
         return count
 
+    def require_writable(self, key: str) -> None:
+        """As `Store.require_writable`: asks the server by writing a small object."""
+        self.conditional_writes()
+
     def write_if_absent(self, key: str, data: bytes) -> bool:
         """As `Store.write_if_absent`."""
         with self._clear_errors(key):
@@ -230,14 +234,6 @@ class Bucket:
                 with contextlib.suppress(client_error):
                     self._client.delete_object(**self._named(key))
         return self._conditional
-
-    def check_writable(self) -> None:
-        """As `Store.check_writable`."""
-        key = f"{PROBE_PREFIX}{uuid.uuid4().hex}"
-        self.write(key, b"")
-        # Who may not delete leaves an object that no listing shows.
-        with contextlib.suppress(PermissionError):
-            self.delete(key)
 
     def exists(self, key: str) -> bool:
         """As `Store.exists`."""

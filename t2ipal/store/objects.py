@@ -88,9 +88,13 @@ class Store:
         """Creates or replaces one object."""
         self._backend.write(key, data)
 
-    def check_writable(self) -> None:
-        """Writes an empty object and removes it: raises what a write after long work would."""
-        self._backend.check_writable()
+    def require_writable(self, key: str) -> None:
+        """Raises what `write` of an object would, before the work whose result it is to hold.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._backend.require_writable(key)
 
     def write_if_absent(self, key: str, data: bytes) -> bool:
         """Creates one object; False, and nothing written, where it exists. One writer wins.
@@ -268,9 +272,10 @@ class _Folder:
         with self._complete_file(key, data) as (part, path):
             part.replace(path)
 
-    def check_writable(self) -> None:
-        with self._complete_file(TEMPORARY_PREFIX, b""):
-            pass
+    def require_writable(self, key: str) -> None:
+        with self._complete_file(key, b"") as (_, path):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
     def write_if_absent(self, key: str, data: bytes) -> bool:
         with self._complete_file(key, data) as (part, path):

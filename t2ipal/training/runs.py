@@ -19,8 +19,7 @@ from t2ipal.features.sets import TrainingFeatures
 from t2ipal.methods.contract import FrozenBackbone
 from t2ipal.methods.recognizer import SETTINGS
 from t2ipal.methods.stored import load_recognizer
-from t2ipal.store import Store, join_key, json_bytes, read_json
-from t2ipal.store.tables import damaged
+from t2ipal.store import Store, damaged, join_key, json_bytes, read_json
 from t2ipal.training.loop import EpochRecord, FitResult, agreed, fit
 from t2ipal.training.plans import TrainingRun
 
@@ -194,7 +193,10 @@ def load_history(store: Store, folder: str) -> tuple[tuple[EpochRecord, ...], fl
     key = join_key(folder, FINISHED)
     content = read_json(store, key, "train")
     try:
-        return tuple(EpochRecord(**record) for record in content["history"]), content["seconds"]
+        history = tuple(EpochRecord(**record) for record in content["history"])
+        numbers = [content["seconds"], *(n for record in history for n in vars(record).values())]
+        sum(numbers)  # raises where one is none
+        return history, content["seconds"]
     except (KeyError, TypeError) as error:
         raise ValueError(damaged(store, key, "train")) from error
 

@@ -18,7 +18,7 @@ CAPTIONS = (
     "كلب a cat “with” a <b>hat</b> 🐕",
     "a cat " + "and a hat " * 9,
 )
-OWN = f'name: own\nclasses: [cat, hat, {{name: "{"x" * 300}", synonyms: [zebra]}}]\n'
+OWN = f'name: own\nclasses: [cat, hat, {{name: "{"x" * 300}", synonyms: [zebra], prompt: zebra}}]\n'
 
 
 @pytest.fixture(scope="module")
@@ -118,17 +118,17 @@ def test_classes_and_captions_of_ones_own(tmp_path, monkeypatch):
 
 def test_a_run_that_cannot_be_written(folder, monkeypatch):
     before = contents(folder / "run")
-    check = Store.check_writable
+    check = Store.require_writable
 
-    def refuse(store):
+    def refuse(store, key):
         if store.uri == str(folder / "run"):
             raise PermissionError(f"Cannot write to {store.uri} (Read-only file system).")
-        check(store)
+        check(store, key)
 
-    monkeypatch.setattr(Store, "check_writable", refuse)
+    monkeypatch.setattr(Store, "require_writable", refuse)
     with monkeypatch.context() as patch:
         patch.setattr("t2ipal.report.finding.find_parts", None)  # nothing is done before
-        with pytest.raises(PermissionError, match=r"No page can be written .* --output. Cannot"):
+        with pytest.raises(OSError, match=r"No page can be written .* --output. Cannot"):
             shown("--model", "clip")
     for output, place in (("pages", "pages/report.html"), ("pages/a b.html", "pages/a b.html")):
         summary, page = shown("--model", "clip", "--num-heatmaps", "1", "--output", output)

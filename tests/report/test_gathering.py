@@ -197,5 +197,5 @@ def test_a_place_of_its_own_for_the_page(tmp_path, monkeypatch):
         assert (tmp_path / place).read_text().startswith("<!DOCTYPE html>")
     (tmp_path / "file").write_text("")
     message = r"No page can be written in .*file: name another place with --output. Cannot write to"
-    with pytest.raises(PermissionError, match=message):
+    with pytest.raises(OSError, match=message):
         page_place(run, "file/page.html")

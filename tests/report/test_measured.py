@@ -70,14 +70,16 @@ def test_classes_without_a_positive_have_no_number(store):
     methods = copy.deepcopy(EVALUATION["methods"])
     methods["t2ipal"]["per_class"] = [None, 80.0, 90.0]
     methods["ours"].update(per_class=[None, 60.0, None], mean=None, mAPs=[None])
-    names = [f"{n}.jpg" for n in range(12)]
-    measured = read_measured(written(store, methods=methods, left_out=names))
+    images = [{"file": f"{n}.jpg", "reason": "empty file"} for n in range(12)]
+    written(store, methods=methods, absent_classes=["bird"], unreadable=images)
+    measured = read_measured(store)
     ours, t2ipal = measured.results  # the one without a number first
     assert math.isnan(ours.mAP_mean) and math.isnan(ours.per_seed[0])
     assert math.isnan(t2ipal.per_class[0]) and t2ipal.per_class[1:] == [80.0, 90.0]
     assert measured.notes[2:] == (
-        "No positive in the test set, so in no mean: bird.",
-        f"Images of the test set that could not be used: {', '.join(names[:10])} and 2 more.",
+        "Left out of the mean, for no image shows them: bird.",
+        "Images left out, for they cannot be read: "
+        f"{', '.join(f'{n}.jpg (empty file)' for n in range(10))} and 2 more.",
     )
 
 
@@ -89,6 +91,8 @@ def test_classes_without_a_positive_have_no_number(store):
         {"methods": {"t2ipal": {**EVALUATION["methods"]["t2ipal"], "mean": "high"}}},
         {"methods": {"t2ipal": {**EVALUATION["methods"]["t2ipal"], "per_class": [1.0]}}},
         {"methods": {"t2ipal": {**EVALUATION["methods"]["t2ipal"], "mAPs": [1.0]}}},
+        {"methods": {"t2ipal": {**EVALUATION["methods"]["t2ipal"], "mean": 2**70}}},
+        {"methods": {"t2ipal": {**EVALUATION["methods"]["t2ipal"], "std": True}}},
         {"class_names": None},
         {"num_images": None},
     ],

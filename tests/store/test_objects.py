@@ -134,6 +134,24 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         Store(tmp_path / "file" / "run").write_if_absent("config.json", b"")
 
 
+def test_what_cannot_be_written_is_known_beforehand(store):
+    store.require_writable("a/b.json")
+    assert store.list() == []
+    store.write("a/b.json", b"old")
+    store.require_writable("a/b.json")
+    assert store.read("a/b.json") == b"old"
+    if not store.is_bucket:
+        with pytest.raises(OSError, match=r"Cannot write .*/a \(Is a directory\)"):
+            store.require_writable("a")
+        with pytest.raises(PermissionError, match=r"Cannot write to .*/a/b.json \("):
+            store.require_writable("a/b.json/c")
+
+
+def test_a_bucket_that_cannot_be_written_is_known_beforehand(s3_server):
+    with pytest.raises(FileNotFoundError, match="No bucket 'none'"):
+        Store("s3://none/run", s3_server).require_writable("a.json")
+
+
 def test_a_failed_write_leaves_the_old_object(tmp_path, monkeypatch):
     store = Store(tmp_path)
     store.write("a", b"old")
@@ -167,32 +185,3 @@ def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path, monkeypatch,
     if name == "stat":
         with pytest.raises(PermissionError, match=message):
             store.exists("images/00000.json")
-
-
-def test_whether_a_store_can_be_written_is_known_before(store):
-    store.check_writable()
-    assert store.list() == []
-
-
-def test_a_folder_that_cannot_be_written_says_so_before(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(PermissionError, match=r"Cannot write to .*file.*Choose another folder"):
-        Store(tmp_path / "file" / "run").check_writable()
-    Store(tmp_path / "new").check_writable()
-    assert [*(tmp_path / "new").iterdir()] == []
-
-
-def test_a_bucket_that_cannot_be_written_says_so_before(tmp_path, s3_server, monkeypatch):
-    store = Store(f"s3://runs/{tmp_path.name}", s3_server)
-    client = store._backend._client
-
-    def refuse(**_):
-        reply = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
-        raise client.exceptions.ClientError(reply, "x")
-
-    monkeypatch.setattr(client, "delete_object", refuse)
-    store.check_writable()
-    assert store.list() == []  # what it left is no object of the store
-    monkeypatch.setattr(client, "put_object", refuse)
-    with pytest.raises(PermissionError, match=r"was refused \(AccessDenied\)"):
-        store.check_writable()
