@@ -18,7 +18,7 @@ from pathlib import Path
 
 from t2ipal.config import require
 from t2ipal.places import local_path
-from t2ipal.store.buckets import Bucket
+from t2ipal.store.buckets import PIECE_BYTES, Bucket
 
 OLD_UPLOAD_S = 24 * 3600.0
 """No upload of a process that lives takes so long."""
@@ -80,6 +80,14 @@ class Store:
             FileNotFoundError: there is no such object.
         """
         return self._backend.read(key)
+
+    def pieces(self, key: str) -> Iterator[bytes]:
+        """The bytes of one object in order, of which no more than a piece is held at once.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+        """
+        return self._backend.pieces(key)
 
     def write(self, key: str, data: bytes) -> None:
         """Creates or replaces one object."""
@@ -223,6 +231,19 @@ def _free(path: Path) -> str:
         return ""
 
 
+@contextlib.contextmanager
+def _clear_reading(path: Path) -> Iterator[Path]:
+    """Names the file in what its reading raises."""
+    try:
+        yield path
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(f"No file {path}.") from error
+    except IsADirectoryError as error:
+        raise FileNotFoundError(f"{path} is a folder, expected a file.") from error
+    except OSError as error:
+        raise _unreadable(error, path) from error
+
+
 class _Folder:
     """Objects as files under a local folder."""
 
@@ -230,15 +251,13 @@ class _Folder:
         self.folder = folder
 
     def read(self, key: str) -> bytes:
-        path = self.folder / key
-        try:
+        with _clear_reading(self.folder / key) as path:
             return path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise FileNotFoundError(f"No file {path}.") from error
-        except IsADirectoryError as error:
-            raise FileNotFoundError(f"{path} is a folder, expected a file.") from error
-        except OSError as error:
-            raise _unreadable(error, path) from error
+
+    def pieces(self, key: str) -> Iterator[bytes]:
+        with _clear_reading(self.folder / key) as path, path.open("rb") as file:
+            while piece := file.read(PIECE_BYTES):
+                yield piece
 
     def write(self, key: str, data: bytes) -> None:
         with self._complete_file(key, data) as (part, path):
