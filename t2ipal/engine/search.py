@@ -98,6 +98,7 @@ def run_search(
         keep=keep,
     )
     names = iter([trial_name(number) for number in waiting])
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths are the job's
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would wait for the trials
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is a row, not a page
     with _log_folder(store, folder) as logs:
