@@ -21,6 +21,7 @@ import numpy as np
 
 from t2ipal.captions import NounFilter, Vocabulary, load_vocabulary, read_captions
 from t2ipal.commands.running import finish, parse, run_job
+from t2ipal.places import LocalPath
 
 # The COCO category of each VOC class whose name differs.
 COCO_NAMES = {
@@ -106,7 +107,7 @@ def captions_per_second(path: Path, vocabulary: Vocabulary) -> tuple[float, int]
 class Options:
     """Measures the noun filter."""
 
-    coco: str
+    coco: LocalPath
     """Folder that holds annotations/."""
     errors: bool = False
     """Also list every precision error."""

@@ -35,6 +35,7 @@ from t2ipal.config import require
 from t2ipal.diffusion.config import SynthesisConfig
 from t2ipal.engine.pool import on_ray
 from t2ipal.engine.session import connect
+from t2ipal.places import LocalPath
 from t2ipal.report.sheets import BLUE, ORANGE, Panel, line_chart
 from t2ipal.store import Store
 from t2ipal.synthesis.making import synthesize
@@ -52,7 +53,7 @@ PLACES = ("on a beach", "in a street", "beside a window", "under a tree", "in a 
 class Options:
     """How much is made, and when its memory counts as flat."""
 
-    output: str = "runs/million"
+    output: LocalPath = "runs/million"
     """Folder of the chart and the numbers."""
     num_captions: int = 1_000_000
     """Captions, one image each."""

@@ -14,6 +14,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -114,6 +115,45 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
     return from_dict(type(config), values)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """What JSON says; control characters in its texts do not matter.
+
+    Raises:
+        ValueError: it is no JSON, or nested so deep that Python cannot read it.
+    """
+    try:
+        return json.loads(text, strict=False)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        ValueError: it is no YAML, or a key stands twice in it, of which YAML would keep the last.
+    """
+    import yaml  # here, so that what never reads YAML does not wait for it
+
+    class Strict(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen: list[Any] = []
+            for key_node, _ in node.value:
+                if key_node.tag == "tag:yaml.org,2002:merge":
+                    continue
+                key = self.construct_object(key_node, deep=True)
+                if key in seen:
+                    text = f"the key {key!r} stands twice; leave one of them"
+                    raise yaml.constructor.ConstructorError(None, None, text, key_node.start_mark)
+                seen.append(key)
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(path.read_bytes(), Strict)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # no such day, too deep
+        raise ValueError(f"{path} is no YAML: {error}") from error
+
+
 def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
     """`name=value` words as a mapping; values are read as YAML, and 1e-3 as a number too."""
     import yaml  # here, so that what never reads changes does not wait for it
@@ -122,9 +162,10 @@ def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
     for change in changes:
         name, equals, text = change.partition("=")
         require(bool(equals), f"A change must read name=value, got {change!r}.")
+        require(name not in values, f"The change of {name} is given twice; leave one of them.")
         try:
             values[name] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ValueError(f"{change!r} has no value that YAML can read: {error}") from error
         if isinstance(values[name], str):
             with suppress(ValueError):  # YAML 1.1 takes 1e-3 for text

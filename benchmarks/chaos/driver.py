@@ -26,6 +26,7 @@ from t2ipal.config import require
 from t2ipal.diffusion.config import SynthesisConfig
 from t2ipal.engine.pool import on_ray
 from t2ipal.engine.session import connect
+from t2ipal.places import Uri
 from t2ipal.store import Store
 from t2ipal.synthesis.making import synthesize
 from t2ipal.synthesis.request import ExecutionConfig, SynthesisRequest
@@ -67,7 +68,7 @@ class Work:
 class Options:
     """Synthesizes with the stub on a cluster."""
 
-    output: str
+    output: Uri
     """Store of the run."""
     address: str
     """Of the cluster."""

@@ -37,6 +37,7 @@ from benchmarks.chaos.proxy import FAULTS, FaultyProxy
 from benchmarks.chaos.store import faulty_store
 from t2ipal.commands.running import FLAT, parse, run_job
 from t2ipal.config import require
+from t2ipal.places import LocalPath
 from t2ipal.store import Store, committed_shards, read_samples
 from t2ipal.synthesis.making import synthesize
 from t2ipal.synthesis.request import ExecutionConfig
@@ -53,7 +54,7 @@ LOOKED_AT = 5
 class Options:
     """Kills and faults at random, then checks."""
 
-    output: str
+    output: LocalPath
     """New folder for the undisturbed run, the logs and the summary."""
     server: Literal["moto", "swift", "ceph", "folder"] = "swift"
     """Where the disturbed run goes: an S3 server that is started here, or a local folder, before

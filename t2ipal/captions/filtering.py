@@ -5,13 +5,16 @@ Owns the kept and the rejected record; knows no file format and no store.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from t2ipal.captions.nouns import NounFilter
 from t2ipal.captions.vocabulary import Vocabulary
 from t2ipal.config import require
 from t2ipal.store import Caption
+
+SHOWN = 20
+"""Classes that a remark names."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class FilterResult:
 
     kept: list[Caption]
     rejected: list[Caption]
+    num_named: tuple[int, ...] = ()
+    """Captions that name each class, those included that were not chosen."""
 
     def reasons(self) -> dict[str, int]:
         """Number of rejected captions by reason without its class names, most frequent first."""
@@ -55,6 +60,9 @@ def filter_captions(
     kept: dict[int, Caption] = {}
     rejected: dict[int, Caption] = {}
     for at, caption in enumerate(captions):
+        if caption.reason:  # its row could not be read
+            rejected[at] = caption
+            continue
         verdict = noun_filter(caption.caption)
         if verdict.reason:
             rejected[at] = replace(caption, reason=verdict.reason)
@@ -67,16 +75,46 @@ def filter_captions(
             f"No caption names a class of vocabulary {vocabulary.name!r} ({seen})."
             " Choose the vocabulary that fits the captions, or add synonyms."
         )
+    named = Counter(index for item in kept.values() for index in item.labels)
     refused: dict[int, str] = {}
     if max_per_class is not None:
-        refused = _over_quota(kept, vocabulary, max_per_class)
+        refused = _over_quota(kept, named, vocabulary, max_per_class)
     if num_captions is not None:
         rest = [at for at in kept if at not in refused]
         rest.sort(key=lambda at: _draw(seed, kept[at].caption_id))
         refused |= dict.fromkeys(rest[num_captions:], "not chosen")
     for at, reason in refused.items():
         rejected[at] = replace(kept.pop(at), labels=(), reason=reason)
-    return FilterResult(list(kept.values()), [rejected[at] for at in sorted(rejected)])
+    return FilterResult(
+        list(kept.values()),
+        [rejected[at] for at in sorted(rejected)],
+        tuple(named[index] for index in range(len(vocabulary.class_names))),
+    )
+
+
+def class_remarks(vocabulary: Vocabulary, captions: FilterResult) -> list[str]:
+    """What a person should know of the classes before images of the captions are drawn."""
+    drawn = {index for caption in captions.kept for index in caption.labels}
+    absent = [index for index, count in enumerate(captions.num_named) if not count]
+    left_out = [i for i, count in enumerate(captions.num_named) if count and i not in drawn]
+    remarks = []
+    if absent:
+        remarks.append(
+            f"No caption names {_listed(vocabulary, absent)}. Recognizers will know what is not "
+            "named by its name alone: add captions or synonyms, or leave it out of the vocabulary."
+        )
+    if left_out:
+        remarks.append(
+            f"No caption that was chosen names {_listed(vocabulary, left_out)}, though others do: "
+            "choose more, or with another seed."
+        )
+    return remarks
+
+
+def _listed(vocabulary: Vocabulary, indices: Sequence[int]) -> str:
+    names = [vocabulary.class_names[index] for index in indices[:SHOWN]]
+    more = f" and {len(indices) - SHOWN} more classes" if len(indices) > SHOWN else ""
+    return ", ".join(names) + more
 
 
 def _draw(seed: int, caption_id: str) -> bytes:
@@ -84,10 +122,9 @@ def _draw(seed: int, caption_id: str) -> bytes:
 
 
 def _over_quota(
-    kept: Mapping[int, Caption], vocabulary: Vocabulary, max_per_class: int
+    kept: Mapping[int, Caption], named: Counter[int], vocabulary: Vocabulary, max_per_class: int
 ) -> dict[int, str]:
     """Positions beyond the first `max_per_class` of their rarest class, with the reason."""
-    named = Counter(index for item in kept.values() for index in item.labels)
     taken: Counter[int] = Counter()
     refused: dict[int, str] = {}
     for at, item in kept.items():

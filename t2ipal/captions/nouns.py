@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 
 from t2ipal.captions import english, words
+from t2ipal.captions.senses import SENSES
+from t2ipal.captions.tokens import fits
 from t2ipal.captions.vocabulary import Vocabulary
 from t2ipal.config import require
 
@@ -37,18 +39,16 @@ class NounFilter:
 
         Args:
             vocabulary: its classes and nouns.
-            max_words: longest caption kept, in words and punctuation; CLIP reads 75 tokens, about
-                60 words, so a noun behind that would label what the text encoder never sees.
+            max_words: longest caption kept, in words and punctuation. Nor is one kept of more
+                tokens than CLIP reads: a noun behind them would label what no text encoder sees.
         """
         require(max_words > 0, f"max_words must be > 0, got {max_words}.")
         self.vocabulary = vocabulary
         self.max_words = max_words
-        implied = vocabulary.implied or ((),) * len(vocabulary.class_names)
-        self._named = tuple(_closure(index, implied) for index in range(len(implied)))
-        # First word -> (number of words, the words, class), longest first.
-        self._by_first_word: dict[str, list[tuple[int, list[str], int]]] = {}
-        for form, index in sorted(vocabulary.surfaces().items()):
-            self._by_first_word.setdefault(form[0], []).append((len(form), list(form), index))
+        # First word -> (number of words, the words, classes that they name), longest first.
+        self._by_first_word: dict[str, list[tuple[int, list[str], tuple[int, ...]]]] = {}
+        for form, named in sorted(_named_by_form(vocabulary).items()):
+            self._by_first_word.setdefault(form[0], []).append((len(form), list(form), named))
         for forms in self._by_first_word.values():
             forms.sort(key=lambda form: -form[0])
 
@@ -59,22 +59,22 @@ class NounFilter:
         tokens = english.tokenize(text)
         if not any(token[0].isalnum() for token in tokens):
             return Verdict((), "empty")
-        if len(tokens) > self.max_words:
+        if len(tokens) > self.max_words or not fits(text):
             return Verdict((), "too long")
         labels: set[int] = set()
         negated: list[int] = []
         other_sense: list[int] = []
-        for at, end, index in self._matches(tokens):
+        for at, end, named in self._matches(tokens):
             if not (self.vocabulary.adjectives or _is_the_thing(tokens, at, end)):
-                other_sense.append(index)
+                other_sense.append(named[0])
                 continue
             under = english.scope(tokens, at)
             if under == "negated":
-                negated.append(index)
+                negated.append(named[0])
             elif under:
-                other_sense.append(index)
+                other_sense.append(named[0])
             else:
-                labels.update(self._named[index])
+                labels.update(named)
         if labels:
             return Verdict(tuple(sorted(labels)), "")
         for reason, indices in (("only negated", negated), ("only in another sense", other_sense)):
@@ -83,20 +83,39 @@ class NounFilter:
                 return Verdict((), f"{reason}: {', '.join(names)}")
         return Verdict((), "no class named")
 
-    def _matches(self, tokens: list[str]) -> list[tuple[int, int, int]]:
-        """First token, end and class of every noun of the vocabulary, left to right."""
-        matches: list[tuple[int, int, int]] = []
+    def _matches(self, tokens: list[str]) -> list[tuple[int, int, tuple[int, ...]]]:
+        """First token, end and classes of every noun of the vocabulary, left to right."""
+        matches: list[tuple[int, int, tuple[int, ...]]] = []
         start, by_first_word = 0, self._by_first_word
         for at, token in enumerate(tokens):
             if at < start or token not in by_first_word:
                 continue
-            for length, form, index in by_first_word[token]:
-                if length == 1 or tokens[at : at + length] == form:
-                    start = at + length
-                    if index >= 0:
-                        matches.append((at, start, index))
+            for length, form, named in by_first_word[token]:
+                end = at + length
+                if length == 1 or tokens[at:end] == form:
+                    if not named and _ends_in_a_verb(tokens, end):
+                        continue
+                    start = end
+                    if named:
+                        matches.append((at, end, named))
                     break
         return matches
+
+
+def _named_by_form(vocabulary: Vocabulary) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Every written form and the classes it names; none for forms that name something else."""
+    implied = vocabulary.implied or ((),) * len(vocabulary.class_names)
+    surfaces = vocabulary.surfaces()
+    named = {
+        form: () if index < 0 else _closure(index, implied) for form, index in surfaces.items()
+    }
+    for doer, thing in words.THING_OF_A_DOER.items():
+        used = named.get(tuple(thing.split()), ())
+        for form in english.inflections(tuple(doer.split())):
+            if used and surfaces.get(form) != -1:
+                own = named.get(form) or named.get(form[-1:], ())
+                named[form] = tuple(dict.fromkeys(own + used))
+    return named
 
 
 def _closure(index: int, implied: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
@@ -105,6 +124,11 @@ def _closure(index: int, implied: tuple[tuple[int, ...], ...]) -> tuple[int, ...
     for known in named:
         named += [other for other in implied[known] if other not in named]
     return tuple(named)
+
+
+def _ends_in_a_verb(tokens: list[str], end: int) -> bool:
+    """Whether the compound that ends before `end` is none, as in "a bus stops"."""
+    return tokens[end - 1] in words.LAST_VERBS and english.is_predicate(tokens, end - 1)
 
 
 def _is_the_thing(tokens: list[str], at: int, end: int) -> bool:
@@ -116,6 +140,8 @@ def _is_the_thing(tokens: list[str], at: int, end: int) -> bool:
         if word in words.COLOR_NOUNS and english.is_color(tokens, at):
             return False
         if word in words.VERB_FORMS and english.is_verb(tokens, at):
+            return False
+        if word in SENSES and not SENSES[word](tokens, at):
             return False
     if (
         tokens[end : end + 1] == ["'s"]

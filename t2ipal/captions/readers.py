@@ -1,219 +1,176 @@
-"""Readers of caption files: COCO json, jsonl, csv, tsv, parquet, plain text; local or s3://.
+"""Captions of files as data sets come: any number of rows in, `Caption`s out.
 
-Owns the formats and the caption ids. Bytes and parquet tables come from the store.
+Owns ids and what a usable text is. `sources.py` knows files, `rows.py` and `tables.py` formats.
 """
 
-import csv
-import io
+import ast
 import json
+import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from t2ipal.config import require, unknown
-from t2ipal.store import Caption, read_bytes, read_parquet_columns
-
-_TEXT_FIELDS = ("caption", "text")
-_ID_FIELDS = ("caption_id", "id")
-_SAVE = "Save it as UTF-8."
-_OTHER_KINDS = (
-    (b"\xff\xfe", "UTF-16", _SAVE),
-    (b"\xfe\xff", "UTF-16", _SAVE),
-    (b"\x1f\x8b", "a gzip archive", "Unpack it first."),
-    (b"PK\x03\x04", "a zip archive", "Unpack it first."),
-    (b"PAR1", "parquet", "Name it .parquet."),
-    (b"version https://git-lfs", "a pointer of git LFS", "Run `git lfs pull`."),
-)
-"""First bytes of what is often given in place of text, and what to do about it."""
+from t2ipal.captions.columns import find_columns
+from t2ipal.captions.rows import read_rows
+from t2ipal.captions.sources import Tell, caption_files
+from t2ipal.captions.tables import Row, brief
+from t2ipal.store import Caption
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+"""What JSON can escape, and a byte that is no UTF-8, become: no file could hold it afterwards."""
+_NO_CHARACTER = "half a character, or a byte that is no UTF-8"
 
 
-def read_captions(uri: str | Path, endpoint_url: str | None = None) -> Iterator[Caption]:
-    """The captions of a file; .json, .jsonl, .csv, .tsv, .parquet or .txt names its format.
+def read_captions(
+    uris: str | Path | Sequence[str | Path],
+    endpoint_url: str | None = None,
+    caption_column: str | None = None,
+    id_column: str | None = None,
+    tell: Tell = lambda _: None,
+) -> Iterator[Caption]:
+    """The captions of files; a row that holds none is one with a `reason`.
 
-    Ids: the annotation id (COCO), image_id/annotator_id (localized narratives), the field
-    caption_id or id where there is one, otherwise the number of the row or line from 1.
+    Read are COCO's and Karpathy's json, json of rows or of texts by image, jsonl, csv, tsv,
+    parquet, Flickr's token files and a caption a line, packed by gzip, bzip2 or xz too.
+
+    Ids: the annotation's (COCO), image_id/annotator_id (localized narratives), the file's name
+    (Flickr), the column caption_id, id or sentid where there is one, otherwise the number of the
+    row or line from 1, in several files with the file's name before it. Several texts of one row
+    get #0, #1, ... behind its id, and an id that comes again #2, #3, ...
 
     Args:
-        uri: of the file.
+        uris: one or several files, folders or patterns, local or s3://.
         endpoint_url: server of an S3 bucket that is not on AWS; AWS_ENDPOINT_URL does the same.
+        caption_column: name of the column of texts, or its number where the file names none; None:
+            guess.
+        id_column: the same of the ids.
+        tell: takes what was guessed and how many rows hold no caption, line by line.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: an unknown suffix, a malformed file (with the place), an id twice, or no
-            caption at all.
+        ValueError: an unknown suffix, a damaged file, no column of texts, or no caption at all.
     """
-    uri = str(uri)
-    suffix = PurePosixPath(uri).suffix.lower()
-    if suffix == ".parquet":
-        captions = _parquet(uri, endpoint_url)
-    else:
-        parsers = {".json": _json, ".jsonl": _jsonl, ".csv": _csv, ".tsv": _csv, ".txt": _lines}
-        if suffix not in parsers:
-            raise unknown(f"suffix of the caption file {uri}:", suffix, (*parsers, ".parquet"))
-        captions = parsers[suffix](_decode(uri, endpoint_url), uri)
-    return iter(_unique(captions, uri))
+    given = [uris] if isinstance(uris, str | Path) else uris
+    files = caption_files(given, endpoint_url)
+    captions: list[Caption] = []
+    guesses: Counter[str] = Counter()
+    ids = _Ids()
+    num_unusable, first = 0, ""
+    for file in files:
+        name = PurePosixPath(file).name
+        prefix = f"{name.partition('.')[0]}/" if len(files) > 1 else ""
+        for row in read_rows(file, endpoint_url, caption_column, id_column, tell):
+            for row_id, text, reason in _of_row(row, prefix):
+                text = text.strip()
+                if not reason and ids.texts.get(row_id) == text:
+                    reason = "the same row twice"
+                captions.append(Caption(ids.unused(row_id, text), text, reason=reason))
+                if not reason:
+                    guesses[row.columns] += 1
+                    continue
+                num_unusable += 1
+                first = first or f"{file}, {row.place}: {reason}"
+    if num_unusable == len(captions):
+        why = f" The first row: {first}." if first else ""
+        raise ValueError(f"{_brief(files)} holds no caption.{why}")
+    for columns, count in guesses.items():
+        tell(f"{count:,} captions of {_brief(files)} ({columns}).")
+    if num_unusable:
+        tell(f"{num_unusable:,} rows hold no usable caption; the first: {first}.")
+    return iter(captions)
 
 
-def _decode(uri: str, endpoint_url: str | None) -> str:
-    data = read_bytes(uri, endpoint_url)
-    for start, kind, remedy in _OTHER_KINDS:
-        require(not data.startswith(start), f"{uri} must be UTF-8 text, got {kind}. {remedy}")
-    # Without a mark at its start, UTF-16 shows by the zeros beside its first letters.
-    require(
-        len(data) < 4 or {data[0] == 0, data[1] == 0} != {True, False} or 0 not in data[2:4],
-        f"{uri} must be UTF-8 text, got UTF-16. {_SAVE}",
-    )
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{uri} must be UTF-8 text, got byte 0x{data[error.start]:02x} in line {line}. {_SAVE}"
-        ) from error
+def _brief(files: Sequence[str]) -> str:
+    return files[0] if len(files) == 1 else f"{len(files)} files ({files[0]}, ...)"
 
 
-def _unique(captions: Iterable[Caption], uri: str) -> list[Caption]:
-    seen: set[str] = set()
-    listed = list(captions)
-    for caption in listed:
-        require(
-            caption.caption_id not in seen,
-            f"{uri}: caption id {caption.caption_id!r} occurs twice; ids must be unique.",
-        )
-        seen.add(caption.caption_id)
-    require(bool(listed), f"{uri} holds no caption.")
-    return listed
-
-
-def _json(text: str, uri: str) -> Iterator[Caption]:
-    """MS-COCO: {"annotations": [{"id", "image_id", "caption"}, ...]}."""
-    require(bool(text.strip()), f"{uri} holds no caption.")
-    content = _parsed(text, uri)
-    annotations = content.get("annotations") if isinstance(content, Mapping) else None
-    if not isinstance(annotations, list):
-        raise ValueError(
-            f'{uri} must be MS-COCO captions with a list "annotations", got {_brief(content)}.'
-        )
-    for at, row in enumerate(annotations):
-        place = f"{uri}: annotations[{at}]"
-        require(isinstance(row, Mapping), f"{place} must be a mapping, got {_brief(row)}.")
-        require("id" in row, f"{place} has no id.")
-        yield Caption(_id(row["id"], place), _text(row, place))
-
-
-def _parsed(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:  # too many digits, too deep
-        raise ValueError(f"{place} is no valid JSON: {error}.") from error
-
-
-def _jsonl(text: str, uri: str) -> Iterator[Caption]:
-    repeats: dict[str, int] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{uri}, line {number}"
-        row = _parsed(line, place)
-        require(isinstance(row, Mapping), f"{place} must be a mapping, got {_brief(row)}.")
-        if "image_id" in row and "annotator_id" in row:
-            caption_id = f"{_id(row['image_id'], place)}/{_id(row['annotator_id'], place)}"
-            # Nothing in the format forbids one annotator to narrate an image twice.
-            repeats[caption_id] = repeats.get(caption_id, 0) + 1
-            if repeats[caption_id] > 1:
-                caption_id = f"{caption_id}#{repeats[caption_id]}"
+def _of_row(row: Row, prefix: str) -> Iterator[tuple[str, str, str]]:
+    """Id, text and what is wrong with it, of each caption of a row."""
+    row_id = _id(row.id)
+    base = f"{prefix}{row.number}" if row_id is None else row_id
+    if row.id is not None and row_id is None:
+        base = f"{prefix}row{row.number}"  # so that it is no other row's id
+    if row.reason:
+        yield base, "", row.reason
+        return
+    texts = list(_texts(row.texts))
+    several = isinstance(row.texts, list) or len(texts) > 1
+    for k, (own_id, text) in enumerate(texts):
+        caption_id = own_id or (f"{base}#{k}" if several else base)
+        if not isinstance(text, str):
+            missing = text is None or (isinstance(text, float) and math.isnan(text))
+            yield caption_id, "", "no caption" if missing else f"no text: {brief(text)}"
+        elif _HALF_CHARACTER.search(text + caption_id):
+            yield base.encode(errors="replace").decode(), "", _NO_CHARACTER
+        elif not text.strip():
+            yield caption_id, "", "empty"
         else:
-            field = next((name for name in _ID_FIELDS if name in row), None)
-            caption_id = _id(row[field], place) if field else str(number)
-        yield Caption(caption_id, _text(row, place))
+            yield caption_id, text, ""
+    if not texts:
+        yield base, "", "no caption"
 
 
-def _csv(text: str, uri: str) -> Iterator[Caption]:
-    # The whole process's, 131,072 characters; longer captions are for the filter to reject.
-    limit = csv.field_size_limit()
-    csv.field_size_limit(max(limit, len(text)))
-    try:
-        yield from _csv_rows(text, uri)
-    finally:
-        csv.field_size_limit(limit)
+def _texts(value: Any) -> Iterator[tuple[str | None, Any]]:
+    """The texts of a field, each with its own id where it has one."""
+    if isinstance(value, bytes):
+        value = value.decode(errors="surrogateescape")
+    if isinstance(value, str):
+        listed = _written_list(value)
+        yield from [(None, value)] if listed is None else ((None, text) for text in listed)
+    elif isinstance(value, Mapping):  # Karpathy's sentences, structs of parquet
+        columns = find_columns(list(value), None, None)
+        if columns is None:
+            yield None, value
+            return
+        inner = list(_texts(value[columns.texts[0]]))
+        own_id = _id(value[columns.id]) if columns.id and len(inner) == 1 else None
+        yield from ((own_id or each, text) for each, text in inner)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+    else:
+        yield None, value
 
 
-def _csv_rows(text: str, uri: str) -> Iterator[Caption]:
-    delimiter = "\t" if uri.lower().endswith(".tsv") else ","
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    names = reader.fieldnames or ()
-    require(bool(names), f"{uri} holds no caption.")
-    require(
-        any(name in names for name in _TEXT_FIELDS),
-        f"{uri} must name a column caption or text in its first line, got {', '.join(names)}.",
-    )
-    for name in (*_TEXT_FIELDS, *_ID_FIELDS):
-        require(names.count(name) < 2, f"{uri} names the column {name} twice in its first line.")
-    field = next((name for name in _ID_FIELDS if name in names), None)
-    try:
-        for number, row in enumerate(reader, start=1):
-            place = f"{uri}, line {reader.line_num}"
-            rest = row.pop(None, [])  # pyright: ignore[reportArgumentType]
-            require(
-                not rest,
-                f"{place} has {len(names) + len(rest)} fields where the first line names "
-                f"{len(names)}. Put a caption with a comma into double quotes.",
-            )
-            caption_id = _id(row[field], place) if field else str(number)
-            yield Caption(caption_id, _text(row, place))
-    except csv.Error as error:
-        raise ValueError(f"{uri}, line {reader.line_num + 1} is no valid CSV: {error}.") from error
+def _written_list(text: str) -> list[str] | None:
+    """The texts of a list that a cell of a table holds in writing: ["a dog", "a black dog"]."""
+    if text[:2] not in ('["', "['") or text[-1:] != "]":
+        return None
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            listed = parse(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(listed, list) and all(isinstance(each, str) for each in listed):
+            return listed
+    return None
 
 
-def _parquet(uri: str, endpoint_url: str | None) -> Iterator[Caption]:
-    columns = read_parquet_columns(uri, (), (*_TEXT_FIELDS, *_ID_FIELDS), endpoint_url)
-    texts = next((columns[name] for name in _TEXT_FIELDS if name in columns), None)
-    if texts is None:
-        raise ValueError(f"{uri} must be parquet with a column caption or text, got neither.")
-    ids = next((columns[name] for name in _ID_FIELDS if name in columns), None)
-    for at, text in enumerate(texts):
-        place = f"{uri}, row {at + 1}"
-        caption_id = str(at + 1) if ids is None else _id(ids[at], place)
-        yield Caption(caption_id, _text({"caption": text}, place))
+def _id(value: Any) -> str | None:
+    """An id as text; None where there is none. pandas writes 1 as 1.0 beside a gap."""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        value = int(value) if value.is_integer() else value
+    if not isinstance(value, int | float | str) or isinstance(value, bool):
+        return None
+    return re.sub(r"^(\d+)\.0$", r"\1", str(value).strip()) or None
 
 
-def _lines(text: str, uri: str) -> Iterator[Caption]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield Caption(str(number), line.strip())
+class _Ids:
+    """Makes ids unique: one that comes again gets #2, #3, ... behind it."""
 
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+        self._repeats: Counter[str] = Counter()
 
-def _text(row: Mapping[str, Any], place: str) -> str:
-    field = next((name for name in _TEXT_FIELDS if name in row), None)
-    if field is None:
-        raise ValueError(
-            f"{place} has no caption, only {', '.join(map(str, row))}; is this a caption file?"
-        )
-    text = row[field]
-    require(isinstance(text, str), f"{place}: {field} must be a text, got {_brief(text)}.")
-    _check_whole(text, place)
-    return text.strip()
-
-
-def _id(value: Any, place: str) -> str:
-    plain = isinstance(value, int | str) and not isinstance(value, bool)
-    require(
-        plain and str(value) != "",
-        f"{place}: an id must be a whole number or a text, got {_brief(value)}.",
-    )
-    _check_whole(str(value), place)
-    return str(value)
-
-
-def _check_whole(text: str, place: str) -> None:
-    """JSON can escape half of a character, which no file could hold afterwards."""
-    half = _HALF_CHARACTER.search(text)
-    require(half is None, f"{place} holds half a character, {half and half[0]!r}. Remove it.")
-
-
-def _brief(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else shown[:57] + "..."
+    def unused(self, caption_id: str, text: str) -> str:
+        """An id that no caption had before."""
+        unused = caption_id
+        while unused in self.texts:
+            self._repeats[caption_id] += 1
+            unused = f"{caption_id}#{self._repeats[caption_id] + 1}"
+        self.texts[unused] = text
+        return unused

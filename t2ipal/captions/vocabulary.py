@@ -1,27 +1,21 @@
 """Vocabularies: the classes of a data set and the nouns that name them.
 
-Owns the YAML format and its checks. Knows nothing of captions: `nouns.py` turns a vocabulary into
-a filter.
+Knows no files (`vocabulary_files.py`) and nothing of captions: `nouns.py` turns a vocabulary into a
+filter.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
 
-import yaml
-
-from t2ipal.captions.english import inflections, tokenize
-from t2ipal.config import require, unknown
+from t2ipal.captions.english import inflections, singulars, tokenize
+from t2ipal.captions.words import CLOSED
+from t2ipal.config import require
 
 PHOTO_PROMPT = "a photo of a {}."
 """CLIP's zero-shot prompt of one class."""
-SHARED = "shared.yaml"
-"""Synonyms that several vocabularies name."""
-_FOLDER = Path(__file__).parent / "vocabularies"
-_FIELDS = ("name", "classes", "ignored", "adjectives")
-_CLASS_FIELDS = ("name", "prompt", "synonyms", "implies")
+SHOWN_CLASSES = 50
+SHOWN_WORDS = 12
 
 
 @dataclass(frozen=True)
@@ -69,179 +63,76 @@ class Vocabulary:
         """Every written form (its tokens) and the class it names, -1 for forms that name none.
 
         Raises:
-            ValueError: two classes claim one form, or a synonym holds no word.
+            ValueError: two classes have one form, or a synonym holds no word.
         """
-        claimed: dict[tuple[str, ...], int] = {}
+        forms = self._forms()
+        for form in list(forms):
+            if len(form) > 1 and "'s" not in form:  # also written as one word: hotdog, cellphone
+                forms.setdefault(("".join(form),), forms[form])
+        return forms
+
+    def _forms(self) -> dict[tuple[str, ...], int]:
+        """Those in separate words.
+
+        A class has the words of its name as its own, and claims two kinds of further ones where no
+        class has them: those of a name with a qualifier, bow_(weapon), unless another class claims
+        them too, and the singular of a name in the plural.
+        """
+        owned: dict[tuple[str, ...], int] = {}
+        claims: dict[tuple[str, ...], set[int]] = {}
         for index, name in enumerate(self.class_names):
             for noun in (name, self.prompt_names[index], *self.synonyms[index]):
-                for form in _forms(noun, self.name):
-                    owner = claimed.setdefault(form, index)
-                    require(
-                        owner == index,
-                        f"Vocabulary {self.name!r}: {' '.join(form)!r} is claimed by both"
-                        f" {self.class_names[owner]!r} and {name!r}; leave it to one of them.",
-                    )
+                for tokens, qualified in _nouns(noun, self.name):
+                    for form in () if qualified else inflections(tokens):
+                        owner = owned.setdefault(form, index)
+                        require(
+                            owner == index,
+                            f"Vocabulary {self.name!r}: {' '.join(form)!r} is claimed by both"
+                            f" {self.class_names[owner]!r} and {name!r}; leave it to one of them.",
+                        )
+                    for form in (*singulars(tokens), *(inflections(tokens) if qualified else ())):
+                        claims.setdefault(form, set()).add(index)
+        for form, classes in claims.items():
+            if len(classes) == 1:
+                owned.setdefault(form, min(classes))
         for noun in self.ignored:
-            for form in _forms(noun, self.name):
-                claimed.setdefault(form, -1)
-        for form in list(claimed):
-            if len(form) > 1 and "'s" not in form:  # also written as one word: hotdog, cellphone
-                claimed.setdefault(("".join(form),), claimed[form])
-        return claimed
+            for tokens, _ in _nouns(noun, self.name):
+                for form in inflections(tokens):
+                    owned.setdefault(form, -1)
+        return owned
+
+    def describe(self) -> str:
+        """The classes and the words that are looked for, for a person."""
+        words: list[list[str]] = [[] for _ in self.class_names]
+        for form, index in self._forms().items():
+            text = " ".join(form).replace(" '", "'")
+            if index >= 0 and text.removesuffix("es") not in words[index]:  # helmets: helmetses
+                words[index].append(text)
+        return "; ".join(
+            f"{name}: {_shortened(found, SHOWN_WORDS) or 'no word of its own, add synonyms'}"
+            for name, found in zip(self.class_names[:SHOWN_CLASSES], words)
+        ) + (f"; and {len(words) - SHOWN_CLASSES} more" if len(words) > SHOWN_CLASSES else "")
 
 
-def _forms(noun: str, vocabulary: str) -> list[tuple[str, ...]]:
-    tokens = tuple(tokenize(noun))
-    require(bool(tokens), f"Vocabulary {vocabulary!r}: a synonym must hold a word, got {noun!r}.")
-    return inflections(tokens)
+def _shortened(words: Sequence[str], most: int) -> str:
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
 
 
-def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
-    """One of the vocabularies of the package, or the one in a YAML file of the same form.
+def _nouns(text: str, vocabulary: str) -> list[tuple[tuple[str, ...], bool]]:
+    """The nouns that a name stands for, as tokens, and whether a qualifier tells its sense.
 
-    The form: `name`, `classes` (a list of `name` and optional `prompt`, `synonyms`, `implies`),
-    optional `ignored`, and `adjectives: true` where the classes are such. A synonym "@dog" stands
-    for the list of that name in vocabularies/shared.yaml; a synonym that another class writes out
-    itself is left to that class.
-
-    Raises:
-        ValueError: an unknown vocabulary (the nearest is named), or a file of another form.
-        FileNotFoundError: the path names no file.
+    bow_(weapon) is a bow; "sofa, couch" and car/truck are one or the other; TrafficLight is two
+    words.
     """
-    name = str(name_or_path)
-    known = sorted(path.stem for path in _FOLDER.glob("*.yaml") if path.name != SHARED)
-    if name in known:
-        path = _FOLDER / f"{name}.yaml"
-    elif name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise FileNotFoundError(f"No vocabulary file {name}.")
-    else:
-        raise unknown("vocabulary", name, (*known, "a path ending in .yaml"))
-    return _parse(_load_yaml(path), str(name_or_path), _shared())
-
-
-@cache
-def _shared() -> Mapping[str, Any]:
-    return _load_yaml(_FOLDER / SHARED)
-
-
-def _load_yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML: {error}") from error
-
-
-def _parse(content: Any, source: str, shared: Mapping[str, Any]) -> Vocabulary:
-    require(
-        isinstance(content, Mapping),
-        f"{source} must hold a mapping with classes, got {content!r:.80}.",
-    )
-    for field in content:
-        if field not in _FIELDS:
-            raise unknown(f"field in {source}", field, _FIELDS)
-    name = content.get("name", Path(source).stem)
-    require(isinstance(name, str), f"{source}: name must be a text, got {name!r}.")
-    adjectives = content.get("adjectives", False)
-    require(
-        isinstance(adjectives, bool),
-        f"{source}: adjectives must be true or false, got {adjectives!r}.",
-    )
-    entries = content.get("classes")
-    require(
-        isinstance(entries, list) and bool(entries),
-        f"{source}: classes must be a list of at least one class, got {entries!r:.80}.",
-    )
-    classes = [
-        _parse_class(entry, f"{source}: class {at}") for at, entry in enumerate(entries or [])
-    ]
-    class_names = tuple(entry["name"] for entry in classes)
-    written = {
-        synonym
-        for entry in classes
-        for synonym in (entry["name"], *entry["synonyms"])
-        if synonym[:1] != "@"
-    }
-    return Vocabulary(
-        name=name,
-        class_names=class_names,
-        prompt_names=tuple(entry["prompt"] for entry in classes),
-        synonyms=tuple(_expand(entry, written, shared["synonyms"], source) for entry in classes),
-        ignored=tuple(
-            dict.fromkeys(_flat(content.get("ignored", []), f"{source}: ignored", nested=True))
-            | dict.fromkeys(_flat(shared["ignored"], "shared ignored", nested=True))
-        ),
-        implied=tuple(_implied(entry, class_names, source) for entry in classes),
-        adjectives=adjectives,
-    )
-
-
-def _parse_class(entry: Any, place: str) -> dict[str, Any]:
-    if isinstance(entry, str):
-        entry = {"name": entry}
-    require(
-        isinstance(entry, Mapping), f"{place} must be a name or a mapping with name, got {entry!r}."
-    )
-    for field in entry:
-        if field not in _CLASS_FIELDS:
-            raise unknown(f"field in {place}", field, _CLASS_FIELDS)
-    name = entry.get("name")
-    require(
-        isinstance(name, str) and bool(name.strip()),
-        f"{place} must have a name (a text), got {name!r}.",
-    )
-    place = f"{place} ({name})"
-    prompt = entry.get("prompt", name)
-    require(
-        isinstance(prompt, str) and bool(prompt.strip()),
-        f"{place}: prompt must be a text, got {prompt!r}.",
-    )
-    return {
-        "name": name,
-        "prompt": prompt,
-        "synonyms": _flat(entry.get("synonyms", []), f"{place}: synonyms"),
-        "implies": _flat(entry.get("implies", []), f"{place}: implies"),
-    }
-
-
-def _flat(values: Any, place: str, nested: bool = False) -> list[str]:
-    require(isinstance(values, list), f"{place} must be a list of texts, got {values!r}.")
-    flat: list[str] = []
-    for value in values:
-        if nested and isinstance(value, list):
-            flat += _flat(value, place)
-        else:
-            require(
-                isinstance(value, str),
-                f"{place} must be a list of texts, got {value!r}; quote words like 'no'.",
-            )
-            flat.append(value)
-    return flat
-
-
-def _expand(
-    entry: Mapping[str, Any], written: Iterable[str], shared: Mapping[str, list[str]], source: str
-) -> tuple[str, ...]:
-    synonyms: dict[str, None] = {}
-    for synonym in entry["synonyms"]:
-        if not synonym.startswith("@"):
-            synonyms[synonym] = None
-            continue
-        if synonym[1:] not in shared:
-            raise unknown(f"shared list in {source}, class {entry['name']!r}:", synonym[1:], shared)
-        # Left out where a class writes the word itself: a bride names the class wedding.
-        synonyms |= dict.fromkeys(word for word in shared[synonym[1:]] if word not in written)
-    return tuple(synonyms)
-
-
-def _implied(
-    entry: Mapping[str, Any], class_names: tuple[str, ...], source: str
-) -> tuple[int, ...]:
-    for name in entry["implies"]:
-        if name not in class_names:
-            raise unknown(f"class in {source}, {entry['name']!r} implies", name, class_names)
-    return tuple(class_names.index(name) for name in entry["implies"])
+    plain = re.sub(r"[(\[][^)\]]*[)\]]", " ", text)
+    plain = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", plain)
+    nouns = [tuple(tokenize(part)) for part in re.split(r"[,;/|]", plain)]
+    nouns = [tokens for tokens in nouns if tokens]
+    if len(nouns) > 1 and any(len("".join(n)) == 1 or {*n} <= CLOSED for n in nouns):  # A/C unit
+        nouns = [tuple(token for tokens in nouns for token in tokens)]
+    require(bool(nouns), f"Vocabulary {vocabulary!r}: a synonym must hold a word, got {text!r}.")
+    return [(tokens, "(" in text) for tokens in nouns]
 
 
 def photo_prompts(prompt_names: Sequence[str]) -> list[str]:

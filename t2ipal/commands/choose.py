@@ -19,22 +19,19 @@ from typing import Annotated, Any
 
 from t2ipal.commands.running import FLAT, finish, parse, session
 from t2ipal.config import to_dict
+from t2ipal.engine.config import RayConfig
 from t2ipal.engine.workers import extract
 from t2ipal.features.config import BackboneConfig
+from t2ipal.places import SharedUri
 from t2ipal.selection.config import ChoiceConfig, QualityConfig
-from t2ipal.store import (
-    Store,
-    check_choice_name,
-    read_manifest_with_images,
-    require_reachable,
-)
+from t2ipal.store import Store, check_choice_name, read_manifest_with_images
 
 
 @dataclass(frozen=True)
 class Options:
     """Chooses among the images of a run."""
 
-    run: str
+    run: SharedUri
     """Folder that jobs/synthesize.py filled: a local path, or s3://bucket/prefix."""
     name: str = "chosen"
     """Of the choice, as jobs/train.py --images takes it; one of that name gives way."""
@@ -45,6 +42,7 @@ class Options:
     choice: Annotated[ChoiceConfig, FLAT] = field(default_factory=ChoiceConfig)
     quality: Annotated[QualityConfig, FLAT] = field(default_factory=QualityConfig)
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
+    ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -53,10 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     from t2ipal.selection.choosing import describe_choice, measure_run, save_choice
 
     check_choice_name(options.name)
-    require_reachable(options.run, "run")
     store = Store(options.run, options.endpoint_url)
     read_manifest_with_images(store)  # before Ray starts: there may be no run
-    with session(options.in_process):
+    with session(options.in_process, options.ray):
         folder = extract(store, options.backbone, options.in_process)
         measured = measure_run(store, folder, options.backbone, options.quality)
     facts = {"features": folder, "quality": to_dict(options.quality)}

@@ -16,9 +16,11 @@ from typing import Annotated, Any
 
 from t2ipal.commands.running import FLAT, finish, parse, remark
 from t2ipal.diffusion.config import SynthesisConfig
+from t2ipal.engine.config import RayConfig
 from t2ipal.experiments.config import DemoConfig, demo_synthesis
+from t2ipal.places import SharedUri
 from t2ipal.selection.config import ChoiceConfig
-from t2ipal.store import Store, require_reachable
+from t2ipal.store import Store
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Options(DemoConfig):
     synthesis: Annotated[SynthesisConfig, FLAT] = field(default_factory=demo_synthesis)
     choice: Annotated[ChoiceConfig, FLAT] = field(default_factory=ChoiceConfig)
     """Which synthetic images to train on; see jobs/choose.py."""
-    output: str = "runs/demo"
+    ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
+    output: SharedUri = "runs/demo"
     """Folder of the run: a local path, or s3://bucket/prefix."""
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
@@ -38,7 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the job and returns its summary; `arguments` None: those of the process."""
     options = parse(Options, arguments, __doc__)
     words = sys.argv[1:] if arguments is None else arguments
-    require_reachable(options.output, "output")
     store = Store(options.output, options.endpoint_url)
     from t2ipal.experiments.demo import run_demo
 

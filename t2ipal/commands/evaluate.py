@@ -10,71 +10,102 @@ On labelled photographs of your own:
 The folder holds labels.csv or a single csv (a column file, and labels with `;` between several, or
 a column of 0 and 1 for each class), or a json of COCO instances, or else a folder for each class;
 where there are several, this is the order. The path of a csv or json does too. What was found is
-told before the numbers.
+told before the numbers, and which photographs cannot be read.
 
 With --modality-gap also how far apart texts and images are (Table VI of the paper). Writes
-evaluation.json into the run's folder. The last line of the output is a JSON summary.
+evaluation.json into the run's folder, or that of --output. The last line of the output is a JSON
+summary.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from t2ipal.commands.running import FLAT, finish, parse
+import tyro
+
+from t2ipal.commands.running import FLAT, finish, parse, remark
 from t2ipal.evaluation.config import EvaluationOptions
 from t2ipal.features.config import BackboneConfig
-from t2ipal.store import Store, require_reachable
+from t2ipal.places import NameOrUri, SharedUri, Uri
+from t2ipal.store import Store
+
+
+@dataclass(frozen=True)
+class Measures(EvaluationOptions):
+    """Its options, one of which goes by two names."""
+
+    skip_absent: Annotated[bool, tyro.conf.arg(aliases=["--skip-absent-classes"])] = False
+    """Leave classes that no test image shows out of the mean; they are refused otherwise."""
 
 
 @dataclass(frozen=True)
 class Options:
     """Measures every recognizer of a run."""
 
-    run: str
+    run: SharedUri
     """Folder of the run: a local path, or s3://bucket/prefix."""
-    test_set: str = "pictovoc"
+    test_set: NameOrUri = "pictovoc"
     """pictovoc, the embedded world's test scenes; pictovoc_validation; pictovoc_shifted (in other
     looks); pictovoc_novel, pictovoc_colors (by other classes, for runs with the vocabulary of that
     name); voc2007, coco2014, coco2017, nuswide; or a folder of your own labelled photographs."""
-    test_root: str | None = None
+    test_root: Uri | None = None
     """Folder of a real test set's images and annotations: a local path, or s3://bucket/prefix."""
-    recognizers: str | None = None
+    recognizers: SharedUri | None = None
     """Folder or s3:// of the recognizers, where --output of jobs/train.py named one; None:
     `run`/train."""
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
-    measures: Annotated[EvaluationOptions, FLAT] = field(default_factory=EvaluationOptions)
+    output: SharedUri | None = None
+    """Folder for evaluation.json, or s3://bucket/prefix; None: `run`."""
+    measures: Annotated[Measures, FLAT] = field(default_factory=Measures)
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the job and returns evaluation.json; `arguments` None: those of the process."""
     options = parse(Options, arguments, __doc__)
-    from t2ipal.evaluation.runs import (
+    from t2ipal.evaluation.metrics import shown_classes
+    from t2ipal.evaluation.results import (
+        EVALUATION,
         describe_evaluation,
-        evaluate_run,
+        measure,
+        summarize_evaluation,
+        write_evaluation,
+    )
+    from t2ipal.evaluation.runs import (
         find_recognizers,
         load_same_backbone,
+        require_same_classes,
         trained_at,
         training_features,
     )
-    from t2ipal.evaluation.test_sets import test_set_features
+    from t2ipal.evaluation.test_sets import load_test_set, see
 
-    require_reachable(options.run, "run")
     store = Store(options.run, options.endpoint_url)
     place, folder = trained_at(store, options.recognizers, options.endpoint_url)
     found = find_recognizers(place, folder)
+    output = store if options.output is None else Store(options.output, options.endpoint_url)
+    try:
+        output.require_writable(EVALUATION)
+    except OSError as error:
+        if options.output is not None:
+            raise
+        remark(f"{error} The numbers are printed all the same; --output names another folder.")
     backbone, recognizers = load_same_backbone(place, found, options.backbone, folder)
     data = training_features(store, backbone) if options.measures.modality_gap else None
     class_names = next(iter(next(iter(recognizers.values())).values())).class_names
-    test = test_set_features(
-        options.test_set, options.test_root, backbone, class_names, options.endpoint_url
-    )
+    test = load_test_set(options.test_set, options.test_root, class_names, options.endpoint_url)
     if test.origin:
-        print(test.origin, file=sys.stderr)
-    result = evaluate_run(store, recognizers, test, options.measures, data)
+        remark(test.origin)
+    # What would be refused behind the features is refused before them.
+    require_same_classes(recognizers, test.name, test.class_names)
+    shown = shown_classes(test.labels, test.class_names, options.measures.skip_absent)
+    if not shown.all():
+        absent = [name for name, here in zip(test.class_names, shown) if not here]
+        remark(f"Left out of the mean, for no image shows them: {', '.join(absent)}.")
+    features = see(test, backbone, 0, options.measures.max_unreadable_fraction)
+    result = measure(recognizers, features, options.measures, data)
     print(describe_evaluation(result))
-    keys = ("mean", "std", "seeds", "modality_gap")
-    finish({name: {k: m[k] for k in keys if k in m} for name, m in result["methods"].items()})
+    finish(summarize_evaluation(result))
+    write_evaluation(output, result)
     return result

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from t2ipal.commands.stopping import GO_ON, ended_by_signals
+from t2ipal.commands.streams import open_missing_streams, steady_streams
 
 COMMANDS = {
     "demo": "the whole chain on the embedded world, from captions to a report",
@@ -29,21 +30,29 @@ BEGIN_ANEW = ("evaluate", "predict", "report")
 
 def run_command(name: str, arguments: Sequence[str] | None = None) -> None:
     """Runs one job and ends the process where it fails; `arguments` None: those of the process."""
+    open_missing_streams()
     line = f"{GO_ON} ({name} begins anew)" if name in BEGIN_ANEW else GO_ON
     with ended_by_signals(line):
         from t2ipal.commands.running import run_job  # loads tyro
 
         module = importlib.import_module(f"t2ipal.commands.{name}")
-        run_job(lambda: module.main(arguments))
+
+        def work() -> None:
+            with steady_streams():
+                module.main(arguments)
+
+        run_job(work)
 
 
 def main() -> None:
     """`t2ipal JOB ...`."""
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
-        print("usage: t2ipal JOB [OPTIONS]; t2ipal JOB --help tells a job's options.\n")
-        for name, about in COMMANDS.items():
-            print(f"  {name:<18} {about}")
+        open_missing_streams()
+        with steady_streams():
+            print("usage: t2ipal JOB [OPTIONS]; t2ipal JOB --help tells a job's options.\n")
+            for name, about in COMMANDS.items():
+                print(f"  {name:<18} {about}")
         return
     name = words[0].replace("-", "_")
     if name not in COMMANDS:

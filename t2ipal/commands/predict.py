@@ -18,22 +18,25 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from t2ipal.commands.running import FLAT, finish, parse, remark, session
+from t2ipal.engine.config import RayConfig
 from t2ipal.engine.workers import prediction_workers
+from t2ipal.places import NameOrPath, SharedUri
 from t2ipal.recognition.config import PredictionOptions
 from t2ipal.report.config import PredictionOutput
-from t2ipal.store import Store, require_reachable, split_uri, table_format
+from t2ipal.store import Store, split_uri, table_format
 
 
 @dataclass(frozen=True)
 class Options:
     """Looks at photographs and says what is in them."""
 
-    recognizer: tuple[str, ...]
+    recognizer: tuple[SharedUri, ...]
     """Folder of a trained recognizer, such as runs/demo/train/t2ipal-seed0, or of several with the
     same classes and backbone: local paths, or s3://."""
-    images: str
+    images: SharedUri
     """Folder of photographs, or one of them: a local path, or s3://. Taken is what ends in jpg,
-    jpeg, png, webp, bmp, gif, tif or tiff."""
+    jpeg, jpe, jfif, png, webp, bmp, gif, avif, jp2, tif or tiff. What ends in heic, heif, jxl or
+    svg is not read, and becomes a row that says so."""
     to: Annotated[PredictionOutput, FLAT]
     recursive: bool = False
     """Also photographs in folders below `images`."""
@@ -41,21 +44,19 @@ class Options:
     """Look in this process, without Ray."""
     device: str = "cpu"
     """Any torch device."""
-    model: str | None = None
+    model: NameOrPath | None = None
     """Folder of the CLIP, where it is no longer where the recognizer was trained."""
-    pretrained: str | None = None
+    pretrained: NameOrPath | None = None
     """File of the CLIP's weights, where that has moved."""
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
     predictions: Annotated[PredictionOptions, FLAT] = field(default_factory=PredictionOptions)
+    ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the job and returns its summary; `arguments` None: those of the process."""
     options = parse(Options, arguments, __doc__)
-    given = {"images": options.images, "output": options.to.output, "html": options.to.html or "/"}
-    for name, uri in [*given.items(), *(("recognizer", uri) for uri in options.recognizer)]:
-        require_reachable(uri, name)
     table_format(options.to.output)
     from t2ipal.recognition.bundle import Whereabouts, check_same
     from t2ipal.recognition.predict import PredictionWork, find_photographs
@@ -63,11 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
     places = (split_uri(uri) for uri in options.recognizer)
     recognizers = tuple((Store(folder, options.endpoint_url), name) for folder, name in places)
-    class_names = check_same(recognizers)  # before Ray starts
+    # What would be refused later is refused before Ray starts.
+    class_names = check_same(recognizers)
     images, keys = find_photographs(options.images, options.recursive, options.endpoint_url)
+    for uri in filter(None, (options.to.output, options.to.html)):
+        folder, name = split_uri(uri)
+        Store(folder, options.endpoint_url).require_writable(name)
     where = Whereabouts(options.device, options.model, options.pretrained)
     work = PredictionWork(images, recognizers, options.predictions, where)
-    with session(options.in_process):
+    with session(options.in_process, options.ray):
         workers = prediction_workers(options.in_process)
         summary, failures = write_predictions(
             work, keys, class_names, options.to, workers, options.endpoint_url

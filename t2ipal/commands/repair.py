@@ -14,16 +14,12 @@ from functools import partial
 from typing import Annotated, Any
 
 from t2ipal.commands.running import FLAT, finish, parse, session
+from t2ipal.engine.config import RayConfig
 from t2ipal.engine.workers import extract, synthesis_workers
 from t2ipal.features.config import BackboneConfig
+from t2ipal.places import SharedUri
 from t2ipal.selection.config import QualityConfig, RepairConfig
-from t2ipal.store import (
-    Store,
-    check_choice_name,
-    read_manifest,
-    read_manifest_with_images,
-    require_reachable,
-)
+from t2ipal.store import Store, check_choice_name, read_manifest, read_manifest_with_images
 from t2ipal.synthesis.request import ExecutionConfig
 
 
@@ -31,7 +27,7 @@ from t2ipal.synthesis.request import ExecutionConfig
 class Options:
     """Makes up for images that do not show what their caption names."""
 
-    run: str
+    run: SharedUri
     """Folder that jobs/synthesize.py filled: a local path, or s3://bucket/prefix."""
     name: str = "repaired"
     """Of the choice of the best images, as jobs/train.py --images takes it."""
@@ -45,6 +41,7 @@ class Options:
     execution: Annotated[ExecutionConfig, FLAT] = field(default_factory=ExecutionConfig)
     quality: Annotated[QualityConfig, FLAT] = field(default_factory=QualityConfig)
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
+    ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -57,7 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     from t2ipal.synthesis.making import add_images
 
     check_choice_name(options.name)
-    require_reachable(options.run, "run")
     store = Store(options.run, options.endpoint_url)
     read_manifest(store)  # before Ray starts: there may be no run
     after_commit = partial(extracting, options.backbone) if options.features else None
@@ -75,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         folder = extract(store, options.backbone, options.in_process)
         return measure_run(store, folder, options.backbone, options.quality)
 
-    with session(options.in_process):
+    with session(options.in_process, options.ray):
         measured, kept, summary = repair_run(
             store, options.name, options.repair, options.quality, draw, measure
         )

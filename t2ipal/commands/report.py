@@ -13,21 +13,22 @@ from typing import Annotated, Any
 
 from t2ipal.commands.running import FLAT, finish, parse
 from t2ipal.features.config import BackboneConfig
+from t2ipal.places import NameOrUri, SharedUri, Uri
 from t2ipal.report.config import ReportConfig
-from t2ipal.store import Store, read_manifest, require_reachable
+from t2ipal.store import Store, read_manifest
 
 
 @dataclass(frozen=True)
 class Options:
     """Draws the page of a run."""
 
-    run: str
+    run: SharedUri
     """Folder of the run: a local path, or s3://bucket/prefix."""
-    test_set: str | None = None
+    test_set: NameOrUri | None = None
     """Test set that the heatmaps are drawn on; None: the one that was evaluated."""
-    test_root: str | None = None
+    test_root: Uri | None = None
     """Folder of a real test set."""
-    recognizers: str | None = None
+    recognizers: SharedUri | None = None
     """Folder or s3:// of the recognizers, where --output of jobs/train.py named one; None:
     `run`/train."""
     endpoint_url: str | None = None
@@ -41,17 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = parse(Options, arguments, __doc__)
     import torch
 
-    from t2ipal.evaluation.runs import (
-        find_recognizers,
-        load_same_backbone,
-        read_evaluation,
-        trained_at,
-    )
+    from t2ipal.evaluation.results import read_evaluation
+    from t2ipal.evaluation.runs import find_recognizers, load_same_backbone, trained_at
     from t2ipal.evaluation.test_sets import test_set_features
     from t2ipal.report.gathering import gather_report, write_report
 
     torch.set_num_threads(max(torch.get_num_threads() // 2, 1))
-    require_reachable(options.run, "run")
     store = Store(options.run, options.endpoint_url)
     manifest, evaluation = read_manifest(store), read_evaluation(store)
     place, folder = trained_at(store, options.recognizers, options.endpoint_url)

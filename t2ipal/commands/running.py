@@ -1,17 +1,23 @@
 """What every job shares: parsing, a session on Ray or none, one line for errors, exit codes."""
 
 import json
+import os
+import shutil
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import make_dataclass
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from t2ipal.commands.stopping import GO_ON
+from t2ipal.engine.config import RayConfig
+from t2ipal.places import resolve_places
 
 Options = TypeVar("Options")
+LEAST_COLUMNS = 40
+"""Of a terminal, for which help is laid out."""
 FLAT = tyro.conf.arg(name="")
 """Marks a config whose fields are options of the job itself, without a prefix."""
 
@@ -36,16 +42,32 @@ def parse(
     # In another one, for tyro would print what the outermost class refuses, and end the process.
     whole: Any = make_dataclass("Whole", [("options", Annotated[kind, FLAT])])
     start = None if default is None else whole(default)
-    return tyro.cli(whole, args=arguments, description=description, default=start).options
+    with _columns():
+        options = tyro.cli(whole, args=arguments, description=description, default=start).options
+    return resolve_places(options)
 
 
-def session(in_process: bool, **least: Any) -> AbstractContextManager[Any]:
+@contextmanager
+def _columns() -> Iterator[None]:
+    """Makes every terminal wide enough: for one of 4 columns tyro works for hours, in gigabytes."""
+    given = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(max(shutil.get_terminal_size().columns, LEAST_COLUMNS))
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = given
+
+
+def session(in_process: bool, ray: RayConfig, **least: Any) -> AbstractContextManager[Any]:
     """Connected to Ray inside the `with` block, or nothing where all is done in this process."""
     if in_process:
         return nullcontext()
     from t2ipal.engine.session import connect
 
-    return connect(**least)
+    return connect(ray, **least)
 
 
 def remark(text: str) -> None:

@@ -18,14 +18,15 @@ from typing import Any
 
 from t2ipal.commands.running import finish, parse
 from t2ipal.config import require
-from t2ipal.store import Store, describe_status, require_reachable, run_status
+from t2ipal.places import SharedUri
+from t2ipal.store import Store, describe_status, run_status
 
 
 @dataclass(frozen=True)
 class Options:
     """Shows what is done, what failed, the rate, the time left and the cost."""
 
-    run: str
+    run: SharedUri
     """Folder that jobs/synthesize.py fills: a local path, or s3://bucket/prefix."""
     price_per_gpu_hour: float | None = None
     """Price of one GPU for an hour, in any currency; None: no cost is shown. What is shown is the
@@ -44,7 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     watch = options.watch
     require(watch is None or watch > 0, f"watch must be > 0, got {watch}.")
     require(watch is None or isfinite(watch), f"watch must be finite, got {watch}.")
-    require_reachable(options.run, "run")
     store = Store(options.run, options.endpoint_url)
     while True:
         status = run_status(store, options.price_per_gpu_hour, options.gpus_per_worker)

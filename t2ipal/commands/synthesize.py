@@ -31,12 +31,14 @@ from typing import Annotated, Any
 
 import tyro
 
-from t2ipal.commands.running import FLAT, finish, parse, session
+from t2ipal.commands.running import FLAT, finish, parse, remark, session
 from t2ipal.config import one_of, require
 from t2ipal.diffusion.config import PRESETS, SynthesisConfig
+from t2ipal.engine.config import RayConfig
 from t2ipal.engine.workers import synthesis_workers
 from t2ipal.features.config import BackboneConfig
-from t2ipal.store import Store, require_reachable
+from t2ipal.places import SharedUri
+from t2ipal.store import Store
 from t2ipal.synthesis.request import CaptionSource, ExecutionConfig
 
 
@@ -44,7 +46,7 @@ from t2ipal.synthesis.request import CaptionSource, ExecutionConfig
 class Options:
     """Draws the captions that name a class, and stores the images."""
 
-    output: str
+    output: SharedUri
     """Folder of the run: a local path, or s3://bucket/prefix."""
     only: str | None = None
     """Make one image of a run again, byte for byte on the same kind of device, and store it as
@@ -71,12 +73,12 @@ class Options:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     synthesis: Annotated[SynthesisConfig, FLAT] = field(default_factory=SynthesisConfig)
     execution: Annotated[ExecutionConfig, FLAT] = field(default_factory=ExecutionConfig)
+    ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the job and returns its summary; `arguments` None: those of the process."""
     options = _parse_with_preset(arguments)
-    require_reachable(options.output, "output")
     store = Store(options.output, options.endpoint_url)
     from t2ipal.synthesis.remaking import remake_into
 
@@ -97,10 +99,12 @@ def _synthesize(store: Store, options: Options) -> dict[str, Any]:
         options.images_per_shard,
         options.backbone if options.features else None,
         options.endpoint_url,
+        remark,
     )
     execution, in_process = options.execution, options.in_process
     cpus = (execution.min_workers or 1) * execution.cpus_per_worker
-    with session(in_process, least_cpus=cpus, least_gpus=execution.gpus_per_worker or 0):
+    gpus = execution.gpus_per_worker or 0
+    with session(in_process, options.ray, least_cpus=cpus, least_gpus=gpus):
         return fill(store, filling, execution, synthesis_workers(in_process))
 
 

@@ -15,18 +15,20 @@ from typing import Annotated, Any, Literal
 
 from t2ipal.commands.running import FLAT, finish, parse, remark, session
 from t2ipal.config import parse_changes, require
+from t2ipal.engine.config import RayConfig
 from t2ipal.engine.workers import extract, training_workers
 from t2ipal.features.config import BackboneConfig
-from t2ipal.store import Store, require_reachable
+from t2ipal.places import NameOrUri, SharedUri
+from t2ipal.store import Store
 
 
 @dataclass(frozen=True)
 class Options:
     """Trains recognizers on a run's captions and synthetic images."""
 
-    run: str
+    run: SharedUri
     """Folder that jobs/synthesize.py filled: a local path, or s3://bucket/prefix."""
-    output: str | None = None
+    output: SharedUri | None = None
     """Folder or s3://bucket/prefix for the recognizers; None: `run`/train."""
     images: str | None = None
     """A choice among the images by its name (jobs/choose.py); None: all of them."""
@@ -47,12 +49,13 @@ class Options:
     normalization: Literal["none", "full", "partial"] = "none"
     """Each image's scores on a scale of their own: `full` is SPARC's; `partial` takes as much of it
     as is best on validation images."""
-    validation_set: str | None = None
+    validation_set: NameOrUri | None = None
     """Labelled images to choose a partial normalization on: pictovoc_validation, or a folder of
     your own; None: a fifth of the captions, left out of training with their synthetic images."""
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
+    ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -66,9 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         not options.use_gpu or options.backbone.device != "cpu",
         "use_gpu needs the backbone, and with it what is trained, on a GPU: add --device cuda.",
     )
-    require_reachable(options.run, "run")
-    if options.output is not None:
-        require_reachable(options.output, "output")
     store = Store(options.run, options.endpoint_url)
     output = store if options.output is None else Store(options.output, options.endpoint_url)
     request = TrainingRequest(
@@ -85,8 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     for each in remarks:
         remark(each)
     in_process = options.num_workers == 0
-    least_gpus = options.num_workers if options.use_gpu else 0
-    with session(in_process, least_cpus=max(options.num_workers, 1), least_gpus=least_gpus):
+    cpus, gpus = max(options.num_workers, 1), options.num_workers if options.use_gpu else 0
+    with session(in_process, options.ray, least_cpus=cpus, least_gpus=gpus):
         folder = extract(store, options.backbone, in_process)
         place = "" if options.output else "train"
         workers = training_workers(options.num_workers, options.use_gpu)

@@ -15,20 +15,22 @@ from typing import Annotated, Any
 
 from t2ipal.commands.running import FLAT, finish, parse, session
 from t2ipal.config import override, parse_changes, require, to_dict
+from t2ipal.engine.config import RayConfig
 from t2ipal.engine.workers import extract
 from t2ipal.features.config import BackboneConfig
-from t2ipal.store import Store, read_manifest, require_reachable
+from t2ipal.places import LocalPath, SharedUri
+from t2ipal.store import Store, read_manifest
 
 
 @dataclass(frozen=True)
 class Options:
     """Searches the settings of one method on a run's captions and images."""
 
-    run: str = "runs/demo"
+    run: SharedUri = "runs/demo"
     """Folder that jobs/synthesize.py (or jobs/demo.py) filled."""
-    space: str = "tune_spaces/paper.yaml"
+    space: LocalPath = "tune_spaces/paper.yaml"
     """What to vary and how: a YAML file."""
-    output: str | None = None
+    output: SharedUri | None = None
     """Folder or s3://bucket/prefix for the trials; None: `run`/tune."""
     method: str = "t2ipal"
     """Recipe that the search starts from."""
@@ -45,6 +47,7 @@ class Options:
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
+    ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -60,9 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     cpus, gpus = options.cpus_per_trial, options.gpus_per_trial
     require(cpus > 0, f"cpus_per_trial must be > 0, got {cpus}.")
     require(gpus >= 0, f"gpus_per_trial must be >= 0, got {gpus}.")
-    require_reachable(options.run, "run")
-    if options.output is not None:
-        require_reachable(options.output, "output")
     store = Store(options.run, options.endpoint_url)
     output = store if options.output is None else Store(options.output, options.endpoint_url)
     settings, place = read_manifest(store).settings, "" if options.output else "tune"
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     space = load_space(options.space, start)
     if options.num_samples is not None:
         space = dataclasses.replace(space, num_samples=options.num_samples)
-    with session(False, least_cpus=math.ceil(cpus), least_gpus=gpus):
+    with session(False, options.ray, least_cpus=math.ceil(cpus), least_gpus=gpus):
         from t2ipal.engine.search import run_search
 
         folder = extract(store, options.backbone, in_process=False)

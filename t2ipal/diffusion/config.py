@@ -15,6 +15,7 @@ from t2ipal.config import (
     check_fields,
     require,
 )
+from t2ipal.places import ModelPlace
 
 SCHEDULERS = {
     "default": "",
@@ -104,17 +105,17 @@ def require_few_steps(config: "SynthesisConfig") -> None:
 class SynthesisConfig:
     """How images are made from captions."""
 
-    pipeline: str = "pictovoc"
+    pipeline: ModelPlace = "pictovoc"
     """`pictovoc` (the embedded small Stable Diffusion), a folder in diffusers' format, or a hub
     name such as stabilityai/stable-diffusion-2-1 or stabilityai/stable-diffusion-xl-base-1.0."""
     revision: str | None = None
     """Branch, tag or commit of a hub model; None: its main branch. A run keeps the commit that it
     was begun with."""
-    unet_weights: str | None = added(None)
+    unet_weights: ModelPlace | None = added(None)  # noqa: RUF009
     """Safetensors file that replaces the pipeline's UNet weights: a path, or owner/name/file or
     owner/name@revision/file of the hub (a revision without "/"), such as
     ByteDance/SDXL-Lightning/sdxl_lightning_4step_unet.safetensors."""
-    vae: str | None = added(None)
+    vae: ModelPlace | None = added(None)  # noqa: RUF009
     """Autoencoder in place of the pipeline's own: a folder in diffusers' format (safetensors), or
     owner/name or owner/name@revision of the hub, such as madebyollin/sdxl-vae-fp16-fix, with which
     SDXL decodes in half precision."""

@@ -3,7 +3,6 @@
 Reads safetensors only. Knows nothing of captions or samples.
 """
 
-import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from t2ipal.config import require
+from t2ipal.config import parse_json, require
 from t2ipal.diffusion.config import SCHEDULERS, SynthesisConfig
 from t2ipal.diffusion.names import (
     hub_file,
@@ -201,7 +200,7 @@ def _check_folder(folder: Path) -> None:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_bytes())
+        values = parse_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is no valid JSON: {error}.") from error
     require(isinstance(values, dict), f"{path} must be a JSON mapping, got {str(values)[:60]}.")

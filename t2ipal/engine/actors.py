@@ -11,10 +11,21 @@ from typing import Any, cast
 import ray
 import ray.data
 
+from t2ipal.engine.waiting import give_signs, watch_workers
+
 MAX_BLOCKS = 4096
 """Ray hands out, and repeats after a crash, single blocks; each costs the driver some memory."""
 Work = Callable[[Any], Any]
 """From one item to its result; both are plain values of JSON."""
+
+
+def prepare_ray_data() -> None:
+    """Leaves progress and patience to this package: Ray Data ends what it sees no progress of for
+    half an hour, and a shard may take longer.
+    """
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_no_progress_timeout_s = -1
 
 
 class _Actor:
@@ -24,7 +35,8 @@ class _Actor:
     its own frames.
     """
 
-    def __init__(self, load: Callable[[], Work], num_threads: int):
+    def __init__(self, load: Callable[[], Work], num_threads: int, signs: str):
+        give_signs(signs)
         import torch
 
         torch.set_num_threads(num_threads)
@@ -63,7 +75,7 @@ def each_on_actors(
         gpus_per_worker: GPUs of each; None: 1 where the device is one, else 0.
 
     Raises:
-        RuntimeError: an actor could not load, or do an item.
+        RuntimeError: an actor could not load, or do an item, or none started for too long.
     """
     gpus, resources = gpus_per_worker, ray.cluster_resources()
     num_gpus = resources.get("GPU", 0)
@@ -71,18 +83,20 @@ def each_on_actors(
         gpus = float(device != "cpu" and num_gpus > 0)
     room = int(resources.get("CPU", os.cpu_count() or 1) // cpus_per_worker)
     room = min(room, int(num_gpus // gpus)) if gpus > 0 else room
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    size = min(num_workers or max(room, 1), len(items))
+    watch, signs = watch_workers(size, cpus_per_worker, gpus)
+    prepare_ray_data()
     rows = [{"item": json.dumps(item)} for item in items]
     table = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
     table.context.execution_options.preserve_order = True  # of this data set alone
     results = table.map(
         cast(Any, _Actor),  # Ray's stubs know functions only
-        fn_constructor_args=(load, cpus_per_worker),
-        compute=ray.data.ActorPoolStrategy(size=min(num_workers or max(room, 1), len(items))),
+        fn_constructor_args=(load, cpus_per_worker, signs),
+        compute=ray.data.ActorPoolStrategy(size=size),
         num_cpus=cpus_per_worker,
         num_gpus=gpus,
     )
-    for row in results.iter_rows():
+    for row in watch.each(results.iter_rows()):
         if row["error"]:
             raise RuntimeError(f"A worker stopped: {row['error']}")
         yield json.loads(row["result"])

@@ -9,7 +9,10 @@ from typing import Any, cast
 import ray
 import ray.data
 
-from t2ipal.store import ShardCounts, Store, runs_as_submitted_job
+from t2ipal.engine.actors import prepare_ray_data
+from t2ipal.engine.waiting import give_signs, watch_workers
+from t2ipal.places import runs_as_submitted_job
+from t2ipal.store import ShardCounts, Store
 from t2ipal.synthesis.plans import ShardPlan
 from t2ipal.synthesis.request import ExecutionConfig
 from t2ipal.synthesis.worker import AfterCommitFactory, ShardWorker, SynthesizerFactory
@@ -34,7 +37,8 @@ def on_ray(
     Takes what `t2ipal.synthesis.worker.in_process` takes, and stores the same bytes.
 
     Raises:
-        RuntimeError: a worker could not load its pipeline or write to the store.
+        RuntimeError: a worker could not load its pipeline or write to the store, or none started
+            for too long.
     """
     gpus = execution.gpus_per_worker
     if gpus is None:
@@ -47,15 +51,16 @@ def on_ray(
             largest,
             " draws" if largest == 1 else "s draw",
         )
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    threads = execution.cpus_per_worker
+    watch, signs = watch_workers(smallest, threads, gpus)
+    prepare_ray_data()
     # One row is one plan, and one block is one row: Ray hands out, and repeats after a crash,
     # single shards. Left to itself it would put a small file into one block.
     results = ray.data.from_items(
         [{"plan": plan.to_json()} for plan in plans], override_num_blocks=len(plans)
     ).map(
         cast(Any, _Actor),  # Ray's stubs know functions only
-        fn_constructor_args=(store, config, factory, execution.cpus_per_worker, after_commit),
+        fn_constructor_args=(store, config, factory, threads, after_commit, signs),
         compute=ray.data.ActorPoolStrategy(
             min_size=smallest,
             max_size=largest,
@@ -64,10 +69,10 @@ def on_ray(
             max_tasks_in_flight_per_actor=SHARDS_IN_HAND,
             enable_true_multi_threading=True,
         ),
-        num_cpus=execution.cpus_per_worker,
+        num_cpus=threads,
         num_gpus=gpus,
     )
-    for row in results.iter_rows():
+    for row in watch.each(results.iter_rows()):
         if row["error"]:
             raise RuntimeError(f"A worker stopped: {row['error']}")
         yield ShardCounts(row["shard"], row["num_rows"], row["num_failed"])
@@ -99,7 +104,9 @@ class _Actor:
         factory: SynthesizerFactory | None,
         num_threads: int,
         after_commit: AfterCommitFactory | None,
+        signs: str,
     ):
+        give_signs(signs)
         self.error = ""
         self.num_finished = 0
         try:

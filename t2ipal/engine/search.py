@@ -26,6 +26,7 @@ from ray.tune.search.optuna import OptunaSearch
 from torch import Tensor
 
 from t2ipal.config import override
+from t2ipal.engine.waiting import signs_of_life, watch_workers
 from t2ipal.features.sets import FeatureSet, TrainingFeatures
 from t2ipal.methods.contract import FrozenBackbone
 from t2ipal.search.space import Dimension, SearchConfig, draw_settings
@@ -78,11 +79,15 @@ def run_search(
         gpus_per_trial: GPUs a trial reserves; may be a fraction.
         max_concurrent_trials: None: as many as fit.
         verbose: Tune's progress report on the terminal, 0 to 2.
+
+    Raises:
+        RuntimeError: no trial started for too long.
     """
     trials = kept_trials(search, store, folder)
     waiting = [number for number in range(search.num_trials) if number not in trials]
     if not waiting:
         return SearchResult(search, _in_order(trials))
+    watch, signs = watch_workers(1, cpus_per_trial, gpus_per_trial)
     train, validation = split_captions(data, search.validation_fraction, search.seed)
     keep = partial(keep_trial, store=store, folder=folder)
     # Tune puts each of these into the object store once, whatever the number of trials.
@@ -96,6 +101,7 @@ def run_search(
         each_epoch=search.scheduler != "none",
         load_backbone=load_backbone,
         keep=keep,
+        signs=signs,
     )
     names = iter([trial_name(number) for number in waiting])
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths are the job's
@@ -125,7 +131,8 @@ def run_search(
             ),
         )
         try:
-            results = tuner.fit()
+            with watch.over():
+                results = tuner.fit()
             trials = {number: _lost(results[index]) for index, number in enumerate(waiting)}
         finally:
             trials |= kept_trials(search, store, folder)
@@ -164,24 +171,26 @@ def _trial(
     each_epoch: bool,
     load_backbone: Callable[[], FrozenBackbone],
     keep: Callable[[Trial, int], None],
+    signs: str,
 ) -> None:
     """Runs one trial; keeps what it gave before Tune hears of it, and may end this process."""
     number, started = int(tune.get_context().get_trial_name()), time.monotonic()
     train = TrainingFeatures(_from_arrays(texts), _from_arrays(images), _tensor(image_of_caption))
-    backbone = load_backbone()
-    try:
-        metrics = run_trial(
-            override(recipe, values),
-            train,
-            _from_arrays(validation),
-            backbone,
-            before_last=tune.report if each_epoch else None,
-        )
-    except Exception as error:
-        keep(failed(values, error), number)
-        raise
-    keep(finished(values, metrics, time.monotonic() - started), number)
-    tune.report(metrics)
+    with signs_of_life(signs):
+        backbone = load_backbone()
+        try:
+            metrics = run_trial(
+                override(recipe, values),
+                train,
+                _from_arrays(validation),
+                backbone,
+                before_last=tune.report if each_epoch else None,
+            )
+        except Exception as error:
+            keep(failed(values, error), number)
+            raise
+        keep(finished(values, metrics, time.monotonic() - started), number)
+        tune.report(metrics)
 
 
 class _KeepStopped(tune.Callback):

@@ -17,6 +17,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchTrainer
 
 from t2ipal.config import fingerprint, require
+from t2ipal.engine.waiting import signs_of_life, watch_workers
 from t2ipal.training.runs import TrainingWork, epoch_bar, train_work
 
 BAR_PAUSE_S = 0.5
@@ -34,17 +35,18 @@ def on_ray(
         max_failures: how often a lost worker group is started anew.
 
     Raises:
-        RuntimeError: a worker failed more often than `max_failures`.
+        RuntimeError: a worker failed more often than `max_failures`, or none started for too long.
     """
     require(num_workers > 0, f"num_workers must be > 0, got {num_workers}.")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths are the job's
     # Otherwise the controller asks for reports only every 2 s, longer than a small run takes.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     counter = _Counter.remote()
+    watch, signs = watch_workers(num_workers, 1, float(use_gpu), together=True)
     with tempfile.TemporaryDirectory(prefix="t2ipal-train-") as notes:
         trainer = TorchTrainer(
             _worker,
-            train_loop_config={"work": work, "counter": counter},
+            train_loop_config={"work": work, "counter": counter, "signs": signs},
             scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=use_gpu),
             run_config=RunConfig(
                 name=fingerprint(work.settings),
@@ -53,7 +55,7 @@ def on_ray(
             ),
         )
         try:
-            with _bar(work, counter):
+            with _bar(work, counter), watch.over():
                 _fit(trainer)
         except TrainingFailedError as error:
             raise RuntimeError(f"Training failed: {_reason(error)}") from error
@@ -120,9 +122,10 @@ def _bar(work: TrainingWork, counter: Any) -> Iterator[None]:
 def _worker(config: dict[str, Any]) -> None:
     context, counter = ray.train.get_context(), config["counter"]
     rank = context.get_world_rank()
-    train_work(
-        config["work"],
-        rank=rank,
-        world_size=context.get_world_size(),
-        on_epoch=lambda *_: counter.add.remote() if rank == 0 else None,
-    )
+    with signs_of_life(config["signs"]):
+        train_work(
+            config["work"],
+            rank=rank,
+            world_size=context.get_world_size(),
+            on_epoch=lambda *_: counter.add.remote() if rank == 0 else None,
+        )

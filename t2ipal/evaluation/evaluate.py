@@ -25,7 +25,7 @@ class Evaluation:
     mAP: float
     """Mean of `average_precision`, percent."""
     average_precision: tuple[float, ...]
-    """Per class, percent."""
+    """Per class, percent; NaN for a class without positives that was left out."""
     class_names: tuple[str, ...]
     num_images: int
     definition: str
@@ -68,6 +68,7 @@ def evaluate(
     difficult: NDArray[np.bool_] | None = None,
     skip_difficult: bool = False,
     eleven_point: bool = False,
+    skip_absent: bool = False,
     batch_size: int = 1024,
 ) -> Evaluation:
     """Average precision of every class on `images` with their labels; options of `metrics`.
@@ -88,10 +89,11 @@ def evaluate(
         difficult=difficult,
         skip_difficult=skip_difficult,
         eleven_point=eleven_point,
+        skip_absent=skip_absent,
         class_names=class_names,
     )
     return Evaluation(
-        mAP=float(per_class.mean()),
+        mAP=float(np.nanmean(per_class)),
         average_precision=tuple(per_class.tolist()),
         class_names=class_names,
         num_images=len(images),

@@ -21,6 +21,7 @@ def mean_average_precision(
     difficult: ArrayLike | None = None,
     skip_difficult: bool = False,
     eleven_point: bool = False,
+    skip_absent: bool = False,
     class_names: Sequence[str] | None = None,
 ) -> float:
     """Mean over classes of `average_precision`, in percent."""
@@ -30,9 +31,10 @@ def mean_average_precision(
         difficult=difficult,
         skip_difficult=skip_difficult,
         eleven_point=eleven_point,
+        skip_absent=skip_absent,
         class_names=class_names,
     )
-    return float(per_class.mean())
+    return float(np.nanmean(per_class))
 
 
 def average_precision(
@@ -42,6 +44,7 @@ def average_precision(
     difficult: ArrayLike | None = None,
     skip_difficult: bool = False,
     eleven_point: bool = False,
+    skip_absent: bool = False,
     class_names: Sequence[str] | None = None,
 ) -> NDArray[np.float64]:
     """Average precision of each class, in percent: sum over positives of precision at rank / count.
@@ -54,6 +57,7 @@ def average_precision(
         skip_difficult: leave difficult entries out of the ranking instead.
         eleven_point: VOC2007's own definition, the mean over recall 0, 0.1, ..., 1 of the best
             precision at that recall or more.
+        skip_absent: give NaN for classes without positives.
         class_names: only for messages.
 
     Raises:
@@ -61,15 +65,34 @@ def average_precision(
     """
     score_array, label_array = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     hard = np.zeros(label_array.shape, bool) if difficult is None else np.asarray(difficult, bool)
-    positive = _checked(score_array, label_array, hard, class_names)
+    positive, names = _checked(score_array, label_array, hard, class_names)
     measure = _eleven_point if eleven_point else _non_interpolated
-    per_class = np.empty(score_array.shape[1])
-    for index in range(score_array.shape[1]):
+    per_class = np.full(len(names), np.nan)
+    for index in np.flatnonzero(shown_classes(positive, names, skip_absent)):
         ranking = np.argsort(-score_array[:, index], kind="stable")
         if skip_difficult:
             ranking = ranking[~hard[ranking, index]]
         per_class[index] = 100 * measure(positive[ranking, index])
     return per_class
+
+
+def shown_classes(
+    positive: ArrayLike, class_names: Sequence[str], skip_absent: bool = False
+) -> NDArray[np.bool_]:
+    """Which classes have a positive [n, classes].
+
+    Raises:
+        ValueError: one has none, unless such are to be left out; or none has any.
+    """
+    shown = np.any(positive, axis=0)
+    absent = [name for name, here in zip(class_names, shown, strict=True) if not here]
+    require(bool(shown.any()), f"No image shows any of the classes: {', '.join(absent)}.")
+    require(
+        skip_absent or not absent,
+        f"Average precision needs a positive of every class, got none of: {', '.join(absent)}. "
+        "Add images of these classes, or leave them out of the mean (--skip-absent).",
+    )
+    return shown
 
 
 class PointingGame(NamedTuple):
@@ -144,8 +167,8 @@ def _checked(
     labels: NDArray,
     difficult: NDArray[np.bool_],
     class_names: Sequence[str] | None,
-) -> NDArray[np.bool_]:
-    """The positives of the ranking, once everything that must hold does."""
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """Positives of the ranking and names of the classes, once everything that must hold does."""
     require(
         scores.ndim == 2 and scores.shape == labels.shape == difficult.shape,
         "scores and labels (and difficult) must be two-dimensional and of one shape, got "
@@ -166,11 +189,4 @@ def _checked(
     if not np.isin(labels, (0, 1)).all():
         wrong = labels[~np.isin(labels, (0, 1))][0]
         raise ValueError(f"labels must be 0 or 1, got {wrong}.")
-    positive = labels.astype(bool) & ~difficult
-    empty = [names[index] for index in np.flatnonzero(~np.any(positive, axis=0))]
-    require(
-        not empty,
-        f"Average precision needs a positive of every class, got none of: {', '.join(empty)}. "
-        "Add images of these classes or leave the classes out.",
-    )
-    return positive
+    return labels.astype(bool) & ~difficult, names

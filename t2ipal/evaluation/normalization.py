@@ -52,12 +52,11 @@ def choose_normalization(
     Classes that no validation image shows are left out.
     """
     labels = validation.labels.numpy()
-    there = labels.any(axis=0)
     grid = [Normalization(w, p) for w in MEAN_WEIGHTS for p in DEVIATION_POWERS]
     totals = dict.fromkeys(grid, 0.0)
     for recognizer in recognizers:
         scores = predict(replace(recognizer, normalization=Normalization()), validation)
         for normalization in grid:
             changed = normalization(torch.from_numpy(scores)).numpy()
-            totals[normalization] += mean_average_precision(changed[:, there], labels[:, there])
+            totals[normalization] += mean_average_precision(changed, labels, skip_absent=True)
     return max(grid, key=totals.__getitem__)

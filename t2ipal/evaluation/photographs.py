@@ -3,21 +3,21 @@
 Owns the folder layouts; reads labels and names of files, never a pixel.
 """
 
-import json
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 from t2ipal.captions import load_vocabulary
-from t2ipal.config import one_of, require
+from t2ipal.config import require
+from t2ipal.evaluation.annotations import read_annotation
+from t2ipal.evaluation.class_names import ClassNames
+from t2ipal.evaluation.finding import Files
+from t2ipal.evaluation.instances import read_instances
+from t2ipal.evaluation.texts import read_bytes, read_lines
+from t2ipal.features.photograph_kinds import is_photograph
 from t2ipal.store import Store
-
-INSTANCE_LISTS = ("images", "annotations", "categories")
-"""What MS-COCO's json of instances has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,8 @@ class PhotographSet:
     """1 where the class is in the image."""
     difficult: UInt8[np.ndarray, "images classes"]
     """1 where all objects of the class are marked difficult (VOC alone); the label is 0 there."""
+    origin: str = ""
+    """What a person should know of the labels; empty where they are as they should be."""
 
 
 def coco(root: Store, year: int) -> PhotographSet:
@@ -50,72 +52,38 @@ def coco(root: Store, year: int) -> PhotographSet:
 def coco_photographs(
     root: Store, instances: str, folder: str, class_names: tuple[str, ...]
 ) -> PhotographSet:
-    """Photographs of one instances file: unlabelled ones included, classes by id, crowds count.
+    """Photographs of one instances file: unlabelled ones included, crowds count.
 
     Args:
         root: holds all of it.
         instances: key of the json of instances.
         folder: prefix of the images' keys.
-        class_names: that its categories must have, in the order of their ids.
+        class_names: that its categories must have, in any order; others are left out.
     """
-    place = f"{root.uri}/{instances}"
-    content = read_instances(root, instances)
-    categories = sorted(content["categories"], key=lambda category: category["id"])
-    names = tuple(category["name"] for category in categories)
+    content, names = read_instances(root, instances), ClassNames(class_names)
+    column = {number: names.column(name) for number, name in content.categories.items()}
+    lacking = [name for at, name in enumerate(class_names) if at not in column.values()]
     require(
-        names == class_names,
-        f"{place} must hold MS-COCO's {len(class_names)} categories,"
-        f" got {len(names)}: {', '.join(names[:3])} ...",
+        not lacking,
+        f"{content.place} must hold MS-COCO's {len(class_names)} categories, got {len(column)}: "
+        f"none is called {shortened(lacking)}.",
     )
-    column = {category["id"]: at for at, category in enumerate(categories)}
-    files, labels = instance_labels(content, column, len(names), place)
-    keys = [folder + file for file in files]
-    return checked(root, names, keys, labels, np.zeros_like(labels))
+    others = [content.categories[number] for number, index in column.items() if index is None]
+    return photograph_set(
+        root,
+        class_names,
+        list(content.files.values()),
+        content.labels(column, len(class_names)),
+        folder=folder,
+        origin=f"{content.place} has categories that are no classes here: {shortened(others)}."
+        if others
+        else "",
+    )
 
 
-def read_instances(root: Store, key: str) -> dict[str, Any]:
-    """A json of instances: lists of images, annotations and categories.
-
-    Raises:
-        ValueError: it is something else.
-        FileNotFoundError: there is none.
-    """
-    place = f"{root.uri}/{key}"
-    try:
-        content = json.loads(_read(root, key))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place} is no valid JSON: {error}.") from error
-    for field in INSTANCE_LISTS:
-        require(
-            isinstance(content, dict) and isinstance(content.get(field), list),
-            f"{place} must be MS-COCO instances with a list {field!r}.",
-        )
-    return content
-
-
-def instance_labels(
-    content: Mapping[str, Any], column: Mapping[int, int | None], num_classes: int, place: str
-) -> tuple[list[str], UInt8[np.ndarray, "images classes"]]:
-    """Names of the files by the images' ids, and their labels.
-
-    Args:
-        content: of `read_instances`.
-        column: of each category's id; None for one that is not asked about.
-        num_classes: columns there are.
-        place: of the json, for messages.
-    """
-    rows = sorted(content["images"], key=lambda image: image["id"])
-    row = {image["id"]: at for at, image in enumerate(rows)}
-    labels = np.zeros((len(rows), num_classes), dtype=np.uint8)
-    for at, instance in enumerate(content["annotations"]):
-        require(
-            instance.get("image_id") in row and instance.get("category_id") in column,
-            f"{place}: annotations[{at}] names an image or a category that is not listed.",
-        )
-        index = column[instance["category_id"]]
-        if index is not None:
-            labels[row[instance["image_id"]], index] = 1
-    return [image["file_name"] for image in rows], labels
+def shortened(names: Sequence[str]) -> str:
+    """Some names to read, the first ones where there are many."""
+    return f"{', '.join(names[:5])}{' ...' if names[5:] else ''}"
 
 
 def voc2007(root: Store) -> PhotographSet:
@@ -123,78 +91,89 @@ def voc2007(root: Store) -> PhotographSet:
     listed = "ImageSets/Main/test.txt"
     folder = "" if root.exists(listed) else "VOC2007/"
     class_names = load_vocabulary("voc2007").class_names
-    image_ids = _read(root, folder + listed).split()
+    names = ClassNames(class_names)
+    image_ids = _image_ids(read_lines(root, folder + listed))
     labels = np.zeros((len(image_ids), len(class_names)), dtype=np.uint8)
     difficult = np.zeros_like(labels)
     for row, image_id in enumerate(image_ids):
         key = f"{folder}Annotations/{image_id}.xml"
-        try:
-            annotation = ElementTree.fromstring(_read(root, key))
-        except ElementTree.ParseError as error:
-            raise ValueError(f"{root.uri}/{key} is no valid XML: {error}.") from error
-        for item in annotation.iter("object"):
-            class_name = (item.findtext("name") or "").strip()
-            one_of(f"class in {root.uri}/{key}", class_name, class_names)
-            hard = (item.findtext("difficult") or "0").strip() == "1"
-            (difficult if hard else labels)[row, class_names.index(class_name)] = 1
-    difficult[labels == 1] = 0
-    keys = [f"{folder}JPEGImages/{image_id}.jpg" for image_id in image_ids]
-    return checked(root, class_names, keys, labels, difficult)
+        place = f"{root.uri}/{key}"
+        for name, hard in read_annotation(read_bytes(root, key), place):
+            (difficult if hard else labels)[row, names.require(name, place)] = 1
+    return photograph_set(
+        root, class_names, image_ids, labels, difficult, folder=f"{folder}JPEGImages/"
+    )
+
+
+def _image_ids(lines: Sequence[str]) -> list[str]:
+    """Names of images, without the folders, endings and columns that other tools write to them."""
+    rows = [line.split() for line in lines]
+    if all(len(row) == 2 and row[1] in ("-1", "0", "1") for row in rows):  # as a list of one class
+        lines = [row[0] for row in rows]
+    names = [line.replace("\\", "/").rpartition("/")[2] for line in lines]
+    return [name.rpartition(".")[0] if is_photograph(name) else name for name in names]
 
 
 def nuswide(root: Store) -> PhotographSet:
     """NUS-WIDE's test images: `root` holds ImageList, TrainTestLabels and Flickr."""
     class_names = load_vocabulary("nuswide").class_names
-    # The list was written on Windows: "actor\\0001_2124494179.jpg".
-    listed = _read(root, "ImageList/TestImagelist.txt").split("\n")
-    names = [line.strip().replace("\\", "/") for line in listed if line.strip()]
+    names = read_lines(root, "ImageList/TestImagelist.txt")
     folders = ("TrainTestLabels/", "Groundtruth/TrainTestLabels/")
     folder = next((each for each in folders if root.list(each)), folders[0])
     labels = np.zeros((len(names), len(class_names)), dtype=np.uint8)
     for column, class_name in enumerate(class_names):
         key = f"{folder}Labels_{class_name}_Test.txt"
-        values = _read(root, key).split()
+        values = read_lines(root, key)
         require(
-            len(values) == len(names) and all(value in ("0", "1") for value in values),
+            len(values) == len(names) and {*values} <= {"0", "1"},
             f"{root.uri}/{key} must hold {len(names)} lines of 0 or 1, one an image of "
             f"TestImagelist.txt, got {len(values)}.",
         )
         labels[:, column] = [value == "1" for value in values]
-    keys = [f"Flickr/{name}" for name in names]
-    return checked(root, class_names, keys, labels, np.zeros_like(labels))
+    return photograph_set(root, class_names, names, labels, folder="Flickr/")
 
 
-def checked(
+def photograph_set(
     root: Store,
     class_names: tuple[str, ...],
-    keys: Sequence[str],
-    labels: UInt8[np.ndarray, "images classes"],
-    difficult: UInt8[np.ndarray, "images classes"],
+    files: Sequence[str],
+    labels: UInt8[np.ndarray, "files classes"],
+    difficult: UInt8[np.ndarray, "files classes"] | None = None,
+    *,
+    folder: str = "",
+    origin: str = "",
 ) -> PhotographSet:
-    """The set, where every photograph is there.
+    """The set, where every photograph is there; one that is named twice has the classes of both.
+
+    Args:
+        root: home of the photographs.
+        class_names: in the order of the columns.
+        files: their names, as in `Files.find`.
+        labels: of each.
+        difficult: of each; None: there is no such thing.
+        folder: prefix of their keys, that the names need not have.
+        origin: as in the set.
 
     Raises:
         ValueError: there is none.
         FileNotFoundError: one is missing.
     """
-    require(len(keys) > 0, f"The test set in {root.uri} lists no image.")
-    folders = {key.partition("/")[0] for key in keys if "/" in key}
-    there = {key for folder in folders for key in root.list(f"{folder}/")}
-    if any("/" not in key for key in keys):
-        there.update(root.list(recursive=False))
-    missing = [key for key in keys if key not in there]
+    require(len(files) > 0, f"The test set in {root.uri} lists no image.")
+    there = Files(root.uri, (key.removeprefix(folder) for key in root.list(folder)))
+    found = [there.find(file) for file in files]
+    missing = [f"{folder}{file}" for file, key in zip(files, found) if key is None]
     if missing:
         raise FileNotFoundError(
-            f"The test set in {root.uri} lacks {len(missing)} of {len(keys)} images, first "
+            f"The test set in {root.uri} lacks {len(missing)} of {len(files)} images, first "
             f"{', '.join(missing[:3])}."
         )
-    return PhotographSet(root, tuple(keys), class_names, labels, difficult)
-
-
-def _read(root: Store, key: str) -> str:
-    try:
-        return root.read(key).decode()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"No file {root.uri}/{key}; the test set must be unpacked as its authors pack it."
-        ) from error
+    row = {key: at for at, key in enumerate(dict.fromkeys(found))}
+    rows = [row[key] for key in found]
+    present = np.zeros((len(row), len(class_names)), dtype=np.uint8)
+    hard = np.zeros_like(present)
+    np.maximum.at(present, rows, labels)
+    if difficult is not None:
+        np.maximum.at(hard, rows, difficult)
+        hard[present == 1] = 0
+    keys = tuple(f"{folder}{key}" for key in row)
+    return PhotographSet(root, keys, class_names, present, hard, origin)

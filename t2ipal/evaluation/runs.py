@@ -1,19 +1,10 @@
-"""The recognizers of a run, and what they reach on a test set: evaluation.json."""
+"""The recognizers of a run, and the backbone that they share."""
 
 import dataclasses
 import re
-import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, fields
-from typing import Any
-
-import numpy as np
 
 from t2ipal.config import from_dict, require
-from t2ipal.evaluation.config import EvaluationOptions
-from t2ipal.evaluation.evaluate import evaluate, summarize
-from t2ipal.evaluation.modality_gap import ModalityGap, modality_gap
-from t2ipal.evaluation.test_sets import TestFeatures
 from t2ipal.features.backbone import Backbone, load_backbone
 from t2ipal.features.config import BackboneConfig
 from t2ipal.features.extraction import feature_folder
@@ -21,16 +12,13 @@ from t2ipal.features.reading import read_training_features
 from t2ipal.features.sets import TrainingFeatures
 from t2ipal.methods.recognizer import RECOGNIZER, SETTINGS, Recognizer
 from t2ipal.methods.stored import load_recognizer, with_backbone
-from t2ipal.methods.t2ipal import T2IPALScorer
-from t2ipal.store import Store, join_key, json_bytes, read_json
+from t2ipal.store import Store, join_key, read_json
 
-EVALUATION = "evaluation.json"
 NAME = re.compile(r"(.+)-seed(\d+)")
 """Of a trained recognizer's folder: method and seed."""
 
 Recognizers = dict[str, dict[int, Recognizer]]
 """Method -> seed -> recognizer."""
-
 
 TRAINED = "train"
 """Folder of a run's recognizers."""
@@ -112,109 +100,16 @@ def with_named_backbone(
     return with_backbone(recognizer, named)
 
 
-def evaluate_run(
-    store: Store,
-    recognizers: Recognizers,
-    test: TestFeatures,
-    options: EvaluationOptions,
-    data: TrainingFeatures | None = None,
-) -> dict[str, Any]:
-    """Measures every recognizer and writes evaluation.json; returns what it holds.
-
-    Args:
-        store: home of the run.
-        recognizers: of the run.
-        test: the test set, seen by their backbone.
-        options: what is measured.
-        data: the run's captions and images, where the modality gap is wanted.
-
-    Raises:
-        ValueError: a recognizer knows other classes than the test set, or there is no image for
-            the modality gap.
-    """
-    methods: dict[str, Any] = {}
-    definition = ""
+def require_same_classes(
+    recognizers: Recognizers, test_set: str, class_names: Sequence[str]
+) -> None:
+    """Raises ValueError where a recognizer knows other classes than the test set of a name."""
     for method, by_seed in recognizers.items():
-        evaluations = []
         for recognizer in by_seed.values():
             require(
-                recognizer.class_names == test.class_names,
-                f"{method} knows other classes than test set {test.name}: train on its vocabulary.",
+                recognizer.class_names == tuple(class_names),
+                f"{method} knows other classes than test set {test_set}: train on its vocabulary.",
             )
-            evaluations.append(
-                evaluate(
-                    recognizer,
-                    test.features,
-                    difficult=test.difficult,
-                    skip_difficult=options.skip_difficult,
-                    eleven_point=options.eleven_point,
-                )
-            )
-        summary = summarize([e.mAP for e in evaluations], list(by_seed))
-        per_class = np.mean([e.average_precision for e in evaluations], axis=0)
-        methods[method] = {**asdict(summary), "per_class": per_class.round(3).tolist()}
-        if options.modality_gap and (gaps := _gaps(by_seed, test, data, store)):
-            methods[method]["modality_gap"] = mean_gap(gaps)
-        definition = evaluations[0].definition
-    result = {
-        "test_set": test.name,
-        "num_images": len(test.features),
-        "definition": definition,
-        "class_names": list(test.class_names),
-        "methods": methods,
-    }
-    store.write(EVALUATION, json_bytes(result))
-    return result
-
-
-def _gaps(
-    by_seed: dict[int, Recognizer],
-    test: TestFeatures,
-    data: TrainingFeatures | None,
-    store: Store,
-) -> list[ModalityGap]:
-    """Of each seed; none for a method that has no class embeddings."""
-    if data is None or data.images is None:
-        raise ValueError(f"The modality gap needs images, {store.uri} has none.")
-    sets = test.features, data.texts, data.images
-    scorers = [r.scorer for r in by_seed.values() if isinstance(r.scorer, T2IPALScorer)]
-    return [modality_gap(scorer, *sets) for scorer in scorers]
-
-
-def describe_evaluation(result: dict[str, Any]) -> str:
-    """A line for each method, the best last."""
-    lines = [f"{'method':<28}{'mAP':>7}{'std':>7}  seeds   ({result['definition']})"]
-    for name, numbers in sorted(result["methods"].items(), key=lambda item: item[1]["mean"]):
-        seeds = len(numbers["seeds"])
-        lines.append(f"{name:<28}{numbers['mean']:7.2f}{numbers['std']:7.2f}  {seeds}")
-    return "\n".join(lines)
-
-
-def mean_gap(gaps: Sequence[ModalityGap]) -> dict[str, float | None]:
-    """Each cosine's mean over seeds; None without an adapter."""
-    columns = {f.name: [getattr(gap, f.name) for gap in gaps] for f in fields(ModalityGap)}
-    return {
-        name: None if None in column else round(statistics.fmean(column), 4)
-        for name, column in columns.items()
-    }
-
-
-def read_evaluation(store: Store) -> dict[str, Any]:
-    """What `evaluate_run` wrote.
-
-    Raises:
-        FileNotFoundError: the run was not evaluated.
-        ValueError: the file is damaged.
-    """
-    if not store.exists(EVALUATION):
-        raise FileNotFoundError(f"No {EVALUATION} in {store.uri}. Run jobs/evaluate.py first.")
-    remedy = f"{EVALUATION} in {store.uri} is damaged. Remove it and run jobs/evaluate.py again."
-    try:
-        content = read_json(store, EVALUATION, "evaluate")
-    except ValueError as error:
-        raise ValueError(remedy) from error
-    require("methods" in content, remedy)
-    return content
 
 
 def training_features(store: Store, backbone: Backbone) -> TrainingFeatures:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from t2ipal.config import one_of, require
 from t2ipal.evaluation.own_photographs import own_photographs
 from t2ipal.evaluation.photographs import PhotographSet, coco, nuswide, voc2007
+from t2ipal.evaluation.reading import Reader, Unreadable
 from t2ipal.features.backbone import Backbone
 from t2ipal.features.extraction import image_set
-from t2ipal.features.photographs import load_photograph
 from t2ipal.features.sets import FeatureSet
 from t2ipal.pictovoc.worlds import WORLDS, ImagesAndLabels, world_scenes
 from t2ipal.store import Store
@@ -60,11 +60,30 @@ def schedule_of(name: str) -> str:
     return DATA_SETS[name].schedule
 
 
+@dataclass(frozen=True, eq=False)
+class TestSet:
+    """Images and what is in them; photographs are not read yet."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    name: str
+    class_names: tuple[str, ...]
+    labels: NDArray[np.uint8]
+    """[images, classes]."""
+    images: PhotographSet | NDArray[np.uint8]
+    """Photographs, or scenes of the embedded world."""
+
+    @property
+    def origin(self) -> str:
+        """What a person should know of the labels, as where those of the user's own were found."""
+        return self.images.origin if isinstance(self.images, PhotographSet) else ""
+
+
 @dataclass(frozen=True)
 class TestFeatures:
     """A test set as the recognizers see it."""
 
-    __test__ = False  # not a test class, whatever pytest thinks of its name
+    __test__ = False
 
     name: str
     class_names: tuple[str, ...]
@@ -73,47 +92,47 @@ class TestFeatures:
     """Entries that VOC calls difficult; None where there is no such thing."""
     previews: list[NDArray[np.uint8]]
     """The first images, as the backbone sees them."""
-    origin: str = ""
-    """Where labels of the user's own were found, for people; empty for `DATA_SETS`."""
+    unreadable: tuple[Unreadable, ...] = ()
+    """Photographs that are not among the features."""
+
+    @property
+    def num_listed(self) -> int:
+        """Images of the test set, unreadable ones included."""
+        return len(self.features) + len(self.unreadable)
 
 
-def test_set_features(
+def load_test_set(
     name: str,
-    root: str | None,
-    backbone: Backbone,
+    root: str | None = None,
     class_names: Sequence[str] = (),
     endpoint_url: str | None = None,
-    num_previews: int = 64,
-) -> TestFeatures:
-    """Features and labels of one of `DATA_SETS`, or of labelled photographs of the user's own.
+) -> TestSet:
+    """One of `DATA_SETS`, or labelled photographs of the user's own.
 
     Args:
         name: of a data set, or a folder: a local path, or s3://bucket/prefix.
         root: folder of a real data set.
-        backbone: sees the images.
         class_names: that the recognizers know, for a folder of the user's.
         endpoint_url: server of an S3 store that is not on AWS.
-        num_previews: images to keep as they are seen.
 
     Raises:
-        ValueError: an unknown test set, or a real one without `root`.
+        ValueError: an unknown test set, or a real one without `root`; labels that cannot be read.
         FileNotFoundError: `root` does not hold it.
     """
     if is_own(name):
         require(root is None, f"The folder {name} is the test set: leave --test-root out.")
-        photographs, origin = own_photographs(name, class_names, endpoint_url)
+        photographs = own_photographs(name, class_names, endpoint_url)
         # Whole, so that jobs/report.py finds it again from wherever it is started.
-        place = name if "://" in name else os.path.abspath(os.path.expanduser(name))
-        return _seen(place, photographs, backbone, num_previews, origin)
+        name = name if "://" in name else os.path.abspath(os.path.expanduser(name))
+        return TestSet(name, photographs.class_names, photographs.labels, photographs)
     one_of("test set", name, DATA_SETS)
     load = DATA_SETS[name].load
     if load is None:
-        scenes = world_scenes(name)
-        features = scene_features(backbone, scenes)
-        previews = list(scenes[0][:num_previews])
-        return TestFeatures(name, WORLDS[name].class_names, features, None, previews)
+        scenes, labels = world_scenes(name)
+        return TestSet(name, WORLDS[name].class_names, labels, scenes)
     require(root is not None, f"Test set {name} needs its folder: give --test-root.")
-    return _seen(name, load(Store(str(root), endpoint_url)), backbone, num_previews)
+    photographs = load(Store(str(root), endpoint_url))
+    return TestSet(name, photographs.class_names, photographs.labels, photographs)
 
 
 def is_own(name: str) -> bool:
@@ -126,40 +145,52 @@ def is_own(name: str) -> bool:
     return "/" in name or name.startswith((".", "~")) or Path(name).exists()
 
 
-def _seen(
+def test_set_features(
     name: str,
-    photographs: PhotographSet,
+    root: str | None,
     backbone: Backbone,
-    num_previews: int,
-    origin: str = "",
+    class_names: Sequence[str] = (),
+    endpoint_url: str | None = None,
+    num_previews: int = 64,
 ) -> TestFeatures:
-    """Photographs as the backbone sees them."""
+    """`see` of `load_test_set`."""
+    return see(load_test_set(name, root, class_names, endpoint_url), backbone, num_previews)
+
+
+def see(
+    test: TestSet,
+    backbone: Backbone,
+    num_previews: int = 64,
+    max_unreadable_fraction: float = 1.0,
+) -> TestFeatures:
+    """Features and labels of a test set; photographs that cannot be read are left out, and named.
+
+    Args:
+        test: the test set.
+        backbone: sees the images.
+        num_previews: images to keep as they are seen.
+        max_unreadable_fraction: of photographs.
+
+    Raises:
+        ValueError: more of them cannot be read, or none can.
+    """
     previews: list[NDArray[np.uint8]] = []
-    features = image_set(
-        backbone,
-        _keeping(_opened(photographs, backbone.photograph_size_px), previews, num_previews),
-        torch.from_numpy(photographs.labels).float(),
-    )
-    difficult = photographs.difficult.astype(bool)
+    labels = torch.from_numpy(test.labels).float()
+    if not isinstance(test.images, PhotographSet):
+        features = image_set(backbone, _keeping(test.images, previews, num_previews), labels)
+        return TestFeatures(test.name, test.class_names, features, None, previews)
+    reader = Reader(test.images, backbone.photograph_size_px, max_unreadable_fraction)
+    features = image_set(backbone, _keeping(reader, previews, num_previews), labels)
+    reader.tell()
+    difficult = test.images.difficult[reader.rows].astype(bool)
     return TestFeatures(
-        name,
-        photographs.class_names,
-        features,
+        test.name,
+        test.class_names,
+        replace(features, labels=labels[reader.rows]),
         difficult if difficult.any() else None,
         previews,
-        origin,
+        tuple(reader.unreadable),
     )
-
-
-def _opened(photographs: PhotographSet, size_px: int) -> Iterator[NDArray[np.uint8]]:
-    for key in photographs.keys:
-        try:
-            yield load_photograph(photographs.store.read(key), size_px)
-        except ValueError as error:
-            raise ValueError(
-                f"A photograph of the test set cannot be used: {photographs.store.uri}/{key} "
-                f"({error}). Mend it, or remove it together with its labels."
-            ) from error
 
 
 def _keeping(

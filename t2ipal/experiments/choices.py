@@ -26,6 +26,7 @@ from t2ipal.features.config import BackboneConfig
 from t2ipal.features.extraction import feature_folder
 from t2ipal.features.reading import read_hashes, read_training_features
 from t2ipal.features.sets import TrainingFeatures
+from t2ipal.places import LocalPath
 from t2ipal.selection.choosing import ChoiceConfig, kept_images
 from t2ipal.selection.quality import (
     ImageQuality,
@@ -58,7 +59,7 @@ class Way:
 class ChoicesConfig:
     """Compares ways of choosing images."""
 
-    claims: str = "runs/claims"
+    claims: LocalPath = "runs/claims"
     """Output folder of benchmarks/claims.py."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Training seeds."""
@@ -121,7 +122,6 @@ def choose_images(
 
 def run(options: ChoicesConfig) -> dict[str, Any]:
     """Chooses, trains, measures; writes the table and returns what it holds."""
-    require("://" not in options.claims, f"claims must be a folder, got {options.claims}.")
     require(options.kept > 1, f"kept must be > 1, got {options.kept}.")
     store, backbone = Store(f"{options.claims}/{POOL}"), load_backbone(options.backbone)
     workers = (os.cpu_count() or 1) if options.num_workers is None else options.num_workers

@@ -21,6 +21,7 @@ from jaxtyping import Bool
 
 from t2ipal.config import fingerprint, one_of, override, parse_changes, require, to_dict
 from t2ipal.diffusion.config import SynthesisConfig
+from t2ipal.engine.config import RayConfig
 from t2ipal.engine.session import connect
 from t2ipal.engine.workers import extract, synthesis_workers
 from t2ipal.experiments.claims_table import (
@@ -45,6 +46,7 @@ from t2ipal.pictovoc import WEIGHTS_DIR
 from t2ipal.pictovoc.judge import NAMED_THRESHOLD, load_judge
 from t2ipal.pictovoc.scenes import CLASS_NAMES
 from t2ipal.pictovoc.worlds import WORLDS, train_scenes, world_scenes
+from t2ipal.places import LocalPath
 from t2ipal.store import Sample, Store, read_images, read_manifest
 from t2ipal.synthesis.making import synthesize
 from t2ipal.synthesis.rendering import RenderingSynthesizer
@@ -64,7 +66,7 @@ def claims_synthesis() -> SynthesisConfig:
 class ClaimsConfig:
     """Tests the paper's claims."""
 
-    output: str = "runs/claims"
+    output: LocalPath = "runs/claims"
     """Folder of the image sets, the fits and the table."""
     num_captions: int = 1000
     """Captions used, the same ones as in jobs/demo.py."""
@@ -90,11 +92,11 @@ class ClaimsConfig:
     """Changes to every recipe, as name=value with dotted names, e.g. method.sharpness=3.5."""
     synthesis: SynthesisConfig = field(default_factory=claims_synthesis)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
 
 
 def check(options: ClaimsConfig) -> None:
     """Refuses what no later stage could make sense of."""
-    require("://" not in options.output, f"output must be a folder, got {options.output}.")
     for name in ("num_captions", "main_images", "sweep_images", "num_labeled"):
         require(getattr(options, name) > 0, f"{name} must be > 0, got {getattr(options, name)}.")
     for name in ("seeds", "image_counts", "test_sets"):
@@ -231,7 +233,7 @@ def make_images(
     """Synthesizes or renders every set, and extracts its features."""
     in_process = workers == 0
     make = synthesis_workers(in_process)
-    with connect(least_cpus=workers) if workers else nullcontext():
+    with connect(options.ray, least_cpus=workers) if workers else nullcontext():
         for name, (_, factory) in image_sets(options).items():
             tell(f"== {name}")
             store = Store(f"{options.output}/{name}")

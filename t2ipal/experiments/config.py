@@ -5,6 +5,7 @@ from typing import Literal
 
 from t2ipal.config import NonNegativeInt, PositiveInt, check_fields
 from t2ipal.diffusion.config import SynthesisConfig
+from t2ipal.engine.config import RayConfig
 from t2ipal.features.config import BackboneConfig
 from t2ipal.selection.config import ChoiceConfig
 
@@ -40,6 +41,7 @@ class DemoConfig:
     choice: ChoiceConfig = field(default_factory=ChoiceConfig)
     """Which synthetic images to train on; see jobs/choose.py."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -13,7 +13,8 @@ from t2ipal.config import parse_changes, to_dict
 from t2ipal.engine.session import connect
 from t2ipal.engine.workers import extract, synthesis_workers, training_workers
 from t2ipal.evaluation.config import EvaluationOptions
-from t2ipal.evaluation.runs import evaluate_run, find_recognizers, load_same_backbone
+from t2ipal.evaluation.results import evaluate_run
+from t2ipal.evaluation.runs import find_recognizers, load_same_backbone
 from t2ipal.evaluation.test_sets import test_set_features
 from t2ipal.experiments.config import DemoConfig
 from t2ipal.features.backbone import load_backbone
@@ -80,7 +81,7 @@ def run_demo(
     for remark in remarks:
         tell(remark)
     load_backbone(config.backbone)
-    with connect(least_cpus=2):
+    with connect(config.ray, least_cpus=2):
         workers = synthesis_workers(in_process=False)
         with timed("synthesis"):
             made = synthesize(store, request, workers=workers, factory=factory, progress=True)

@@ -30,6 +30,7 @@ from t2ipal.pictovoc.captions import world_captions
 from t2ipal.pictovoc.judge import NAMED_THRESHOLD, load_judge
 from t2ipal.pictovoc.pixels import to_images
 from t2ipal.pictovoc.scenes import CLASS_NAMES, Scene, draw_classes, draw_scene
+from t2ipal.places import LocalPath, Uri
 from t2ipal.pretraining.autoencoder import draw_scenes, known_latents
 from t2ipal.pretraining.checks import FINER_PX, PROMPT_NAMES
 from t2ipal.report.pictures import overlay
@@ -56,13 +57,13 @@ from t2ipal.training.recipes import recipe
 class PicturesConfig:
     """Draws the pictures."""
 
-    output: str = "docs/pictures"
+    output: LocalPath = "docs/pictures"
     """Folder for the pictures."""
     only: tuple[str, ...] = ()
     """Names of the pictures to draw; none: all of them."""
-    claims: str | None = None
+    claims: LocalPath | None = None
     """claims.json of benchmarks/claims.py; None: without the charts."""
-    recognizer: str | None = None
+    recognizer: Uri | None = None
     """Folder of a trained recognizer, whose heatmaps are shown; None: zero-shot prompts."""
     guidance_scales: tuple[float, ...] = (1, 2, 4, 7.5)
     """Guidance scales of the synthetic images."""

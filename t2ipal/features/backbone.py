@@ -1,4 +1,4 @@
-"""The frozen CLIP: the only file of the core that imports open_clip.
+"""The frozen CLIP: the only file of the core that loads models of open_clip.
 
 Owns loading it and what its global and local features are. Knows nothing of prompts that are
 learned, prototypes or training.
@@ -178,7 +178,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     import open_clip
 
     folder = WEIGHTS_DIR / "clip" if config.model == "pictovoc" else Path(config.model)
-    quick_gelu = False
+    quick_gelu, lies_in_folder = False, True
     if folder.is_dir() or config.model == "pictovoc" or "/" in config.model:
         for name in ("open_clip_config.json", WEIGHTS_FILE):
             if not (folder / name).is_file():
@@ -188,6 +188,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
                 )
         name, pretrained = f"local-dir:{folder.resolve()}", None
     else:
+        lies_in_folder = False
         one_of("backbone", config.model, open_clip.list_models())
         if not Path(config.pretrained).is_file():
             one_of(
@@ -200,8 +201,9 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         quick_gelu = open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)
     try:
         model = open_clip.create_model(name, pretrained, force_quick_gelu=quick_gelu)
-    except (RuntimeError, *UNREADABLE) as error:
-        if isinstance(error, RuntimeError) and "loading state_dict" not in str(error):
+    except Exception as error:  # whatever a damaged configuration leads to
+        known = isinstance(error, UNREADABLE) or "loading state_dict" in str(error)
+        if not (lies_in_folder or known):
             raise  # no network, for one
         raise ValueError(
             f"The weights of backbone {config.model} must be whole and fit its configuration, "
@@ -212,7 +214,15 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         "A backbone must be a CLIP with a causal text encoder and a ResNet, or a ViT with a class "
         f"token, got {config.model}. Take RN50, RN101, ViT-B-32 or ViT-B-16, for example.",
     )
-    return Backbone(model, open_clip.get_tokenizer(name), config)
+    try:
+        return Backbone(model, open_clip.get_tokenizer(name), config)
+    except (TypeError, RuntimeError, AttributeError) as error:
+        if not lies_in_folder:
+            raise
+        raise ValueError(
+            f"{config.model}/open_clip_config.json must tell the mean and standard deviation of "
+            f"images, got {type(error).__name__}: {error}"
+        ) from error
 
 
 def _is_plain_clip(model: Any) -> bool:

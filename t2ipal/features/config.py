@@ -4,17 +4,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from t2ipal.config import PositiveInt, added, check_fields, differences, require, to_dict
+from t2ipal.places import NameOrPath
 
 
 @dataclass(frozen=True)
 class BackboneConfig:
     """Which frozen CLIP gives the features."""
 
-    model: str = "pictovoc"
+    model: NameOrPath = "pictovoc"
     """`pictovoc` (the embedded small CLIP), open_clip's name of an architecture (`RN101`, the
     paper's; `RN50`, `ViT-B-16`), or a folder with `open_clip_config.json` and
     `open_clip_model.safetensors`."""
-    pretrained: str = "openai"
+    pretrained: NameOrPath = "openai"
     """open_clip's tag of the weights, or a path to a file of them (then OpenAI's own need a `model`
     such as `RN101-quickgelu`); unused where `model` is a folder."""
     dense_features: Literal["last", "value"] = "last"

@@ -11,6 +11,7 @@ import torch
 from t2ipal.config import require, to_dict
 from t2ipal.features.backbone import load_backbone
 from t2ipal.features.config import BackboneConfig
+from t2ipal.places import LocalPath, Uri
 from t2ipal.pretraining.autoencoder import AutoencoderConfig, train_autoencoder
 from t2ipal.pretraining.checks import (
     check_autoencoder,
@@ -38,9 +39,9 @@ CHECKS: dict[str, Callable[[Path], dict[str, float]]] = {
 class StagesConfig:
     """Trains one stage or all of them, and measures what was trained."""
 
-    output: str = "runs/pictovoc"
+    output: LocalPath = "runs/pictovoc"
     """Folder for the finished models: clip, judge, stable-diffusion."""
-    work_dir: str | None = None
+    work_dir: LocalPath | None = None
     """Folder for checkpoints, logs and cached latents; None: `output`/work."""
     stage: Literal["all", "clip", "judge", "autoencoder", "diffusion", "decoder"] = "all"
     """What to train; later stages need the earlier ones' models in `output`."""
@@ -50,7 +51,7 @@ class StagesConfig:
     """Torch device; None: cuda where there is one, else cpu."""
     check_only: bool = False
     """Only measure the models that are there, train nothing."""
-    captions: str | None = None
+    captions: Uri | None = None
     """File of people's captions, such as MS-COCO's, that the check of CLIP ranks too."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
@@ -65,7 +66,6 @@ def run_stages(options: StagesConfig) -> dict[str, Any]:
     Raises:
         ValueError: options that no stage can use, or a stage without the models it needs.
     """
-    require("://" not in options.output, f"output must be a folder, got {options.output}.")
     torch.set_num_threads(options.num_threads)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     output = Path(options.output)

@@ -10,8 +10,10 @@ from functools import partial
 from typing import Any, Literal
 
 from t2ipal.config import check_fields, one_of, require, to_dict
+from t2ipal.evaluation.config import EvaluationOptions
+from t2ipal.evaluation.metrics import shown_classes
 from t2ipal.evaluation.normalization import normalized
-from t2ipal.evaluation.test_sets import DATA_SETS, is_own, test_set_features
+from t2ipal.evaluation.test_sets import DATA_SETS, TestSet, is_own, load_test_set, see
 from t2ipal.features.backbone import Backbone, load_backbone
 from t2ipal.features.config import BackboneConfig
 from t2ipal.features.reading import read_training_features
@@ -82,10 +84,34 @@ def check_request(store: Store, request: TrainingRequest) -> tuple[list[Training
             f"The choice {request.images!r} keeps none of {chosen.num_images:,} images, asked "
             f"for {chosen.settings.get('choice')}. Run jobs/choose.py with lower thresholds.",
         )
-    return plan_runs(
-        request.methods, request.seeds, request.schedule, settings.class_names,
-        settings.prompt_names, request.changes,
+    names = settings.class_names
+    require(
+        len(names) > 1 or request.normalization == "none",
+        "Normalization compares an image's scores with each other: it needs 2 classes or more, "
+        f"got {len(names)}.",
+    )
+    runs = plan_runs(
+        request.methods, request.seeds, request.schedule, names, settings.prompt_names,
+        request.changes,
     )  # fmt: skip
+    if request.validation_set is not None:
+        _validation_set(request.validation_set, names, store.endpoint_url)
+    return runs
+
+
+def _validation_set(name: str, class_names: Sequence[str], endpoint_url: str | None) -> TestSet:
+    """The labelled images to choose a normalization on.
+
+    Raises:
+        ValueError: they are of other classes, or show none.
+    """
+    labelled = load_test_set(name, None, class_names, endpoint_url)
+    require(
+        labelled.class_names == tuple(class_names),
+        f"The run knows other classes than validation set {name}: choose on another one.",
+    )
+    shown_classes(labelled.labels, class_names, skip_absent=True)
+    return labelled
 
 
 def train_recognizers(
@@ -158,16 +184,10 @@ def _normalize(
     """
     validation = None
     if request.validation_set is not None:
-        backbone = load_backbone(request.backbone)
         class_names = next(iter(results.values())).recognizer.class_names
-        test = test_set_features(
-            request.validation_set, None, backbone, class_names, store.endpoint_url
-        )
-        require(
-            test.class_names == class_names,
-            f"The run knows other classes than validation set {test.name}: choose on another one.",
-        )
-        validation = test.features
+        labelled = _validation_set(request.validation_set, class_names, store.endpoint_url)
+        most = EvaluationOptions().max_unreadable_fraction
+        validation = see(labelled, load_backbone(request.backbone), 0, most).features
     elif request.held_out:
         data = read_training_features(store, feature_folder, request.images)
         validation = _split(data, request.held_out)[1]

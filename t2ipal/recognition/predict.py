@@ -4,7 +4,6 @@ A photograph that cannot be read becomes a row with a reason. Knows no file form
 """
 
 import base64
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,7 +14,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from t2ipal.features.photographs import ENDINGS, center_square, is_photograph, open_photograph
+from t2ipal.features.photograph_kinds import ENDINGS, is_photograph
+from t2ipal.features.photographs import center_square, open_photograph
 from t2ipal.recognition.bundle import Whereabouts, load_bundles, mean_scores
 from t2ipal.recognition.config import PredictionOptions
 from t2ipal.recognition.rows import Prediction
@@ -70,8 +70,6 @@ class Predictor:
         self.bundles = load_bundles(work.recognizers, work.where)
         self.size_px = self.bundles[0].backbone.photograph_size_px
         self.readers = ThreadPoolExecutor(NUM_READERS)
-        # Half of the pixels that a photograph may have: nothing to tell a user of.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
     def __call__(self, batch: Batch) -> list[Prediction]:
         """A row for each photograph, in their order."""
@@ -93,11 +91,12 @@ class Predictor:
 
     def _read_one(self, key: str, shown: bool) -> _Seen:
         try:
-            image = open_photograph(self.images.read(key))
-            pixels = center_square(image, self.size_px)
+            photograph = open_photograph(self.images.read(key))
+            pixels = center_square(photograph.image, self.size_px)
         except (ValueError, FileNotFoundError, PermissionError) as error:
             return _Seen(reason=str(error))
-        return _Seen(pixels, image.size, _thumbnail(image) if shown else "")
+        size = photograph.width, photograph.height
+        return _Seen(pixels, size, _thumbnail(photograph.image) if shown else "")
 
     def _row(self, key: str, seen: _Seen, scores: np.ndarray) -> Prediction:
         options, class_names = self.options, self.bundles[0].class_names

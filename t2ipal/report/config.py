@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from t2ipal.config import PositiveInt, check_fields
+from t2ipal.places import SharedUri
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,9 @@ class ReportConfig:
 class PredictionOutput:
     """Where predictions go."""
 
-    output: str
+    output: SharedUri
     """Table to write: a local path or s3://, ending in .jsonl, .csv or .parquet."""
-    html: str | None = None
+    html: SharedUri | None = None
     """Also write a contact sheet there, one HTML file: a local path, or s3://."""
     html_images: PositiveInt = 200
     """Pictures on that sheet at most, the first ones; as many failures are named."""

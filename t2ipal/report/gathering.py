@@ -13,7 +13,8 @@ import numpy as np
 
 from t2ipal.config import require, to_dict
 from t2ipal.evaluation.published import PUBLISHED
-from t2ipal.evaluation.runs import Recognizers, read_evaluation, trained_at
+from t2ipal.evaluation.results import read_evaluation
+from t2ipal.evaluation.runs import Recognizers, trained_at
 from t2ipal.evaluation.test_sets import TestFeatures
 from t2ipal.features.config import BackboneConfig
 from t2ipal.methods.recognizer import Recognizer
@@ -183,7 +184,7 @@ def _results(evaluation: Mapping[str, Any], backbone: BackboneConfig) -> list[Me
             numbers["std"],
             numbers["seeds"],
             numbers["mAPs"],
-            numbers["per_class"],
+            [NAN if value is None else value for value in numbers["per_class"]],
             published=_published(name, evaluation["test_set"], backbone.model),
             modality_gap={
                 name.replace("_", " "): cosine

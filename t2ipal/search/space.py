@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 
-from t2ipal.config import Bounds, check_fields, from_dict, one_of, override, require
+from t2ipal.config import Bounds, check_fields, from_dict, one_of, override, read_yaml, require
 from t2ipal.training.recipes import Recipe
 
 KINDS = ("grid", "choice", "uniform", "loguniform", "randint")
@@ -114,10 +113,7 @@ def load_space(path: Path | str, config: Recipe) -> SearchConfig:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"No space file {path}. tune_spaces/ holds examples.")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {error}") from error
+    content = read_yaml(path)
     require(
         isinstance(content, dict) and isinstance(content.get("space"), dict),
         f"{path} must be a mapping with the options to vary under `space`, got "

@@ -16,8 +16,6 @@ from t2ipal.store.objects import (
     end_old_uploads,
     join_key,
     read_bytes,
-    require_reachable,
-    runs_as_submitted_job,
     split_uri,
 )
 from t2ipal.store.records import (
@@ -73,6 +71,7 @@ from t2ipal.store.shards import (
 from t2ipal.store.status import RunStatus, describe_status, run_status
 from t2ipal.store.streams import table_format, table_writer
 from t2ipal.store.tables import (
+    damaged,
     json_bytes,
     read_arrays,
     read_json,
@@ -101,6 +100,7 @@ __all__ = [
     "commit_shard",
     "committed_shards",
     "count_samples",
+    "damaged",
     "describe_status",
     "describes",
     "end_old_uploads",
@@ -131,10 +131,8 @@ __all__ = [
     "read_sections",
     "read_settings",
     "read_shard_samples",
-    "require_reachable",
     "retry_name",
     "run_status",
-    "runs_as_submitted_job",
     "split_retry",
     "split_uri",
     "table_format",

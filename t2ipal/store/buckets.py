@@ -164,6 +164,10 @@ class Bucket:
                     count += 1
         return count
 
+    def require_writable(self, key: str) -> None:
+        """As `Store.require_writable`: asks the server by writing a small object."""
+        self.conditional_writes()
+
     def write_if_absent(self, key: str, data: bytes) -> bool:
         """As `Store.write_if_absent`."""
         with self._clear_errors(key):

@@ -6,6 +6,7 @@ of what the bytes mean.
 
 import contextlib
 import errno
+import hashlib
 import logging
 import os
 import shutil
@@ -16,12 +17,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from t2ipal.config import require
+from t2ipal.places import local_path
 from t2ipal.store.buckets import Bucket
 
 OLD_UPLOAD_S = 24 * 3600.0
 """No upload of a process that lives takes so long."""
 TEMPORARY_PREFIX = ".part-"
 """Of files that are being written; no listing shows them."""
+GUARD_S = 10.0
+"""For which a guard that a killed writer left holds up the next one; nobody else needs so long."""
+UNKNOWN = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""What a file system says to a call that it does not know."""
+NO_LINKS = UNKNOWN | {errno.EPERM, errno.EACCES, errno.EMLINK, errno.EXDEV}
+"""What those without hard links say to one: exFAT, and mounts of buckets and other machines."""
 logger = logging.getLogger(__name__)
 _KEPT = "What was written before is kept: {} and run the same command again."
 
@@ -42,19 +50,16 @@ class Store:
                 AWS_ENDPOINT_URL of the process that makes the store, not of those it is sent to.
         """
         uri = str(uri)
-        scheme = uri.split("://")[0] if "://" in uri else "file"
-        require(scheme in ("file", "s3"), f"A store is a local path or s3://..., got {uri!r}.")
         self.endpoint_url = endpoint_url
         self._backend: Bucket | _Folder
-        if scheme == "s3":
+        if uri.startswith("s3://"):
             self._backend = Bucket(uri, endpoint_url)
             self.endpoint_url = self._backend.endpoint_url
             self.uri = uri.rstrip("/")
         else:
-            path = uri.removeprefix("file://")
             # Not the working directory: that is what an unset variable of a shell script gives.
-            require(path.strip() != "", f"A store is a local path or s3://..., got {uri!r}.")
-            self._backend = _Folder(Path(path).expanduser().absolute())
+            require(uri.strip() != "", f"A store is a local path or s3://..., got {uri!r}.")
+            self._backend = _Folder(Path(local_path(uri)).absolute())
             self.uri = str(self._backend.folder)
 
     def __reduce__(self):
@@ -79,6 +84,14 @@ class Store:
     def write(self, key: str, data: bytes) -> None:
         """Creates or replaces one object."""
         self._backend.write(key, data)
+
+    def require_writable(self, key: str) -> None:
+        """Raises what `write` of an object would, before the work whose result it is to hold.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._backend.require_writable(key)
 
     def write_if_absent(self, key: str, data: bytes) -> bool:
         """Creates one object; False, and nothing written, where it exists. One writer wins.
@@ -142,20 +155,6 @@ def join_key(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def runs_as_submitted_job() -> bool:
-    """Whether this process is the entry point of `ray job submit`."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-
-
-def require_reachable(uri: str, name: str) -> None:
-    """Raises ValueError where a submitted job is given a relative path to read or write."""
-    require(
-        not runs_as_submitted_job() or "://" in uri or uri.startswith(("/", "~")),
-        f"{name} must be s3:// or an absolute path, got {uri!r}: "
-        "a submitted job runs in a temporary copy of the working directory.",
-    )
-
-
 def end_old_uploads(store: Store, min_age_s: float = OLD_UPLOAD_S) -> None:
     """Ends what killed processes left, for the driver of a run; says how many, or why it cannot."""
     try:
@@ -190,8 +189,8 @@ def read_bytes(uri: str | Path, endpoint_url: str | None = None) -> bytes:
 def split_uri(uri: str | Path) -> tuple[str, str]:
     """The store that something lies in, and its key there; a slash at its end does not count."""
     text = str(uri)
-    if "://" not in text:  # `.` and `~` have a name and a folder too
-        text = os.path.abspath(os.path.expanduser(text))
+    if not text.startswith("s3://"):  # `.` and `~` have a name and a folder too
+        text = os.path.abspath(local_path(text))
     folder, _, name = text.rstrip("/").rpartition("/")
     require(not folder.endswith(":/"), f"{text} names a bucket, expected something in it.")
     return folder or "/", name
@@ -245,6 +244,11 @@ class _Folder:
         with self._complete_file(key, data) as (part, path):
             part.replace(path)
 
+    def require_writable(self, key: str) -> None:
+        with self._complete_file(key, b"") as (_, path):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+
     def write_if_absent(self, key: str, data: bytes) -> bool:
         with self._complete_file(key, data) as (part, path):
             # A hard link appears at once, with all its bytes, and fails where the name is taken.
@@ -252,6 +256,10 @@ class _Folder:
                 os.link(part, path)
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                return _rename_if_absent(part, path)
         return True
 
     def delete(self, key: str) -> None:
@@ -285,7 +293,7 @@ class _Folder:
             with part.open("xb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                _sync(file.fileno())
             yield part, path
         except OSError as error:
             raise clear_error(error, path, len(data)) from error
@@ -319,6 +327,39 @@ class _Folder:
                     except FileNotFoundError:  # gone meanwhile, or a link to nothing
                         continue
         return found
+
+
+def _rename_if_absent(part: Path, path: Path) -> bool:
+    """Gives a file its name where that is not taken; False, and nothing done, where it is.
+
+    Only who creates the guard, an empty file beside it, may look and rename.
+    """
+    name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
+    guard, started = path.with_name(TEMPORARY_PREFIX + name), time.monotonic()
+    while True:
+        try:
+            guard.open("xb").close()
+            break
+        except FileExistsError:
+            if path.exists() or time.monotonic() - started > GUARD_S:
+                break
+            time.sleep(0.02)
+    try:
+        if path.exists():
+            return False
+        part.rename(path)
+        return True
+    finally:
+        guard.unlink(missing_ok=True)
+
+
+def _sync(descriptor: int) -> None:
+    """Waits until a file is on the disk, where its file system can tell."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNKNOWN:
+            raise
 
 
 def _raise_unreadable(error: OSError) -> None:

@@ -1,7 +1,7 @@
 """Tables as parquet, arrays as safetensors, records as JSON: what the objects of a run hold."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import safetensors
 import safetensors.numpy
 
-from t2ipal.config import one_of
-from t2ipal.store.objects import Store, read_bytes
+from t2ipal.config import one_of, parse_json
+from t2ipal.store.objects import Store, split_uri
 from t2ipal.store.records import Caption, Sample, known
 
 ROW_KEYS = "row_keys"
@@ -67,28 +67,30 @@ def table_captions(table: pa.Table) -> list[Caption]:
 
 def read_parquet_columns(
     uri: str | Path,
-    columns: Sequence[str],
-    optional: Sequence[str] = (),
+    choose: Callable[[list[str]], Sequence[str]],
     endpoint_url: str | None = None,
 ) -> dict[str, list[Any]]:
-    """Named columns of a parquet file, local or on `s3://`, as plain lists.
+    """Some columns of a parquet file, local or on `s3://`, as plain lists; no other is read.
 
     Args:
         uri: of the file.
-        columns: that it must have.
-        optional: that are read too where it has them.
+        choose: takes the names of all columns and gives those to read.
         endpoint_url: server of an S3 bucket that is not on AWS.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no parquet file, or lacks a column.
     """
-    data = read_bytes(uri, endpoint_url)
+    folder, name = split_uri(uri)
+    store = Store(folder, endpoint_url)
+    if not store.is_bucket and not store.exists(name):
+        raise FileNotFoundError(f"No file {uri}.")
     try:
-        names = _open_parquet(data).schema_arrow.names
-        return from_parquet(data, [*columns, *(n for n in optional if n in names)]).to_pydict()
+        source = pa.BufferReader(store.read(name)) if store.is_bucket else f"{store.uri}/{name}"
+        file = _open_parquet(source)
+        return _columns(file, choose(file.schema_arrow.names)).to_pydict()
     except ValueError as error:
-        raise ValueError(f"{uri}: {error}") from error
+        raise ValueError(error if str(uri) in str(error) else f"{uri}: {error}") from error
 
 
 def read_table(store: Store, key: str, columns: Sequence[str]) -> pa.Table:
@@ -118,7 +120,10 @@ def from_parquet(data: bytes, columns: Sequence[str]) -> pa.Table:
     Raises:
         ValueError: it is no parquet file, or lacks a column (the nearest one is named).
     """
-    file = _open_parquet(data)
+    return _columns(_open_parquet(pa.BufferReader(data)), columns)
+
+
+def _columns(file: pq.ParquetFile, columns: Sequence[str]) -> pa.Table:
     for column in columns:
         one_of("column", column, file.schema_arrow.names)
     try:
@@ -127,9 +132,9 @@ def from_parquet(data: bytes, columns: Sequence[str]) -> pa.Table:
         raise ValueError("This parquet file is damaged.") from error
 
 
-def _open_parquet(data: bytes) -> pq.ParquetFile:
+def _open_parquet(source: Any) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(pa.BufferReader(data))
+        return pq.ParquetFile(source)
     except (pa.ArrowException, OSError) as error:
         raise ValueError("This is not a parquet file, or not all of it.") from error
 
@@ -141,7 +146,7 @@ def sidecar_table(samples: Iterable[Sample]) -> pa.Table:
 
 def sidecar_samples(data: bytes) -> list[Sample]:
     """The samples of a sidecar; one from before there were attempts has the first's alone."""
-    there = _open_parquet(data).schema_arrow.names
+    there = _open_parquet(pa.BufferReader(data)).schema_arrow.names
     rows = from_parquet(data, [n for n in SIDECAR_SCHEMA.names if n in there or n != "attempt"])
     return [sample_of(row) for row in rows.to_pylist()]
 
@@ -179,8 +184,8 @@ def read_arrays(store: Store, key: str) -> tuple[dict[str, np.ndarray], list[str
     try:
         arrays = safetensors.numpy.load(data)
         # The head is JSON behind its length in eight bytes (safetensors' own format).
-        head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        row_keys = json.loads(head.get("__metadata__", {}).get(ROW_KEYS, "null"))
+        head = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        row_keys = parse_json(head.get("__metadata__", {}).get(ROW_KEYS, "null"))
     except (safetensors.SafetensorError, ValueError) as error:
         raise ValueError(
             f"{key} in {store.uri} is not a complete safetensors file. Remove it and make it again."
@@ -206,7 +211,7 @@ def read_json(store: Store, key: str, job: str = "synthesize") -> dict[str, Any]
         ValueError: it is not a whole JSON record.
     """
     try:
-        values = json.loads(store.read(key))
+        values = parse_json(store.read(key))
     except ValueError as error:
         raise ValueError(damaged(store, key, job)) from error
     if not isinstance(values, dict):

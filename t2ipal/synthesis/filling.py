@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from t2ipal.captions import Tell
 from t2ipal.diffusion.config import SynthesisConfig
 from t2ipal.diffusion.pipelines import check_pipeline
 from t2ipal.features.backbone import load_backbone
@@ -42,6 +43,7 @@ def prepare_filling(
     images_per_shard: int,
     backbone: BackboneConfig | None,
     endpoint_url: str | None = None,
+    tell: Tell = lambda _: None,
 ) -> Filling:
     """Reads and filters the captions; what no worker could load is refused here.
 
@@ -51,12 +53,13 @@ def prepare_filling(
         images_per_shard: of one stored shard.
         backbone: whose features to take too; None: none.
         endpoint_url: server of captions on an S3 that is not on AWS.
+        tell: takes what was guessed of the captions, line by line.
 
     Raises:
         FileNotFoundError: captions, vocabulary, pipeline or backbone are not there.
         ValueError: one of them is damaged, or no caption names a class.
     """
-    vocabulary, captions = source.read(endpoint_url)
+    vocabulary, captions = source.read(endpoint_url, tell)
     folder = None
     if backbone is not None:
         folder = feature_folder(load_backbone(dataclasses.replace(backbone, device="cpu")))

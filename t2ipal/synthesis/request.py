@@ -7,15 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from t2ipal.captions import (
+    CONTEXT_TOKENS,
+    MAX_TOKENS,
     FilterResult,
+    Tell,
     Vocabulary,
+    class_remarks,
     filter_captions,
+    fits,
+    is_vocabulary_file,
     load_vocabulary,
     photo_prompts,
     read_captions,
 )
 from t2ipal.config import NonNegativeFloat, PositiveInt, Share, check_fields, require, to_dict
 from t2ipal.diffusion.config import SynthesisConfig
+from t2ipal.places import NameOrPath, Uri
 from t2ipal.store import RunSettings
 
 
@@ -50,33 +57,68 @@ class ExecutionConfig:
 class CaptionSource:
     """Where captions come from, and which of them are drawn."""
 
-    captions: str | None = None
-    """Caption file, local or s3://: COCO json, jsonl, csv, parquet or one caption a line."""
-    vocabulary: str = "voc2007"
+    captions: tuple[Uri, ...] = ()
+    """Caption files, folders or patterns such as "shards/*.parquet", local or s3://: COCO's or
+    Karpathy's json, jsonl, csv, tsv, parquet, Flickr's token file or a caption a line; packed by
+    gzip, bzip2 or xz too."""
+    caption_column: str | None = None
+    """Column of the texts, or its number in a table without a line of names; None: guess."""
+    id_column: str | None = None
+    """Column of the ids; None: caption_id, id or sentid where there is one, else row numbers."""
+    vocabulary: NameOrPath = "voc2007"
     """Classes to look for: voc2007, coco2014, nuswide, pictovoc_novel (the embedded world's things
-    that are no VOC class), pictovoc_colors (its colors), or the path of a YAML of your own."""
+    that are no VOC class), pictovoc_colors (its colors), or a file of your own: .yaml, or .txt with
+    a class a line."""
     num_captions: int | None = None
     """Captions to keep, drawn at random from those that name a class; None: all."""
     caption_seed: int = 0
     """Seed of that draw; with the same seed, fewer captions are a part of more."""
 
-    def read(self, endpoint_url: str | None = None) -> tuple[Vocabulary, FilterResult]:
+    def read(
+        self, endpoint_url: str | None = None, tell: Tell = lambda _: None
+    ) -> tuple[Vocabulary, FilterResult]:
         """The vocabulary, and the captions that passed its filter and those that did not.
 
         Args:
             endpoint_url: server of captions on an S3 that is not on AWS.
+            tell: takes what was guessed of files and classes, line by line.
 
         Raises:
             FileNotFoundError: captions or vocabulary are not there.
-            ValueError: one of them is damaged, or no caption names a class.
+            ValueError: one of them is damaged, no caption names a class, or no recognizer could be
+                trained on what they name.
         """
-        if self.captions is None:
-            raise ValueError("captions must name a file, got none.")
         vocabulary = load_vocabulary(self.vocabulary)
-        captions = read_captions(self.captions, endpoint_url)
-        return vocabulary, filter_captions(
-            captions, vocabulary, self.num_captions, self.caption_seed
+        _check_trainable(vocabulary)
+        if is_vocabulary_file(self.vocabulary):
+            tell(f"Looked for in captions: {vocabulary.describe()}.")
+        captions = filter_captions(
+            read_captions(self.captions, endpoint_url, self.caption_column, self.id_column, tell),
+            vocabulary,
+            self.num_captions,
+            self.caption_seed,
         )
+        for remark in class_remarks(vocabulary, captions):
+            tell(remark)
+        return vocabulary, captions
+
+
+def _check_trainable(vocabulary: Vocabulary) -> None:
+    """Refuses, before hours of drawing, what training would."""
+    names = vocabulary.class_names
+    require(
+        len(names) > 1,
+        f"A vocabulary needs two classes: training ranks the classes that a caption names over "
+        f"the others, and {vocabulary.name} has only {names[0]!r}. Add what else your photographs "
+        "show, e.g. person.",
+    )
+    most = MAX_TOKENS - CONTEXT_TOKENS
+    long = [name for name in vocabulary.prompt_names if not fits(f"{name}.", most)]
+    require(
+        not long,
+        f"A class's name must fit into a prompt, in {most} tokens of CLIP, got {long[:1]}. Give "
+        "the class a short `prompt`.",
+    )
 
 
 @dataclass(frozen=True)

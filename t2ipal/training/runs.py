@@ -19,7 +19,7 @@ from t2ipal.features.sets import TrainingFeatures
 from t2ipal.methods.contract import FrozenBackbone
 from t2ipal.methods.recognizer import SETTINGS
 from t2ipal.methods.stored import load_recognizer
-from t2ipal.store import Store, join_key, json_bytes, read_json
+from t2ipal.store import Store, damaged, join_key, json_bytes, read_json
 from t2ipal.training.loop import EpochRecord, FitResult, agreed, fit
 from t2ipal.training.plans import TrainingRun
 
@@ -190,8 +190,15 @@ def load_run(store: Store, folder: str) -> FitResult:
 
 def load_history(store: Store, folder: str) -> tuple[tuple[EpochRecord, ...], float]:
     """The losses of a finished run's epochs, and the seconds that it took."""
-    content = read_json(store, join_key(folder, FINISHED), "train")
-    return tuple(EpochRecord(**record) for record in content["history"]), content["seconds"]
+    key = join_key(folder, FINISHED)
+    content = read_json(store, key, "train")
+    try:
+        history = tuple(EpochRecord(**record) for record in content["history"])
+        numbers = [content["seconds"], *(n for record in history for n in vars(record).values())]
+        sum(numbers)  # raises where one is none
+        return history, content["seconds"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(damaged(store, key, "train")) from error
 
 
 def _is_done(store: Store, folder: str, settings: Mapping[str, Any]) -> bool:

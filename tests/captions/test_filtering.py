@@ -66,6 +66,13 @@ def test_max_per_class_counts_the_rarest_class():
     ]
 
 
+def test_a_row_that_could_not_be_read_stays_rejected():
+    rows = [Caption("1", "", reason="no caption"), Caption("2", "a dog")]
+    result = filter_captions(rows, PETS)
+    assert result.rejected == rows[:1]
+    assert result.num_named == (1, 0, 0)
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="num_captions must be > 0, got 0"):
         filter_captions(captions("a dog"), PETS, num_captions=0)

@@ -112,6 +112,17 @@ SENTENCES = [
     (VOC, "a boy in a dog costume", "person"),
     (VOC, "a table set for six people", "diningtable"),
     (VOC, "animals such as cows and sheep", "cow sheep"),
+    # who does what cannot be done without the thing
+    (COCO, "A skier rests on a slope", "person skis"),
+    (COCO, "No skiers on the slope", ""),
+    (COCO, "A statue of a skateboarder", ""),
+    (COCO, "A male tennis player serves", "person tennis racket"),
+    (COCO, "A hitter waits for the pitch", "baseball bat person"),
+    (VOC, "A cyclist waits at a light", "bicycle person"),
+    (VOC, "Two motorcyclists on a highway", "motorbike person"),
+    (VOC, "A dog walker with a stroller", "dog person"),
+    (VOC, "A tennis player serves", "person"),
+    (NUS, "A surfer", "person surf"),
 ]
 
 
@@ -169,6 +180,12 @@ def test_order_of_synonyms_and_ignored_words_changes_nothing(filters):
     other = NounFilter(shuffled)
     for _, text, _ in SENTENCES:
         assert other(text) == filters[COCO](text)
+
+
+def test_a_doer_needs_no_class_of_people():
+    bikes = Vocabulary("bikes", ("bicycle", "motorbike"), ("bicycle", "motorcycle"), ((), ()))
+    assert NounFilter(bikes)("a cyclist").labels == (0,)
+    assert NounFilter(bikes)("two motorcyclists and a surfer").labels == (1,)
 
 
 def test_implied_classes_follow_through_another_class():

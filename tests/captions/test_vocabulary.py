@@ -83,8 +83,68 @@ def test_a_written_synonym_wins_over_a_shared_list(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "caption"),
+    [
+        ("helmets", "a worker with a helmet"),
+        ("helmets", "two helmets"),
+        ("safety vests", "a man in a safety vest"),
+        ("children", "a child"),
+        ("puppies", "a puppy"),
+        ("wolves", "a wolf"),
+        ("buses", "a bus"),
+        ("bow_(weapon)", "an archer with a bow"),
+        ("crab_(animal)", "two crabs"),
+        ("traffic_light", "a traffic light"),
+        ("sofa, couch", "a couch"),
+        ("car/truck", "two trucks"),
+        ("A/C unit", "an a/c unit"),
+        ("TrafficCone", "a traffic cone"),
+        ("T-shirt", "a tshirt"),
+        ("caf\u00e9", "a cafe\u0301 in town"),
+        ("jalape\u00f1o", "a jalapeno"),
+        ("dog", "a \uff44\uff4f\uff47"),
+        ("dog", "the d\u00adog and the do\u200bg"),
+        ("men's shoe", "a men\u2019s shoe"),
+    ],
+)
+def test_a_name_as_people_write_it(tmp_path, name, caption):
+    noun_filter = NounFilter(load_vocabulary(write(tmp_path, f'classes: ["{name}", zebra]')))
+    assert noun_filter(caption).labels == (0,)
+    assert noun_filter("a thing of a unit").labels == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "caption"),
+    [("news", "a new house"), ("glasses", "a glass"), ("goods", "a good day"), ("bus", "a bu")],
+)
+def test_what_is_no_plural(tmp_path, name, caption):
+    noun_filter = NounFilter(load_vocabulary(write(tmp_path, f"classes: [{name}, zebra]")))
+    assert noun_filter(caption).labels == ()
+
+
+def test_a_word_of_two_qualified_names_is_nobody_s(tmp_path):
+    text = 'classes: ["bow_(weapon)", "bow_(ribbon)", {name: "bat_(animal)", synonyms: [bats]}]'
+    vocabulary = load_vocabulary(write(tmp_path, text))
+    assert NounFilter(vocabulary)("a bow and a bat").labels == (2,)
+    assert vocabulary.prompt_names[0] == "bow (weapon)"
+    assert "bow_(weapon): no word of its own, add synonyms" in vocabulary.describe()
+
+
+def test_a_list_of_names(tmp_path):
+    (tmp_path / "classes.txt").write_text("\ufeffdog\n\n traffic_light \r\ncat\n")
+    vocabulary = load_vocabulary(tmp_path / "classes.txt")
+    assert vocabulary.class_names == ("dog", "traffic_light", "cat")
+    assert vocabulary.name == "classes"
+    assert vocabulary.prompt_names == ("dog", "traffic light", "cat")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("classes: [dog]\nclasses: [cat]", "the key 'classes' stands twice; leave one of them"),
+        ("classes: [{name: dog, name: cat}]", "the key 'name' stands twice"),
+        ("classes: [2024-13-45]", "is no YAML"),
+        ("classes: [no, cat]", "quote words like 'no' and numbers"),
         ("classes: []", "classes must be a list of at least one class"),
         ("name: x", "classes must be a list of at least one class"),
         ("[a, b]", "must hold a mapping with classes"),

@@ -17,7 +17,8 @@ from tiny_stable_diffusion import write_tiny_stable_diffusion
 from t2ipal.commands import choose, evaluate, repair, report, synthesize, train, tune
 from t2ipal.evaluation.config import EvaluationOptions
 from t2ipal.evaluation.metrics import mean_average_precision
-from t2ipal.evaluation.runs import evaluate_run, find_recognizers
+from t2ipal.evaluation.results import evaluate_run
+from t2ipal.evaluation.runs import find_recognizers
 from t2ipal.evaluation.test_sets import TestFeatures
 from t2ipal.features.backbone import load_backbone
 from t2ipal.features.config import BackboneConfig
@@ -49,8 +50,12 @@ CASES = [
     # Caption files.
     ("synthesize", "--captions none.json", "/none.json."),
     ("synthesize", "--captions broken.json", "broken.json is no valid JSON: "),
-    ("synthesize", "--captions boxes.json", 'must be MS-COCO captions with a list "annotations"'),
-    ("synthesize", "--captions rows.jsonl", "rows.jsonl, line 2 has no caption, only image_id"),
+    ("synthesize", "--captions boxes.json", "annotations[0]: no caption or text, only id, bbox"),
+    (
+        "synthesize",
+        "--captions rows.jsonl",
+        "rows.jsonl, line 1: no caption or text, only image_id",
+    ),
     ("synthesize", "--captions captions.jsn", "Did you mean '.json'?"),
     ("synthesize", "--captions no_class.txt", NO_CLASS),
     # Names, with the nearest one.
@@ -137,8 +142,8 @@ def folder(tmp_path_factory):
     (folder / "captions.txt").write_text("a dog on a boat\na red house\ntwo cats\n")
     (folder / "no_class.txt").write_text("a red house\nan empty street\n")
     (folder / "broken.json").write_text('{"annotations": [{"id": 1, "caption": "a d')
-    (folder / "boxes.json").write_text(json.dumps({"images": []}))
-    (folder / "rows.jsonl").write_text('{"caption": "a dog"}\n{"image_id": 3}\n')
+    (folder / "boxes.json").write_text(json.dumps({"annotations": [{"id": 1, "bbox": []}]}))
+    (folder / "rows.jsonl").write_text('{"image_id": 3}\n')
     (folder / "own.yaml").write_text(VOCABULARY)
     (folder / "implied.yaml").write_text(IMPLIED)
     (folder / "space.yaml").write_text(SPACE.format(name="method.residual_ratio", value=1.0))
@@ -218,8 +223,8 @@ def test_the_command_line(folder):
             timeout=120,
         )
         assert done.returncode == 2 and done.stdout == ""
-        (line,) = done.stderr.splitlines()
-        assert line.startswith("error: ") and message in line
+        (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+        assert message in line and done.stderr.endswith(f"{line}\n")
         assert contents(folder) == before
 
 

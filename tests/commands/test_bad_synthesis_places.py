@@ -88,8 +88,8 @@ PLACES = [
         "Cannot write to {here}/captions.txt/a/b (Not a directory). Choose another folder.",
     ),
     ("/proc/t2ipal", "Cannot write /proc/t2ipal/config.json (No such file or directory)."),
-    ("file://", "A store is a local path or s3://..., got 'file://'."),
-    ("gs://bucket/run", "A store is a local path or s3://..., got 'gs://bucket/run'."),
+    ("file://", "output must be a local path or s3://..., got 'file://'."),
+    ("gs://bucket/run", "output must be a local path or s3://..., got 'gs://bucket/run'."),
     ("s3:///run", "An S3 store is s3://bucket/prefix, got 's3:///run'."),
     (
         "s3://runs/x --endpoint-url localhost:9000",

@@ -119,6 +119,35 @@ def test_partial_on_labelled_validation_images(given, tmp_path, monkeypatch):
         assert torch.equal(recognizer.scorer.scores(images), plain[name].scores(images))
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("file,labels\na.jpg,dgo\n", r"Unknown class in .*labels.csv, row 2, 'dgo'. Did you mean"),
+        ("file,labels\na.jpg,\n", r"No image shows any of the classes: aeroplane, bicycle, "),
+        ("file,labels\nb.jpg,dog\n", r"lacks 1 of 1 images, first b.jpg"),
+    ],
+)
+def test_a_validation_set_is_looked_at_before_training(given, tmp_path, labels, message):
+    _, words = given
+    (tmp_path / "a.jpg").write_bytes(b"")
+    (tmp_path / "labels.csv").write_text(labels)
+    partial = ["--normalization", "partial", "--validation-set", str(tmp_path)]
+    with pytest.raises((ValueError, OSError), match=message):
+        train.main([*words, "--output", str(tmp_path / "out"), *partial])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_validation_set_of_other_classes(given, tmp_path, monkeypatch):
+    _, words = given
+    colors = World("validation", count=1, class_names=("red",))
+    monkeypatch.setitem(WORLDS, "pictovoc_validation", colors)
+    partial = ["--normalization", "partial", "--validation-set", "pictovoc_validation"]
+    message = "The run knows other classes than validation set pictovoc_validation: choose on anot"
+    with pytest.raises(ValueError, match=message):
+        train.main([*words, "--output", str(tmp_path / "out"), *partial])
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_evaluation_is_of_normalized_scores(given, monkeypatch):
     _, words = given
     monkeypatch.setitem(WORLDS, "pictovoc", World(count=FEW_SCENES))

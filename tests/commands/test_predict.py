@@ -74,6 +74,15 @@ def test_json_lines_and_a_sheet(run, photographs, capsys):
     assert all(key in page for key in KEYS) and "<script" not in page
 
 
+def test_what_is_not_read_says_what_to_do(run, tmp_path):
+    write_photographs(Store(tmp_path), 1)
+    (tmp_path / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    assert predict.main(words(run, Store(tmp_path), "a.jsonl"))["num_failed"] == 2
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    reasons = {row["file"]: row["reason"] for row in rows}
+    assert reasons["phone.HEIC"] == "HEIC, which is not read here: save it as JPEG or PNG"
+
+
 def test_the_same_in_every_format(run, photographs):
     more = ["--all-scores", "--top-k", "2", "--recursive"]
     for ending in ("jsonl", "csv", "parquet"):
@@ -167,6 +176,8 @@ def test_a_corrected_table_is_a_test_set(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"--html": "{run}"}, r"Cannot write .*/run \(Is a directory\)"),
+        ({"--output": "{run}/train/t2ipal-seed0/history.json/a.csv"}, r"Cannot write to .*history"),
         ({"--output": "a.txt"}, r"Unknown ending of .*a.txt '.txt'"),
         ({"--recognizer": "{run}"}, r"holds 2 recognizers .*train/t2ipal-seed0, "),
         ({"--recognizer": "{run}/none"}, r"No recognizer in .*none\. Run jobs/train.py first"),

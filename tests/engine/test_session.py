@@ -1,10 +1,14 @@
-import os
+import re
+import socket
+import time
 from pathlib import Path
 
 import pytest
 import ray
 
-from t2ipal.engine.session import _provide_token, _runtime_env, connect, runs_as_submitted_job
+from t2ipal.engine import session, waiting
+from t2ipal.engine.session import _join, _runtime_env, connect
+from t2ipal.places import runs_as_submitted_job
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,34 +19,40 @@ def test_an_open_session_is_used_and_left_open(ray_session):
     assert ray.is_initialized()
 
 
-def test_workers_of_a_private_ray_find_the_checkout(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", "/somewhere")
-    path = _runtime_env("local")["env_vars"]["PYTHONPATH"]
-    assert path.split(os.pathsep) == [str(ROOT), "/somewhere"]
-    monkeypatch.delenv("PYTHONPATH")
-    assert _runtime_env("local")["env_vars"]["PYTHONPATH"] == str(ROOT)
-
-
 def test_a_joined_cluster_gets_the_package_unless_the_job_brought_it(monkeypatch):
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
     assert not runs_as_submitted_job()
-    assert _runtime_env("auto") == {"py_modules": [str(ROOT / "t2ipal")]}
+    assert _runtime_env() == {"py_modules": [str(ROOT / "t2ipal")]}
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     assert runs_as_submitted_job()
-    assert _runtime_env("10.0.0.1:6379") == {}
+    assert _runtime_env() == {}
 
 
-def test_the_users_choice_of_token_stands(monkeypatch):
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    _provide_token()
-    assert "RAY_AUTH_TOKEN" not in os.environ
-    monkeypatch.delenv("RAY_AUTH_MODE")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "")  # so that monkeypatch takes away what is set next
-    monkeypatch.delenv("RAY_AUTH_TOKEN")
-    _provide_token()
-    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("127.0.0.1:1", "Connection refused"),
+        ("ray://[::1]:1", "Connection refused"),
+        ("no-such-host.invalid:6379", r"[\w ]+"),
+    ],
+)
+def test_a_cluster_that_is_not_there(monkeypatch, address, reason):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    message = rf"No Ray cluster answers at {re.escape(address)} \({reason}\)\. Check the address"
+    with pytest.raises(ConnectionError, match=message):
+        _join(address)
+
+
+def test_a_server_that_is_no_cluster(monkeypatch):
+    """Ray would ask it for ten minutes."""
+    monkeypatch.setattr(session, "ANSWER_S", 0.2)
+    monkeypatch.setattr(waiting, "LOOK_S", 0.05)
+    monkeypatch.setattr(session.ray, "init", lambda **options: time.sleep(20))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        message = rf"of waiting for the Ray cluster at {address} to answer. Check RAY_ADDRESS."
+        with pytest.raises(RuntimeError, match=message):
+            _join(address)
 
 
 @pytest.mark.parametrize("kind", ["ValueError", "KeyError"])

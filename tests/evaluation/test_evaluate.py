@@ -3,10 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from fake_clip import NAMES, FakeClip, config, images
+from fake_clip import NAMES, FakeClip, config, images, training_features
 
 from t2ipal.evaluation.evaluate import evaluate, predict, summarize
 from t2ipal.evaluation.metrics import average_precision
+from t2ipal.methods.class_concept import ClassConceptConfig
 from t2ipal.methods.t2ipal import T2IPAL
 
 
@@ -42,6 +43,19 @@ def test_options_reach_the_metric():
     )
     result = evaluate(method, test, difficult=difficult)
     assert result.definition.endswith("difficult entries counted as negatives")
+
+
+def test_a_single_class():
+    """One method that does not compare classes with each other."""
+    data = training_features()
+    texts, shown = (
+        dataclasses.replace(rows, labels=rows.labels[:, :1]) for rows in (data.texts, data.images)
+    )
+    method = ClassConceptConfig(NAMES[:1]).build(FakeClip())
+    method.prepare(dataclasses.replace(data, texts=texts, images=shown))
+    test = images(50)
+    result = evaluate(method.export(), dataclasses.replace(test, labels=test.labels[:, :1]))
+    assert result.scores.shape == (50, 1) and result.average_precision == (result.mAP,)
 
 
 def test_bad_input():

@@ -79,6 +79,28 @@ def test_ties_keep_row_order():
     assert average_precision([[0.5], [0.5]], [[0], [1]])[0] == pytest.approx(50)
 
 
+def test_classes_that_no_image_shows():
+    scores = np.array([[0.9, 0.1, 0.5], [0.8, 0.2, 0.6], [0.7, 0.3, 0.7]])
+    labels = np.array([[0, 0, 1], [1, 0, 0], [1, 0, 0]])
+    result = average_precision(scores, labels, skip_absent=True)
+    assert np.isnan(result[1])
+    shown = average_precision(scores[:, [0, 2]], labels[:, [0, 2]])
+    assert result[[0, 2]].tolist() == shown.tolist()
+    assert mean_average_precision(scores, labels, skip_absent=True) == shown.mean()
+    difficult = np.zeros((3, 3), bool)
+    difficult[0, 2] = True  # its only one
+    result = average_precision(scores, labels, difficult=difficult, skip_absent=True)
+    assert np.isnan(result).tolist() == [False, True, True]
+    message = "No image shows any of the classes: class 0, class 1, class 2"
+    with pytest.raises(ValueError, match=message):
+        average_precision(scores, 0 * labels, skip_absent=True)
+
+
+def test_one_class_alone():
+    assert mean_average_precision([[0.1], [0.9]], [[1], [0]]) == 50
+    assert mean_average_precision([[0.1], [0.9]], [[1], [1]]) == 100
+
+
 def test_bad_input():
     good = np.array([[0.1, 0.2], [0.3, 0.4]])
     labels = np.array([[1, 0], [0, 1]])

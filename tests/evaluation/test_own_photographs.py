@@ -24,12 +24,10 @@ def put(store):
 
 
 def read(store, name=""):
-    photographs, said = own_photographs(
-        f"{store.uri}/{name}".rstrip("/"), NAMES, store.endpoint_url
-    )
+    photographs = own_photographs(f"{store.uri}/{name}".rstrip("/"), NAMES, store.endpoint_url)
     assert photographs.class_names == NAMES and not photographs.difficult.any()
     rows = zip(photographs.keys, photographs.labels, strict=True)
-    return {key: [n for n, one in zip(NAMES, row) if one] for key, row in rows}, said
+    return {key: [n for n, one in zip(NAMES, row) if one] for key, row in rows}, photographs.origin
 
 
 INSTANCES = {
@@ -81,6 +79,14 @@ def test_predictions_are_no_labels(store, put):
     assert read(store, "p.csv")[0] == {"a.jpg": ["dog"]}
 
 
+def test_a_csv_of_another_machine(store, put):
+    """Excel's tab-separated text in UTF-16, with Windows' paths, in another case or cut short."""
+    text = "Image\tTags\r\nC:\\pictures\\A.JPG\tdog\r\nb\tcat, dog\r\n"
+    store.write("labels.tsv", text.encode("utf-16"))
+    put(**{"pictures/a.jpg": "", "pictures/b.png": "", "other/c.jpg": ""})
+    assert read(store)[0] == {"pictures/a.jpg": ["dog"], "pictures/b.png": ["dog", "cat"]}
+
+
 @pytest.mark.parametrize("place", ["annotations/instances.json", "labels.json"])
 def test_coco_instances(store, put, place):
     put(**{place: INSTANCES, "images/a.jpg": "", "images/b.jpg": "", "annotations/x.json": "[]"})
@@ -88,6 +94,17 @@ def test_coco_instances(store, put, place):
     assert found == {"images/a.jpg": ["dog"], "images/b.jpg": ["pottedplant"]}
     assert "2 of 3 categories are classes here; left out: zebra)" in said
     assert read(store, place)[0] == found
+
+
+def test_instances_without_annotations(store, put):
+    put(**{"a.json": {**INSTANCES, "annotations": None}, "a.jpg": "", "b.jpg": ""})
+    assert read(store)[0] == {"a.jpg": [], "b.jpg": []}
+
+
+def test_one_file_under_two_ids(store, put):
+    images = [{"id": 4, "file_name": "a.jpg"}, {"id": 2, "file_name": "x/a.jpg"}]
+    put(**{"a.json": {**INSTANCES, "images": images}, "a.jpg": ""})
+    assert read(store)[0] == {"a.jpg": ["dog", "pottedplant"]}
 
 
 def test_which_instances(store, put):
@@ -98,20 +115,33 @@ def test_which_instances(store, put):
 
 
 def test_instances_of_no_known_class(store, put):
-    put(**{"a.json": {**INSTANCES, "categories": [{"id": 1, "name": "dgo"}]}})
+    put(**{"a.json": {**INSTANCES, "categories": [{"id": 1, "name": "dgo"}], "annotations": []}})
     with pytest.raises(ValueError, match=r"Unknown class in .*a.json 'dgo'. Did you mean 'dog'"):
         read(store)
 
 
 def test_a_folder_for_each_class(store, put):
     put(**{"dog/b.JPG": "", "Potted plant/a.png": "", "dog/notes.txt": "", "dog/deep/c.jpg": ""})
-    put(**{"a.jpg": "", "empty/readme.md": ""})
+    put(**{"a.jpg": "", "empty/readme.md": "", "dog/.thumbnails/b.jpg": "", "dog/Thumbs.db": ""})
     found, said = read(store)
-    assert found == {"Potted plant/a.png": ["pottedplant"], "dog/b.JPG": ["dog"]}
-    assert f"labelled by {store.uri} (2 folders, one class each)" in said
+    assert found == {
+        "Potted plant/a.png": ["pottedplant"], "dog/b.JPG": ["dog"], "dog/deep/c.jpg": ["dog"],
+    }  # fmt: skip
+    how = "2 folders, one class each; left out: 1 photographs beside them"
+    assert f"labelled by {store.uri} ({how})" in said
     put(**{"dgo/a.jpg": ""})
     with pytest.raises(ValueError, match=r"class in the folders of .* 'dgo'. Did you mean 'dog'"):
         read(store)
+
+
+def test_folders_of_classes_in_one_folder(store, put):
+    put(**{"test/dog/a.jpg": "", "test/cat/b.jpg": ""})
+    assert read(store)[0] == {"test/cat/b.jpg": ["cat"], "test/dog/a.jpg": ["dog"]}
+    put(**{"train/dog/a.jpg": ""})
+    message = "classes in several places, as test/dog/a.jpg, train/dog/a.jpg: give the path of one"
+    with pytest.raises(ValueError, match=message):
+        read(store)
+    assert read(store, "train")[0] == {"dog/a.jpg": ["dog"]}
 
 
 def test_missing_photographs_are_named(store, put):
@@ -134,8 +164,9 @@ def test_nothing_there(store, put, tmp_path):
 
 
 def test_a_csv_that_is_no_text(store):
-    store.write("labels.csv", b"file,labels\n\xff\xfe\n")
-    with pytest.raises(ValueError, match=r"labels.csv must be text in UTF-8"):
+    store.write("labels.csv", b"file,labels\n\xe9.jpg\n")
+    message = r"labels.csv must be text in UTF-8, got byte 0xe9 in line 2\. Save it as UTF-8"
+    with pytest.raises(ValueError, match=message):
         read(store)
 
 
@@ -143,8 +174,8 @@ def test_a_csv_that_is_no_text(store):
 def test_real_instances():
     path = os.path.relpath(COCO / "annotations" / "instances_val2017_mini.json")
     names = load_vocabulary("coco2014").class_names
-    photographs, said = own_photographs(path, names[::-1])
-    assert photographs.labels.shape == (25, 80) and "80 of 80 categories" in said
+    photographs = own_photographs(path, names[::-1])
+    assert photographs.labels.shape == (25, 80) and "80 of 80 categories" in photographs.origin
     row = photographs.keys.index("val2017/000000377575.jpg")
     named = {names[::-1][column] for column in photographs.labels[row].nonzero()[0]}
     assert named == {"fire hydrant", "dog"}

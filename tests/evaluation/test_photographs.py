@@ -45,6 +45,38 @@ def test_voc2007_bad_files(tmp_path):
         voc2007(Store(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "listed",
+    [
+        "\ufeff000001\r\n000002\r\n\r\n000004\r\n",
+        "000001.jpg  \n000002.jpg\n000004.jpg\n000001.jpg\n",
+        "000001 -1\n000002  1\n000004  0\n",
+        "C:\\VOC2007\\JPEGImages\\000001.jpg\n./JPEGImages/000002.jpg\n/data/000004.jpg\n",
+    ],
+)
+def test_lists_that_other_tools_wrote(tmp_path, listed):
+    expected = voc2007(Store(voc_tree(tmp_path)))
+    (tmp_path / "VOC2007" / "ImageSets" / "Main" / "test.txt").write_text(listed)
+    test_set = voc2007(Store(tmp_path / "VOC2007"))
+    assert test_set.keys == expected.keys
+    np.testing.assert_array_equal(test_set.labels, expected.labels)
+    np.testing.assert_array_equal(test_set.difficult, expected.difficult)
+
+
+def test_voc_with_other_names(tmp_path):
+    """An id with spaces, photographs that are no .jpg, and classes in other words."""
+    folder = voc_tree(tmp_path)
+    write(folder / "ImageSets" / "Main" / "test.txt", "my photo 1\nmy photo 2\n")
+    for number, ending, name in ((1, "PNG", "Potted plant"), (2, "jpeg", " DOG ")):
+        write(folder / "JPEGImages" / f"my photo {number}.{ending}", "")
+        text = f"<annotation><object><name>{name}</name></object></annotation>"
+        write(folder / "Annotations" / f"my photo {number}.xml", text)
+    test_set = voc2007(Store(folder))
+    assert test_set.keys == ("JPEGImages/my photo 1.PNG", "JPEGImages/my photo 2.jpeg")
+    names = [test_set.class_names[column] for column in test_set.labels.argmax(axis=1)]
+    assert names == ["pottedplant", "dog"] and test_set.labels.sum() == 2
+
+
 def coco_tree(root: Path, **changes: object) -> Path:
     names = load_vocabulary("coco2014").class_names
     categories = [{"id": at + 1, "name": name} for at, name in enumerate(names)]
@@ -71,11 +103,29 @@ def test_coco(tmp_path):
     assert not test_set.difficult.any()
 
 
+def test_coco_as_other_tools_write_it(tmp_path):
+    """Names with folders, categories in another order, and more of them than there are classes."""
+    names = load_vocabulary("coco2014").class_names
+    categories = [{"id": 0, "name": "objects"}]
+    categories += [{"id": at, "name": name.title()} for at, name in enumerate(names[::-1], 1)]
+    images = [{"id": "1", "file_name": "val2014\\a.jpg"}, {"id": 2, "file_name": "images/B.JPG"}]
+    pairs = [(1, 80), (1, 0), (2, 1), (2, 2)]
+    annotations = [{"image_id": image, "category_id": category} for image, category in pairs]
+    coco_tree(tmp_path, categories=categories, images=images, annotations=annotations)
+    test_set = coco(Store(tmp_path), 2014)
+    assert test_set.keys == ("val2014/a.jpg", "val2014/b.jpg")
+    assert [np.flatnonzero(row).tolist() for row in test_set.labels] == [[0], [78, 79]]
+    assert test_set.origin.endswith("has categories that are no classes here: objects.")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"annotations": [{"image_id": 9, "category_id": 1}]}, r"annotations\[0\] names an image"),
-        ({"categories": [{"id": 1, "name": "person"}]}, "must hold MS-COCO's 80 categories, got 1"),
+        (
+            {"categories": [{"id": 1, "name": "person"}], "annotations": []},
+            r"must hold MS-COCO's 80 categories, got 1: none is called bicycle, car, .* \.\.\.\.",
+        ),
         ({"images": None}, "instances with a list 'images'"),
         ({"images": [], "annotations": []}, "lists no image"),
     ],
@@ -107,7 +157,7 @@ def test_coco_mini():
 @pytest.mark.parametrize("labels_folder", ["TrainTestLabels", "Groundtruth/TrainTestLabels"])
 def test_nuswide(tmp_path, labels_folder):
     names = load_vocabulary("nuswide").class_names
-    write(tmp_path / "ImageList" / "TestImagelist.txt", "actor\\1.jpg\r\nzoo\\2.jpg\r\n")
+    write(tmp_path / "ImageList" / "TestImagelist.txt", "\ufeffactor\\1.jpg \r\n\r\nzoo\\2.jpg\r\n")
     for name in ("actor/1.jpg", "zoo/2.jpg"):
         write(tmp_path / "Flickr" / name, "")
     for name in names:

@@ -1,52 +1,22 @@
-"""The recognizers of a run and their measures, in a folder and in a bucket."""
+"""The recognizers of a run, in a folder and in a bucket."""
 
 import dataclasses
 import json
 
-import fake_clip
-import numpy as np
 import pytest
 import torch
-from fake_clip import NAMES, FakeClip, config, images, training_features
+from fake_clip import NAMES, FakeClip, config, images
+from fake_recognizers import t2ipal, write_fake_recognizers
 
 from t2ipal.config import to_dict
 from t2ipal.evaluation import runs
-from t2ipal.evaluation.config import EvaluationOptions
-from t2ipal.evaluation.evaluate import evaluate
-from t2ipal.evaluation.modality_gap import modality_gap
-from t2ipal.evaluation.runs import (
-    describe_evaluation,
-    evaluate_run,
-    find_recognizers,
-    load_same_backbone,
-    mean_gap,
-    read_evaluation,
-)
-from t2ipal.evaluation.test_sets import TestFeatures
+from t2ipal.evaluation.runs import find_recognizers, load_same_backbone, require_same_classes
 from t2ipal.features.config import BackboneConfig
-from t2ipal.methods.class_concept import ClassConceptConfig
-from t2ipal.methods.t2ipal import T2IPAL
-
-TEST = TestFeatures("drawn", NAMES, images(60, seed=9), None, [])
-
-
-def t2ipal(seed, **changes):
-    return T2IPAL(config(**changes), FakeClip(), seed=seed).export()
-
-
-def class_concept():
-    method = ClassConceptConfig(NAMES).build(FakeClip())
-    method.prepare(training_features())
-    return method.export()
 
 
 @pytest.fixture
 def trained(store):
-    for seed in (0, 1):
-        t2ipal(seed).save(store, f"train/t2ipal-seed{seed}")
-        t2ipal(seed, adapter="none", image_weight=0.0).save(store, f"train/tai_dpt-seed{seed}")
-    class_concept().save(store, "train/class_concept-seed0")
-    return store
+    return write_fake_recognizers(store)
 
 
 def test_all_recognizers_of_a_run_and_nothing_else(trained):
@@ -57,7 +27,8 @@ def test_all_recognizers_of_a_run_and_nothing_else(trained):
     assert {name: sorted(by_seed) for name, by_seed in found.items()} == {
         "class_concept": [0], "t2ipal": [0, 1], "tai_dpt": [0, 1],
     }  # fmt: skip
-    assert torch.equal(found["t2ipal"][1].scores(TEST.features), t2ipal(1).scores(TEST.features))
+    test = images(60, seed=9)
+    assert torch.equal(found["t2ipal"][1].scores(test), t2ipal(1).scores(test))
     assert list(find_recognizers(trained, "elsewhere")["t2ipal"]) == [7]
 
 
@@ -112,72 +83,9 @@ def test_recognizers_from_before_they_named_it_have_settings_beside_them(store, 
         load_same_backbone(store, found, BackboneConfig())
 
 
-def test_every_recognizer_is_measured(trained):
+def test_a_test_set_of_other_classes(trained):
     found = find_recognizers(trained)
-    result = evaluate_run(trained, found, TEST, EvaluationOptions())
-    assert json.loads(trained.read("evaluation.json")) == json.loads(json.dumps(result))
-    assert read_evaluation(trained) == json.loads(json.dumps(result))
-    assert (result["test_set"], result["num_images"]) == ("drawn", 60)
-    for name, numbers in result["methods"].items():
-        each = [evaluate(recognizer, TEST.features) for recognizer in found[name].values()]
-        assert numbers["mAPs"] == pytest.approx([e.mAP for e in each])
-        assert numbers["mean"] == pytest.approx(np.mean([e.mAP for e in each]))
-        per_class = np.mean([e.average_precision for e in each], axis=0)
-        assert numbers["per_class"] == pytest.approx(per_class, abs=1e-3)
-        assert "modality_gap" not in numbers
-    lines = describe_evaluation(result).splitlines()
-    assert "non-interpolated" in lines[0]
-    means = [float(line.split()[1]) for line in lines[1:]]
-    assert len(means) == 3 and means == sorted(means)
-
-
-def test_the_gap_of_methods_that_have_class_embeddings(trained):
-    found, data = find_recognizers(trained), training_features()
-    options = EvaluationOptions(modality_gap=True)
-    methods = evaluate_run(trained, found, TEST, options, data)["methods"]
-    assert "modality_gap" not in methods["class_concept"]
-    for name in ("t2ipal", "tai_dpt"):
-        scorers = [recognizer.scorer for recognizer in found[name].values()]
-        gaps = [modality_gap(one, TEST.features, data.texts, data.images) for one in scorers]
-        assert methods[name]["modality_gap"] == mean_gap(gaps)
-    assert methods["tai_dpt"]["modality_gap"]["adapted_synthetic_images"] is None
-    without = dataclasses.replace(data, images=None)
-    with pytest.raises(ValueError, match=r"The modality gap needs images, .* has none\."):
-        evaluate_run(trained, found, TEST, options, without)
-
-
-def test_options_reach_the_metric(trained):
-    difficult = np.zeros((60, len(NAMES)), bool)
-    difficult[::4] = True
-    test = dataclasses.replace(TEST, difficult=difficult)
-    found = find_recognizers(trained)
-    options = EvaluationOptions(skip_difficult=True, eleven_point=True)
-    result = evaluate_run(trained, found, test, options)
-    expected = evaluate(
-        found["t2ipal"][0],
-        test.features,
-        difficult=difficult,
-        skip_difficult=True,
-        eleven_point=True,
-    )
-    assert result["methods"]["t2ipal"]["mAPs"][0] == pytest.approx(expected.mAP)
-    assert result["definition"] == expected.definition
-
-
-def test_a_test_set_of_another_vocabulary_leaves_no_file(trained):
-    test = dataclasses.replace(TEST, class_names=fake_clip.NAMES[::-1])
-    message = r"knows other classes than test set drawn: train on its vocabulary\."
+    require_same_classes(found, "drawn", NAMES)
+    message = r"class_concept knows other classes than test set drawn: train on its vocabulary\."
     with pytest.raises(ValueError, match=message):
-        evaluate_run(trained, find_recognizers(trained), test, EvaluationOptions())
-    assert not trained.exists("evaluation.json")
-
-
-@pytest.mark.parametrize("text", ['{"methods": {"tai_d', "[]", '{"rows": []}'])
-def test_a_damaged_evaluation_is_named(store, text):
-    with pytest.raises(FileNotFoundError, match=r"No evaluation.json in .*Run jobs/evaluate.py fi"):
-        read_evaluation(store)
-    store.write("evaluation.json", text.encode())
-    with pytest.raises(
-        ValueError, match=r"evaluation.json in .* is damaged. Remove it and run job"
-    ):
-        read_evaluation(store)
+        require_same_classes(found, "drawn", NAMES[::-1])

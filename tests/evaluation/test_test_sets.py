@@ -9,7 +9,8 @@ from PIL import Image
 from tiny_clip import VIT, write_tiny_clip
 from voc_tree import voc_tree
 
-from t2ipal.evaluation.test_sets import is_own
+from t2ipal.evaluation.reading import Unreadable
+from t2ipal.evaluation.test_sets import is_own, load_test_set, see
 from t2ipal.evaluation.test_sets import test_set_features as set_features
 from t2ipal.features.backbone import load_backbone
 from t2ipal.features.config import BackboneConfig
@@ -108,7 +109,9 @@ def test_photographs_of_the_users_own(backbone, own, monkeypatch):
     seen = np.stack([load_photograph((own / n).read_bytes(), 32) for n in ("b.png", "a.png")])
     features = backbone.encode_images(torch.from_numpy(seen))
     assert_same(test.features.global_features, features.global_features)
-    assert f"labelled by {own}/labels.csv (columns file and labels)" in test.origin
+    loaded = load_test_set(str(own), None, NAMES)
+    assert f"labelled by {own}/labels.csv (columns file and labels)" in loaded.origin
+    assert loaded.name == test.name and loaded.labels.tolist() == test.features.labels.tolist()
     monkeypatch.chdir(own.parent)
     for name in (own.name, f"./{own.name}", f"{own.name}/labels.csv"):
         again = set_features(name, None, backbone, NAMES)
@@ -130,11 +133,43 @@ def test_a_folder_has_no_test_root(backbone, own):
         set_features(str(own), str(own), backbone, NAMES)
 
 
-def test_a_photograph_that_cannot_be_read_is_named(backbone, own):
-    (own / "a.png").write_bytes((own / "a.png").read_bytes()[:300])
-    message = rf"cannot be used: {own}/a.png \(truncated\). Mend it, or remove it"
+def test_photographs_that_cannot_be_read_are_left_out(backbone, own, caplog):
+    whole = set_features(str(own), None, backbone, NAMES)
+    for name in ("c.png", "d.png"):
+        (own / name).write_bytes((own / "a.png").read_bytes()[:300])
+    (own / "d.png").write_bytes(b"")
+    text = "file,labels\nc.png,car\nb.png,dog\nd.png,dog\na.png,car;dog\n"
+    (own / "labels.csv").write_text(text)
+    loaded = load_test_set(str(own), None, NAMES)
+    test = see(loaded, backbone, max_unreadable_fraction=0.5)
+    assert torch.equal(test.features.global_features, whole.features.global_features)
+    assert test.features.labels.tolist() == whole.features.labels.tolist() == [[0, 1], [1, 1]]
+    assert test.unreadable == (Unreadable("c.png", "truncated"), Unreadable("d.png", "empty file"))
+    assert test.num_listed == 4 and len(test.previews) == 2
+    said = f"2 of 4 photographs of the test set in {own} cannot be read and are left out: "
+    assert said + "c.png (truncated), d.png (empty file)." in caplog.text
+    message = rf"2 or more of 4 photographs of the test set in {own} cannot be read: c.png \(trunc"
     with pytest.raises(ValueError, match=message):
-        set_features(str(own), None, backbone, NAMES)
+        see(loaded, backbone, max_unreadable_fraction=0.25)
+    for name in ("a.png", "b.png"):
+        (own / name).write_bytes(b"text")
+    message = rf"None of 4 photographs of the test set in {own} can be read: c.png \(truncated\), b"
+    with pytest.raises(ValueError, match=message):
+        see(loaded, backbone)
+
+
+def test_a_photograph_that_is_gone(backbone, own):
+    loaded = load_test_set(str(own), None, NAMES)
     (own / "a.png").unlink()
+    assert see(loaded, backbone).unreadable == (Unreadable("a.png", f"No file {own}/a.png."),)
     with pytest.raises(FileNotFoundError, match=r"lacks 1 of 2 images, first a.png"):
         set_features(str(own), None, backbone, NAMES)
+
+
+def test_a_long_list_is_shortened(backbone, own, caplog):
+    rows = [f"{number}.png,dog" for number in range(9)]
+    for number in range(9):
+        (own / f"{number}.png").write_bytes(b"")
+    (own / "labels.csv").write_text("\n".join(["file,labels", "a.png,car", *rows]))
+    assert len(set_features(str(own), None, backbone, NAMES).unreadable) == 9
+    assert "3.png (empty file), 4.png (empty file) and 4 more." in caplog.text

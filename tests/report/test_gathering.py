@@ -8,7 +8,8 @@ from fake_clip import NAMES, FakeClip, config, images, training_features
 
 from t2ipal.evaluation.config import EvaluationOptions
 from t2ipal.evaluation.published import PUBLISHED
-from t2ipal.evaluation.runs import evaluate_run, find_recognizers
+from t2ipal.evaluation.results import evaluate_run
+from t2ipal.evaluation.runs import find_recognizers
 from t2ipal.evaluation.test_sets import TestFeatures
 from t2ipal.features.config import BackboneConfig
 from t2ipal.methods.class_concept import ClassConceptConfig
@@ -61,6 +62,12 @@ def test_results_have_titles_and_what_was_published(trained):
     assert {*by_name} == {"ours", "Class concept", "T2I-PAL"}
     assert by_name["T2I-PAL"].published == "91.5 (RN101)"
     assert by_name["T2I-PAL"].seeds == (3, 4) and len(by_name["T2I-PAL"].per_class) == len(NAMES)
+    absent = {
+        name: {**numbers, "per_class": [None, 50.0]}
+        for name, numbers in evaluation["methods"].items()
+    }
+    without = gathering._results({**evaluation, "methods": absent}, BackboneConfig())
+    assert all(np.isnan(row.per_class).tolist() == [True, False] for row in without)
     assert by_name["ours"].published is None and by_name["ours"].description == "ours"
     assert [row.mAP_mean for row in rows] == sorted(row.mAP_mean for row in rows)
     rows = gathering._results(evaluation, BackboneConfig(model="pictovoc"))

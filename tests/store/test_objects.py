@@ -1,13 +1,15 @@
 """Objects in a folder and in a bucket alike, and addresses that hold none."""
 
+import errno
 import os
 import pickle
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from t2ipal.store import Store, end_old_uploads, read_bytes
+from t2ipal.store import Store, end_old_uploads, objects, read_bytes
 
 
 def test_objects_are_written_read_and_listed(store):
@@ -45,7 +47,11 @@ def test_write_if_absent_leaves_what_is_there(store):
     assert store.list() == ["marker"]
 
 
-def test_one_of_many_racing_writers_wins(tmp_path):
+@pytest.mark.parametrize("code", [None, errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK])
+def test_one_of_many_racing_writers_wins(tmp_path, monkeypatch, code):
+    """Also where the file system knows no hard links."""
+    if code is not None:
+        monkeypatch.setattr(os, "link", failing_with(code))
     store = Store(tmp_path)
     barrier = threading.Barrier(16)
     winners = []
@@ -63,6 +69,38 @@ def test_one_of_many_racing_writers_wins(tmp_path):
     assert len(winners) == 1
     assert store.read("marker") == str(winners[0]).encode()
     assert os.listdir(tmp_path) == ["marker"]
+
+
+def failing_with(code):
+    def call(*arguments, **options):
+        raise OSError(code, os.strerror(code))
+
+    return call
+
+
+def test_without_hard_links_a_killed_writer_holds_up_the_next_one_briefly(tmp_path, monkeypatch):
+    """It left its guard and its unfinished file, and nothing under the object's name."""
+    monkeypatch.setattr(os, "link", failing_with(errno.EPERM))
+    monkeypatch.setattr(objects, "GUARD_S", 0.1)
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "rename", failing_with(errno.EIO))
+        killed.setattr(Path, "unlink", lambda *arguments, **options: None)
+        with pytest.raises(OSError, match=r"Cannot write .*/marker \(Input/output error\)"):
+            Store(tmp_path).write_if_absent("marker", b"first")
+    assert len(os.listdir(tmp_path)) == 2 and Store(tmp_path).list() == []
+    assert Store(tmp_path).write_if_absent("marker", b"second")
+    assert not Store(tmp_path).write_if_absent("marker", b"third")
+    assert Store(tmp_path).read("marker") == b"second"
+
+
+def test_a_file_system_that_cannot_sync_or_link_is_told_from_one_that_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", failing_with(errno.EINVAL))
+    Store(tmp_path).write("a", b"1")
+    assert Store(tmp_path).read("a") == b"1"
+    monkeypatch.setattr(os, "link", failing_with(errno.ENOSPC))
+    with pytest.raises(OSError, match=r"No space left in .*: b needs 1 bytes"):
+        Store(tmp_path).write_if_absent("b", b"1")
+    assert os.listdir(tmp_path) == ["a"]
 
 
 def test_a_store_can_be_pickled(store):
@@ -105,7 +143,8 @@ def test_reading_a_file_by_its_address(tmp_path, monkeypatch, s3_server):
     monkeypatch.chdir(tmp_path)
     assert read_bytes("captions.txt") == b"a dog"
     assert read_bytes(tmp_path / "captions.txt") == b"a dog"
-    assert read_bytes(f"file://{tmp_path}/captions.txt") == b"a dog"
+    assert read_bytes(f"file://{tmp_path}/captions%2Etxt") == b"a dog"
+    assert read_bytes(f"file://localhost{tmp_path}/captions.txt") == b"a dog"
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
     Store("s3://runs/read").write("captions.txt", b"a cat")
     assert read_bytes("s3://runs/read/captions.txt") == b"a cat"
@@ -132,6 +171,24 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         Store(tmp_path / "file").write("a", b"")
     with pytest.raises(PermissionError, match=r"Cannot write to .*file.* Choose another folder"):
         Store(tmp_path / "file" / "run").write_if_absent("config.json", b"")
+
+
+def test_what_cannot_be_written_is_known_beforehand(store):
+    store.require_writable("a/b.json")
+    assert store.list() == []
+    store.write("a/b.json", b"old")
+    store.require_writable("a/b.json")
+    assert store.read("a/b.json") == b"old"
+    if not store.is_bucket:
+        with pytest.raises(OSError, match=r"Cannot write .*/a \(Is a directory\)"):
+            store.require_writable("a")
+        with pytest.raises(PermissionError, match=r"Cannot write to .*/a/b.json \("):
+            store.require_writable("a/b.json/c")
+
+
+def test_a_bucket_that_cannot_be_written_is_known_beforehand(s3_server):
+    with pytest.raises(FileNotFoundError, match="No bucket 'none'"):
+        Store("s3://none/run", s3_server).require_writable("a.json")
 
 
 def test_a_failed_write_leaves_the_old_object(tmp_path, monkeypatch):
