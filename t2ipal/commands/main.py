@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from t2ipal.commands.stopping import ended_by_signals
+from t2ipal.commands.stopping import GO_ON, ended_by_signals
 from t2ipal.commands.streams import open_missing_streams, steady_streams
 
 COMMANDS = {
@@ -24,12 +24,15 @@ COMMANDS = {
     "pretrain_pictovoc": "train the embedded world's models from scratch",
 }
 """Job -> what it does, in the order of their use."""
+BEGIN_ANEW = ("evaluate", "predict", "report")
+"""Jobs that keep nothing before their end."""
 
 
 def run_command(name: str, arguments: Sequence[str] | None = None) -> None:
     """Runs one job and ends the process where it fails; `arguments` None: those of the process."""
     open_missing_streams()
-    with ended_by_signals():
+    line = f"{GO_ON} ({name} begins anew)" if name in BEGIN_ANEW else GO_ON
+    with ended_by_signals(line):
         from t2ipal.commands.running import run_job  # loads tyro
 
         module = importlib.import_module(f"t2ipal.commands.{name}")

@@ -88,22 +88,10 @@ def run_search(
     if not waiting:
         return SearchResult(search, _in_order(trials))
     watch, signs = watch_workers(1, cpus_per_trial, gpus_per_trial)
-    train, validation = split_captions(data, search.validation_fraction, search.seed)
     keep = partial(keep_trial, store=store, folder=folder)
-    # Tune puts each of these into the object store once, whatever the number of trials.
-    trainable = tune.with_parameters(
-        _trial,
-        texts=_to_arrays(train.texts),
-        images=_to_arrays(train.images),
-        image_of_caption=train.image_of_caption.numpy(),
-        validation=_to_arrays(validation),
-        recipe=recipe,
-        each_epoch=search.scheduler != "none",
-        load_backbone=load_backbone,
-        keep=keep,
-        signs=signs,
-    )
+    trainable = _trainable(search, recipe, data, load_backbone, keep, signs)
     names = iter([trial_name(number) for number in waiting])
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths are the job's
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would wait for the trials
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is a row, not a page
     with _log_folder(store, folder) as logs:
@@ -139,6 +127,31 @@ def run_search(
             if trials:
                 write_search(result, store, folder)
     return result
+
+
+def _trainable(
+    search: SearchConfig,
+    recipe: Recipe,
+    data: TrainingFeatures,
+    load_backbone: Callable[[], FrozenBackbone],
+    keep: Callable[[Trial, int], None],
+    signs: str,
+) -> Any:
+    """`_trial` with all that it needs beside its values."""
+    train, validation = split_captions(data, search.validation_fraction, search.seed)
+    # Tune puts each of these into the object store once, whatever the number of trials.
+    return tune.with_parameters(
+        _trial,
+        texts=_to_arrays(train.texts),
+        images=_to_arrays(train.images),
+        image_of_caption=train.image_of_caption.numpy(),
+        validation=_to_arrays(validation),
+        recipe=recipe,
+        each_epoch=search.scheduler != "none",
+        load_backbone=load_backbone,
+        keep=keep,
+        signs=signs,
+    )
 
 
 def _in_order(trials: Mapping[int, Trial]) -> tuple[Trial, ...]:
@@ -183,7 +196,7 @@ def _trial(
                 train,
                 _from_arrays(validation),
                 backbone,
-                before_last=tune.report if each_epoch else None,
+                on_epoch=tune.report if each_epoch else None,
             )
         except Exception as error:
             keep(failed(values, error), number)

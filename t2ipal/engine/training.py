@@ -38,6 +38,7 @@ def on_ray(
         RuntimeError: a worker failed more often than `max_failures`, or none started for too long.
     """
     require(num_workers > 0, f"num_workers must be > 0, got {num_workers}.")
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths are the job's
     # Otherwise the controller asks for reports only every 2 s, longer than a small run takes.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     counter = _Counter.remote()

@@ -36,9 +36,9 @@ def run_trial(
     train: TrainingFeatures,
     validation: FeatureSet,
     backbone: FrozenBackbone,
-    before_last: Callable[[dict[str, float]], None] | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> dict[str, float]:
-    """Trains one setting and gives its metrics; `before_last` gets them after the epochs before."""
+    """Trains one setting, gives its metrics; `on_epoch` gets them after each epoch but the last."""
     method = recipe.method.build(backbone, recipe.training.seed)
     shown = validation.labels.any(dim=0)
 
@@ -50,8 +50,8 @@ def run_trial(
         return float(per_class.mean())
 
     def report(record: EpochRecord) -> None:
-        if before_last is not None and record.epoch + 1 < recipe.training.num_epochs:
-            before_last({"validation_mAP": score(method.export()), "loss": record.loss})
+        if on_epoch is not None and record.epoch + 1 < recipe.training.num_epochs:
+            on_epoch({"validation_mAP": score(method.export()), "loss": record.loss})
 
     result = fit(method, train, recipe.training, on_epoch=report)
     require(len(result.history) > 0, "A search trains: num_epochs must be > 0, got 0.")
