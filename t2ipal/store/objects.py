@@ -9,6 +9,7 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import shutil
 import stat
 import time
@@ -250,12 +251,17 @@ class _Folder:
     def __init__(self, folder: Path):
         self.folder = folder
 
+    def _path(self, key: str) -> Path:
+        known = "\0" not in key and not re.search("[\ud800-\udc7f\udd00-\udfff]", key)
+        require(known, f"No file of {self.folder} can be called {key!r}.")
+        return self.folder / key
+
     def read(self, key: str) -> bytes:
-        with _clear_reading(self.folder / key) as path:
+        with _clear_reading(self._path(key)) as path:
             return path.read_bytes()
 
     def pieces(self, key: str) -> Iterator[bytes]:
-        with _clear_reading(self.folder / key) as path, path.open("rb") as file:
+        with _clear_reading(self._path(key)) as path, path.open("rb") as file:
             while piece := file.read(PIECE_BYTES):
                 yield piece
 
@@ -282,7 +288,7 @@ class _Folder:
         return True
 
     def delete(self, key: str) -> None:
-        path = self.folder / key
+        path = self._path(key)
         try:
             path.unlink(missing_ok=True)
         except (NotADirectoryError, IsADirectoryError):
@@ -305,7 +311,7 @@ class _Folder:
     @contextlib.contextmanager
     def _complete_file(self, key: str, data: bytes) -> Iterator[tuple[Path, Path]]:
         """A finished temporary file beside the final path; removed afterwards if still there."""
-        path = self.folder / key
+        path = self._path(key)
         part = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -321,7 +327,7 @@ class _Folder:
                 part.unlink(missing_ok=True)
 
     def exists(self, key: str) -> bool:
-        path = self.folder / key
+        path = self._path(key)
         try:
             return stat.S_ISREG(path.stat().st_mode)
         except (FileNotFoundError, NotADirectoryError):
