@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int, UInt8, UInt64
 
+from t2ipal.config import require
 from t2ipal.features.extraction import batched
 from t2ipal.pictovoc import WEIGHTS_DIR
 from t2ipal.pictovoc.judge import NAMED_THRESHOLD, Judge, found_share, load_judge
@@ -65,7 +66,7 @@ def _is_of_the_world(run: Run) -> bool:
     settings = run.settings
     return (
         settings.class_names == CLASS_NAMES
-        and settings.synthesis["pipeline"] in PIPELINES_OF_THE_WORLD
+        and settings.synthesis.get("pipeline") in PIPELINES_OF_THE_WORLD
         and (WEIGHTS_DIR / "judge" / "judge.safetensors").is_file()
     )
 
@@ -133,6 +134,11 @@ def _decoded(
 
 def _sheet_entry(seen: Sequence[_Seen], num_images: int, run: Run) -> SheetEntry:
     names, sample = run.settings.class_names, seen[0].sample
+    require(
+        max(sample.labels, default=0) < len(names),
+        f"{sample.key} in {run.store.uri} has labels beyond the {len(names)} classes that the "
+        "run's settings name: they are damaged.",
+    )
     found = [
         [names[c] for c in np.flatnonzero(image.found)] for image in seen if image.found is not None
     ]

@@ -79,17 +79,17 @@ def find_parts(
     missing: list[str] = []
     place, folder = trained_at(run, sources.recognizers, endpoint_url)
     recognizers, trained, measured, test = None, None, None, None
-    with _left_out("Losses and heatmaps", missing, sources.recognizers):
+    with _left_out("Losses and heatmaps", "recognizers", missing, sources.recognizers):
         recognizers = find_recognizers(place, folder)
     if recognizers is not None:
         clip, recognizers = load_same_backbone(place, recognizers, backbone, folder)
         trained = Trained(recognizers, clip, place, folder)
     place, key = _evaluated_at(run, sources.evaluation, endpoint_url)
-    with _left_out("Results", missing, sources.evaluation):
+    with _left_out("Results", "evaluation", missing, sources.evaluation):
         measured = read_measured(place, key, trained and backbone.model)
     if trained is not None:
         asked_for = sources.test_set or sources.test_root
-        with _left_out("Heatmaps", missing, asked_for, (OSError, ValueError)):
+        with _left_out("Heatmaps", "", missing, asked_for, (OSError, ValueError)):
             test = _look_at_test_set(trained, measured, sources, num_heatmaps, endpoint_url)
         if test is not None and test.unreadable:
             missing.append(f"Some heatmaps are left out: {named(test.unreadable)}.")
@@ -99,24 +99,35 @@ def find_parts(
 @contextmanager
 def _left_out(
     what: str,
+    elsewhere: str,
     missing: list[str],
     asked_for: str | None,
     errors: tuple[type[Exception], ...] = (FileNotFoundError,),
 ) -> Iterator[None]:
-    """Makes a sentence of what is not there, unless a user asked for it."""
+    """Makes a sentence of what is not there, unless a user asked for it.
+
+    Args:
+        what: the page lacks then.
+        elsewhere: option that names another place of it; "" for none.
+        missing: gets the sentence.
+        asked_for: what a user gave; None: nothing.
+        errors: that say that something is not there.
+    """
     try:
         yield
     except errors as error:
         if asked_for is not None:
             raise
-        missing.append(f"{what} are left out: {error}")
+        hint = f" If they lie elsewhere, give --{elsewhere}." if elsewhere else ""
+        missing.append(f"{what} are left out: {error}{hint}")
 
 
 def _evaluated_at(run: Store, elsewhere: str | None, endpoint_url: str | None) -> tuple[Store, str]:
     """Store and key of a run's evaluation."""
     if elsewhere is None:
         return run, EVALUATION
-    folder, key = split_uri(elsewhere) if elsewhere.endswith(".json") else (elsewhere, EVALUATION)
+    is_file = elsewhere.lower().endswith(".json")
+    folder, key = split_uri(elsewhere) if is_file else (elsewhere, EVALUATION)
     return Store(folder, endpoint_url), key
 
 

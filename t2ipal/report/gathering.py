@@ -98,7 +98,7 @@ def page_place(
     """
     place, key = run, REPORT
     if output is not None:
-        folder, key = split_uri(output) if output.endswith(".html") else (output, REPORT)
+        folder, key = split_uri(output) if output.lower().endswith(".html") else (output, REPORT)
         place = Store(folder, endpoint_url)
     try:
         place.require_writable(key)
@@ -130,9 +130,10 @@ def _unfinished(run: Run) -> list[str]:
 
 
 def _subtitle(run: Run, parts: Parts) -> str:
+    pipeline = run.settings.synthesis.get("pipeline", "an unnamed pipeline")
     words = [
         f"{run.settings.num_captions} captions",
-        f"{run.manifest.num_images} synthetic images from {run.settings.synthesis['pipeline']}",
+        f"{run.manifest.num_images} synthetic images from {pipeline}",
     ]
     if parts.trained:
         words.append(f"backbone {parts.trained.backbone.config.model}")

@@ -14,7 +14,8 @@ from t2ipal.store import Store, damaged
 from t2ipal.store.records import known
 from t2ipal.training.recipes import METHODS
 
-Percent = Annotated[float, Bounds(ge=0, le=100)]
+Percent = Annotated[float, Bounds(ge=0, lt=101)]
+"""A sum of floats may come out above 100."""
 MAX_NAMES = 10
 """Classes or files that a note names; it counts the others."""
 

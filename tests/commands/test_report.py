@@ -73,7 +73,8 @@ def test_each_stage_of_a_run(folder, capsys):
     _, page = shown("--model", "clip")
     assert {*sections(page)} == {"images", "pipeline", "settings"}
     said = [
-        f"Results are left out: No evaluation.json in {run}. Run jobs/evaluate.py first.",
+        f"Results are left out: No evaluation.json in {run}. Run jobs/evaluate.py first."
+        " If they lie elsewhere, give --evaluation.",
         "Heatmaps are left out: No test set was measured on. Give --test-set to draw on one.",
     ]
     assert missing(page) == capsys.readouterr().err.splitlines() == said

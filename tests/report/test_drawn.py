@@ -152,6 +152,13 @@ def test_the_judge_knows_the_embedded_world_alone(tmp_path, judge, class_names, 
     assert judged is None and [entry.found for entry in sheet] == [None, None]
 
 
+def test_labels_of_classes_that_are_not_named(store):
+    begin(store, ("apple", "bird"), "other")
+    write_shard(store, "00000", ["a 1", "c 2"])
+    with pytest.raises(ValueError, match=r"00000-00001 in .* has labels beyond the 2 classes that"):
+        look_at_images(read_run_so_far(store), ReportConfig())
+
+
 def test_a_run_without_images(tmp_path):
     store = Store(tmp_path)
     begin(store)

@@ -59,8 +59,10 @@ def test_nothing_is_there(folder):
     assert (parts.trained, parts.measured, parts.test) == (None, None, None)
     run = folder / "run"
     assert parts.missing == (
-        f"Losses and heatmaps are left out: No recognizer in {run}/train. Run jobs/train.py first.",
-        f"Results are left out: No evaluation.json in {run}. Run jobs/evaluate.py first.",
+        f"Losses and heatmaps are left out: No recognizer in {run}/train. Run jobs/train.py first."
+        " If they lie elsewhere, give --recognizers.",
+        f"Results are left out: No evaluation.json in {run}. Run jobs/evaluate.py first."
+        " If they lie elsewhere, give --evaluation.",
     )
 
 
