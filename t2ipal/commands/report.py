@@ -2,20 +2,26 @@
 
     python jobs/report.py --run runs/demo
 
-Reads what the other jobs left in the run's folder. The run must be trained and evaluated; other
-parts that are not there are left out. Writes report.html there. The last line of the output is a
-JSON summary.
+Reads what the other jobs left in the run's folder, and changes nothing there but report.html. The
+run need not be finished, trained or evaluated: the page says what is not there. Where the run
+cannot be written, name a place for the page:
+
+    python jobs/report.py --run /mnt/readonly/demo --output pages/demo.html
+
+The last line of the output is a JSON summary.
 """
 
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from t2ipal.commands.running import FLAT, finish, parse
+from t2ipal.commands.running import FLAT, finish, parse, remark
 from t2ipal.features.config import BackboneConfig
-from t2ipal.places import NameOrUri, SharedUri, Uri
-from t2ipal.report.config import ReportConfig
-from t2ipal.store import Store, read_manifest
+from t2ipal.places import SharedUri
+from t2ipal.report.config import ReportConfig, ReportSources
+from t2ipal.store import Store, read_run_so_far
 
 
 @dataclass(frozen=True)
@@ -24,15 +30,12 @@ class Options:
 
     run: SharedUri
     """Folder of the run: a local path, or s3://bucket/prefix."""
-    test_set: NameOrUri | None = None
-    """Test set that the heatmaps are drawn on; None: the one that was evaluated."""
-    test_root: Uri | None = None
-    """Folder of a real test set."""
-    recognizers: SharedUri | None = None
-    """Folder or s3:// of the recognizers, where --output of jobs/train.py named one; None:
-    `run`/train."""
+    output: SharedUri | None = None
+    """Where the page goes: a path or s3:// that ends in .html, or a folder, which gets report.html;
+    None: into the run."""
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
+    sources: Annotated[ReportSources, FLAT] = field(default_factory=ReportSources)
     page: Annotated[ReportConfig, FLAT] = field(default_factory=ReportConfig)
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
 
@@ -40,30 +43,25 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the job and returns its summary; `arguments` None: those of the process."""
     options = parse(Options, arguments, __doc__)
+    words = sys.argv[1:] if arguments is None else arguments
     import torch
 
-    from t2ipal.evaluation.results import read_evaluation
-    from t2ipal.evaluation.runs import find_recognizers, load_same_backbone, trained_at
-    from t2ipal.evaluation.test_sets import test_set_features
-    from t2ipal.report.gathering import gather_report, write_report
+    from t2ipal.report.finding import find_parts
+    from t2ipal.report.gathering import gather_report, page_place, write_report
 
     torch.set_num_threads(max(torch.get_num_threads() // 2, 1))
-    store = Store(options.run, options.endpoint_url)
-    manifest, evaluation = read_manifest(store), read_evaluation(store)
-    place, folder = trained_at(store, options.recognizers, options.endpoint_url)
-    found = find_recognizers(place, folder)
-    backbone, recognizers = load_same_backbone(place, found, options.backbone, folder)
-    test = test_set_features(
-        options.test_set or evaluation["test_set"], options.test_root, backbone,
-        manifest.class_names, options.endpoint_url,
-    )  # fmt: skip
-    report, stored = gather_report(
-        store, recognizers, test, options.page, options.backbone, trained=(place, folder)
-    )
+    store, url = Store(options.run, options.endpoint_url), options.endpoint_url
+    run = read_run_so_far(store)
+    place, key = page_place(store, options.output, url)
+    parts = find_parts(store, options.sources, options.backbone, options.page.num_heatmaps, url)
+    command = shlex.join(["python", "jobs/report.py", *words])
+    report = gather_report(run, parts, options.page, commands=[command])
+    for sentence in report.missing:
+        remark(sentence)
     return finish(
         {
-            "report": write_report(store, report),
-            "judge_share": stored.share,
-            "num_images": manifest.num_images,
+            "report": write_report(report, place, key),
+            "judge_share": report.judge and report.judge.share,
+            "num_images": run.manifest.num_images,
         }
     )

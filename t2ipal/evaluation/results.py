@@ -16,7 +16,7 @@ from t2ipal.evaluation.test_sets import TestFeatures
 from t2ipal.features.sets import TrainingFeatures
 from t2ipal.methods.recognizer import Recognizer
 from t2ipal.methods.t2ipal import T2IPALScorer
-from t2ipal.store import Store, json_bytes, read_json
+from t2ipal.store import Store, damaged, json_bytes, read_json
 
 EVALUATION = "evaluation.json"
 
@@ -146,19 +146,15 @@ def mean_gap(gaps: Sequence[ModalityGap]) -> dict[str, float | None]:
     }
 
 
-def read_evaluation(store: Store) -> dict[str, Any]:
-    """What `evaluate_run` wrote.
+def read_evaluation(store: Store, key: str = EVALUATION) -> dict[str, Any]:
+    """What `write_evaluation` wrote.
 
     Raises:
         FileNotFoundError: the run was not evaluated.
         ValueError: the file is damaged.
     """
-    if not store.exists(EVALUATION):
-        raise FileNotFoundError(f"No {EVALUATION} in {store.uri}. Run jobs/evaluate.py first.")
-    remedy = f"{EVALUATION} in {store.uri} is damaged. Remove it and run jobs/evaluate.py again."
-    try:
-        content = read_json(store, EVALUATION, "evaluate")
-    except ValueError as error:
-        raise ValueError(remedy) from error
-    require("methods" in content, remedy)
+    if not store.exists(key):
+        raise FileNotFoundError(f"No {key} in {store.uri}. Run jobs/evaluate.py first.")
+    content = read_json(store, key, "evaluate")
+    require("methods" in content, damaged(store, key, "evaluate"))
     return content

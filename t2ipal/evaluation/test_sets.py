@@ -73,6 +73,20 @@ class TestSet:
     images: PhotographSet | NDArray[np.uint8]
     """Photographs, or scenes of the embedded world."""
 
+    def only(self, rows: Sequence[int]) -> "TestSet":
+        """The images at these rows."""
+        at, images = np.array(rows, dtype=np.int64), self.images
+        if isinstance(images, PhotographSet):
+            images = replace(
+                images,
+                keys=tuple(images.keys[row] for row in rows),
+                labels=images.labels[at],
+                difficult=images.difficult[at],
+            )
+        else:
+            images = images[at]
+        return replace(self, labels=self.labels[at], images=images)
+
     @property
     def origin(self) -> str:
         """What a person should know of the labels, as where those of the user's own were found."""

@@ -21,10 +21,12 @@ from t2ipal.features.backbone import load_backbone
 from t2ipal.pictovoc.captions import world_captions
 from t2ipal.recognition.making import TrainingRequest, train_recognizers
 from t2ipal.report.config import ReportConfig
+from t2ipal.report.finding import Parts, Trained
 from t2ipal.report.gathering import gather_report, write_report
+from t2ipal.report.measured import read_measured
 from t2ipal.selection.choosing import describe_choice, measure_run, save_choice
 from t2ipal.selection.config import QualityConfig
-from t2ipal.store import Store, json_bytes
+from t2ipal.store import Store, json_bytes, read_run
 from t2ipal.synthesis.making import synthesize
 from t2ipal.synthesis.rendering import RenderingSynthesizer
 from t2ipal.synthesis.request import SynthesisRequest, with_class_prompts
@@ -101,11 +103,12 @@ def run_demo(
         test = test_set_features("pictovoc", None, backbone)
         evaluated = evaluate_run(store, recognizers, test, EvaluationOptions())
     with timed("report"):
-        report, stored = gather_report(
-            store, recognizers, test, ReportConfig(), config.backbone,
-            seconds=seconds, commands=commands,
-        )  # fmt: skip
-        page = write_report(store, report)
+        measured = read_measured(store, model=config.backbone.model)
+        parts = Parts(Trained(recognizers, backbone, store), measured, test)
+        report = gather_report(
+            read_run(store), parts, ReportConfig(), seconds=seconds, commands=commands
+        )
+        page = write_report(report, store)
     keys = ("mean", "std", "seeds")
     summary = {
         "mAP": {name: {k: m[k] for k in keys} for name, m in evaluated["methods"].items()},
@@ -115,7 +118,7 @@ def run_demo(
         "seconds": seconds,
     }
     store.write(SUMMARY, json_bytes(summary))
-    return {**summary, "judge_share": stored.share, "report": page}
+    return {**summary, "judge_share": report.judge and report.judge.share, "report": page}
 
 
 @contextmanager

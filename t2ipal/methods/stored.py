@@ -42,7 +42,13 @@ def load_recognizer(store: Store, folder: str) -> Recognizer:
     apart = {name: values.pop(name) for name in KEPT_APART if name in values}
     one_of(f"method in {place}/{RECOGNIZER}", values.get("method", "t2ipal"), SCORERS)
     config_type, scorer_type = SCORERS[values.get("method", "t2ipal")]
-    config = from_dict(config_type, values)
+    try:
+        config = from_dict(config_type, values)
+        backbone = apart.get("backbone")
+        identity = None if backbone is None else from_dict(BackboneIdentity, backbone)
+        normalization = from_dict(Normalization, apart.get("normalization", {}))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{place}/{RECOGNIZER} cannot be read: {error}") from error
     try:
         tensors = safetensors.torch.load(store.read(join_key(folder, WEIGHTS)))
     except SafetensorError as error:
@@ -61,12 +67,7 @@ def load_recognizer(store: Store, folder: str) -> Recognizer:
             sizes.setdefault(dimension, size)
         wanted = tuple(sizes.get(dimension, dimension) for dimension in dimensions)
         require(shape == wanted, f"{name} in {WEIGHTS} must have shape {wanted}, got {shape}.")
-    backbone = apart.get("backbone")
-    return Recognizer(
-        scorer_type.from_tensors(config, tensors),
-        None if backbone is None else from_dict(BackboneIdentity, backbone),
-        from_dict(Normalization, apart.get("normalization", {})),
-    )
+    return Recognizer(scorer_type.from_tensors(config, tensors), identity, normalization)
 
 
 def with_backbone(recognizer: Recognizer, backbone: BackboneIdentity) -> Recognizer:

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from t2ipal.pictovoc.pixels import to_pixels
-from t2ipal.pictovoc.scenes import CLASS_NAMES
+from t2ipal.pictovoc.scenes import CLASS_NAMES, IMAGE_SIZE_PX
 
 WIDTHS = (32, 64, 128)
+ImagesOfAnySizes = Sequence[UInt8[np.ndarray, "height width 3"]]
 
 
 class _Block(nn.Module):
@@ -64,16 +65,22 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def probs(
-        self, images: UInt8[np.ndarray, "batch side side 3"]
+        self, images: ImagesOfAnySizes | UInt8[np.ndarray, "batch height width 3"]
     ) -> Float[np.ndarray, "batch classes"]:
-        """Probability of each class in uint8 RGB images; other sizes are brought to 64 px."""
+        """Probability of each class in uint8 RGB images."""
         parts = []
         for first in range(0, len(images), 256):
-            pixels = to_pixels(images[first : first + 256])
-            if pixels.shape[-1] != 64:
-                pixels = F.interpolate(pixels, (64, 64), mode="bicubic", antialias=True)
+            pixels = torch.cat([_as_drawn(image) for image in images[first : first + 256]])
             parts.append(self(pixels).sigmoid())
         return torch.cat(parts).numpy()
+
+
+def _as_drawn(image: UInt8[np.ndarray, "height width 3"]) -> Float[Tensor, "1 3 side side"]:
+    """The pixels of an image at the size of the scenes that a judge is trained on."""
+    pixels = to_pixels(image[None])
+    if pixels.shape[2:] == (IMAGE_SIZE_PX, IMAGE_SIZE_PX):
+        return pixels
+    return F.interpolate(pixels, (IMAGE_SIZE_PX, IMAGE_SIZE_PX), mode="bicubic", antialias=True)
 
 
 def load_judge(folder: Path) -> Judge:
@@ -99,10 +106,19 @@ NAMED_THRESHOLD = 0.5
 
 
 def judged_share(
-    judge_dir: Path, images: UInt8[np.ndarray, "n side side 3"], labels: Sequence[Sequence[int]]
-) -> tuple[float, dict[str, float], UInt8[np.ndarray, "n classes"]]:
+    judge_dir: Path,
+    images: UInt8[np.ndarray, "n side side 3"],
+    labels: Sequence[Sequence[int]],
+) -> tuple[float, dict[str, float], Bool[np.ndarray, "n classes"]]:
     """Share of named classes that the judge finds, overall and by class; and all that it finds."""
     found = load_judge(judge_dir).probs(images) > NAMED_THRESHOLD
+    return *found_share(found, labels), found
+
+
+def found_share(
+    found: Bool[np.ndarray, "n classes"], labels: Sequence[Sequence[int]]
+) -> tuple[float, dict[str, float]]:
+    """Share of the classes named by `labels` that are found, overall and by class."""
     named = np.zeros_like(found)
     for row, indices in enumerate(labels):
         named[row, list(indices)] = True
@@ -111,4 +127,4 @@ def judged_share(
         for i, name in enumerate(CLASS_NAMES)
         if named[:, i].any()
     }
-    return float(found[named].mean()), by_class, found.astype(np.uint8)
+    return float(found[named].mean()), by_class

@@ -1,6 +1,6 @@
 """What a report page can hold: plain frozen dataclasses of numbers, text and image arrays.
 
-Everything but the title and the results may be left out; the page then has no such section.
+Everything but the title may be left out; the page then has no such section.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,6 +55,8 @@ class SheetEntry:
     images: Sequence[UInt8[np.ndarray, "height width 3"]]
     found: Sequence[Sequence[str]] | None = None
     """For each image the classes that a judge sees in it; None where nothing judged."""
+    num_images: int | None = None
+    """Images that the caption has; None: those that are shown."""
 
     def __post_init__(self) -> None:
         require(
@@ -62,6 +64,20 @@ class SheetEntry:
             f"found must have one list per image ({len(self.images)}), "
             f"got {len(self.found or ())} for {self.caption!r}.",
         )
+
+
+@dataclass(frozen=True)
+class JudgedImages:
+    """How often a judge finds the classes that captions name in their images."""
+
+    share: float
+    """Over all named classes, 0 to 1."""
+    by_class: Mapping[str, float]
+    """Class name -> share of the images naming it in which the judge finds it."""
+    num_judged: int
+    """Images that the judge looked at."""
+    num_images: int
+    """Images that there are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,14 +137,12 @@ class Report:
     title: str
     subtitle: str
     """One or two sentences: data, backbone, pipeline, where it ran."""
-    results: Sequence[MethodResult]
+    results: Sequence[MethodResult] = ()
     """In the order to show; the first one is the baseline unless `baseline` names another."""
     class_names: Sequence[str] = ()
     baseline: str | None = None
     """Name of the method that differences are taken against."""
-    judge: Sequence[tuple[str, float]] | None = None
-    """Class name and share (0 to 1) of the images naming it in which a judge finds it. The entry
-    named "overall" is the share over all named classes."""
+    judge: JudgedImages | None = None
     contact_sheet: Sequence[SheetEntry] = ()
     heatmaps: Sequence[HeatmapExample] = ()
     curves: Sequence[Curve] = ()
@@ -144,6 +158,8 @@ class Report:
     """Command lines that make this page again."""
     notes: Sequence[str] = ()
     """Definitions and reservations, such as which mAP this is."""
+    missing: Sequence[str] = ()
+    """A sentence for each part that is not there, which says what to do."""
 
     def __post_init__(self) -> None:
         for result in self.results:

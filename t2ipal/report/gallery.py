@@ -1,10 +1,9 @@
 """What can be seen: captions with their synthetic images, and heatmaps over test images."""
 
 import math
-from collections.abc import Sequence
 
 from t2ipal.report import charts
-from t2ipal.report.contents import HeatmapExample, Report, SheetEntry
+from t2ipal.report.contents import HeatmapExample, JudgedImages, Report, SheetEntry
 from t2ipal.report.markup import Markup, element, fragment
 from t2ipal.report.pictures import data_uri, overlay
 
@@ -14,7 +13,7 @@ _FOUND_SHARE = 0.5
 
 def images(report: Report) -> Markup | None:
     """The contact sheet, and how often a judge finds the named classes."""
-    if not report.contact_sheet and not report.judge:
+    if not report.contact_sheet and report.judge is None:
         return None
     parts: list[object] = []
     if report.contact_sheet:
@@ -29,7 +28,7 @@ def images(report: Report) -> Markup | None:
         sheet = [_sheet_entry(entry) for entry in report.contact_sheet]
         parts.append(element("p", explained, class_="lead"))
         parts.append(element("div", sheet, class_="sheet few" if few else "sheet"))
-    if report.judge:
+    if report.judge is not None:
         parts.append(_judge(report.judge))
     return fragment(parts)
 
@@ -68,16 +67,28 @@ def _sheet_entry(entry: SheetEntry) -> Markup:
             "div",
             element("p", entry.caption, class_="quote"),
             element("p", chips, class_="chips") if chips else None,
+            _rest(entry),
         ),
         element("div", figures, class_="images"),
     )
 
 
-def _judge(judge: Sequence[tuple[str, float]]) -> Markup:
-    classes = [(name, share) for name, share in judge if name != "overall"]
-    overall = [share for name, share in judge if name == "overall"]
-    sentence = "Share of the images naming a class in which the judge finds it"
-    sentence += f"; {100 * overall[0]:.0f}% over all named classes." if overall else "."
+def _rest(entry: SheetEntry) -> Markup | None:
+    """How many images of a caption there are, where not all are shown."""
+    if (entry.num_images or 0) <= len(entry.images):
+        return None
+    text = f"The first {len(entry.images):,} of {entry.num_images:,} images."
+    return element("p", text, class_="lead")
+
+
+def _judge(judge: JudgedImages) -> Markup:
+    sentence = (
+        "Share of the images naming a class in which the judge finds it; "
+        f"{100 * judge.share:.0f}% over all named classes."
+    )
+    if judge.num_judged < judge.num_images:
+        drawn = f"{judge.num_judged:,} of {judge.num_images:,} images"
+        sentence += f" The judge looked at {drawn}, drawn evenly from all shards."
     items = [
         element(
             "li",
@@ -87,7 +98,7 @@ def _judge(judge: Sequence[tuple[str, float]]) -> Markup:
                 "span", f"{100 * share:.0f}%" if math.isfinite(share) else "–", class_="number"
             ),
         )
-        for name, share in sorted(classes, key=lambda pair: -pair[1])
+        for name, share in sorted(judge.by_class.items(), key=lambda pair: -pair[1])
     ]
     return fragment(
         element("h3", "Are the named classes in the images?"),

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from t2ipal.report import gallery, record, results
+from t2ipal.report import class_table, gallery, record, results
 from t2ipal.report.contents import Report
 from t2ipal.report.markup import Markup, element, fragment
 from t2ipal.report.results import facts, headline
 
 SECTIONS = (
     ("results", "Results", results.results),
-    ("classes", "Classes", results.classes),
+    ("classes", "Classes", class_table.classes),
     ("gap", "Modality gap", results.modality_gap),
     ("images", "Synthetic images", gallery.images),
     ("heatmaps", "Heatmaps", gallery.heatmaps),
@@ -38,6 +38,7 @@ def render_report(report: Report) -> str:
             "main",
             headline(report),
             facts(report),
+            results.missing(report),
             (
                 element("section", element("h2", title), body, id=anchor)
                 for anchor, title, body in shown

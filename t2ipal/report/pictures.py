@@ -29,10 +29,17 @@ _MAGMA = np.array(
 
 
 def data_uri(image: UInt8[np.ndarray, "height width 3"]) -> str:
-    """The image as a JPEG data URI, scaled smoothly so that its longest side is `SHOWN_PX`."""
+    """The image as a JPEG data URI, as `as_shown` scales it."""
     buffer = io.BytesIO()
     _scaled(image).save(buffer, "JPEG", quality=85, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def as_shown(
+    image: UInt8[np.ndarray, "height width 3"],
+) -> UInt8[np.ndarray, "shown_height shown_width 3"]:
+    """The image scaled smoothly so that its longest side is `SHOWN_PX`."""
+    return np.array(_scaled(image))
 
 
 def heat_color(share: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 3"]:

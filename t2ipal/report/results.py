@@ -1,4 +1,4 @@
-"""What the methods reached: headline numbers, results, average precision by class, modality gap."""
+"""What the methods reached: headline numbers, results, modality gap; and what the page lacks."""
 
 import math
 
@@ -12,12 +12,12 @@ def headline(report: Report) -> Markup | None:
     """One card per method: mAP, spread, and the difference to the baseline."""
     if not report.results:
         return None
-    best = _best(report)
+    best = best_of(report)
     cards = []
     for series, result in enumerate(report.results):
         change = None
         if len(report.results) > 1:
-            baseline = _baseline(report)
+            baseline = baseline_of(report)
             change = (
                 element("p", "baseline", class_="change")
                 if result is baseline
@@ -50,18 +50,28 @@ def facts(report: Report) -> Markup | None:
     counts, items = report.counts, []
     if counts:
         used = counts.captions_kept if counts.captions_used is None else counts.captions_used
-        items += [("captions", f"{used:,}")] if used else []
-        items += [("synthetic images", f"{counts.images:,}")] if counts.images else []
+        items += [_counted(used, "caption")] if used else []
+        items += [_counted(counts.images, "synthetic image")] if counts.images else []
         items += [("failed", f"{counts.images_failed:,}")] if counts.images else []
-        items += [("test images", f"{counts.test_images:,}")] if counts.test_images else []
-    items += [("classes", f"{len(report.class_names):,}")] if report.class_names else []
-    overall = dict(report.judge or ()).get("overall", math.nan)
-    if math.isfinite(overall):
-        items.append(("of named classes found in their images", f"{100 * overall:.0f}%"))
+        items += [_counted(counts.test_images, "test image")] if counts.test_images else []
+    items += [_counted(len(report.class_names), "class", "classes")] if report.class_names else []
+    if report.judge is not None:
+        items.append(("of named classes found in their images", f"{100 * report.judge.share:.0f}%"))
     if report.seconds:
         items.append(("in all", duration(sum(report.seconds.values()))))
     pairs = [element("li", element("strong", number), f" {what}") for what, number in items]
     return element("ul", pairs, class_="facts") if pairs else None
+
+
+def _counted(number: int, noun: str, plural: str | None = None) -> tuple[str, str]:
+    return noun if number == 1 else plural or f"{noun}s", f"{number:,}"
+
+
+def missing(report: Report) -> Markup | None:
+    """What the page lacks, and what to do."""
+    if not report.missing:
+        return None
+    return element("ul", (element("li", sentence) for sentence in report.missing), class_="missing")
 
 
 def results(report: Report) -> Markup | None:
@@ -72,7 +82,7 @@ def results(report: Report) -> Markup | None:
     published = any(result.published for result in report.results)
     values = [value for result in report.results for value in _extent(result)]
     axis = charts.axis(values, 16, 304, limits=(0, 100))
-    best, baseline = _best(report), _baseline(report)
+    best, baseline = best_of(report), baseline_of(report)
     head = [
         head_cell("Method"),
         head_cell("mAP %", "number"),
@@ -108,61 +118,6 @@ def results(report: Report) -> Markup | None:
     return table(caption, head, rows)
 
 
-def classes(report: Report) -> Markup | None:
-    """One row per class: average precision of every method, as dots and as numbers."""
-    methods = [(n, result) for n, result in enumerate(report.results) if len(result.per_class)]
-    if not methods or not report.class_names:
-        return None
-    best, baseline = _best(report), _baseline(report)
-    compared = best is not baseline and len(best.per_class) and len(baseline.per_class)
-    every = [value for _, result in methods for value in result.per_class]
-    # The more columns of numbers, the narrower the plot, so that the table fits the page.
-    axis = charts.axis(every, 16, max(260, 560 - 50 * len(methods)), limits=(0, 100))
-    names = [element("li", charts.swatch(series), result.name) for series, result in methods]
-    legend = element("ul", names, class_="legend", aria_hidden="true")
-    head = [
-        head_cell("Class"),
-        element("th", charts.strip_axis(axis), scope="col", class_="plot", aria_label="AP chart"),
-        (head_cell((charts.swatch(series), result.name), "number") for series, result in methods),
-        head_cell(f"{best.name} vs {baseline.name}", "number") if compared else None,
-    ]
-    leading = best if len(best.per_class) else methods[-1][1]
-    order = sorted(
-        range(len(report.class_names)),
-        # NaN compares with nothing, so it would leave the order undefined.
-        key=lambda n: -leading.per_class[n] if math.isfinite(leading.per_class[n]) else math.inf,
-    )
-    rows = []
-    for index in order:
-        values = [(series, float(result.per_class[index])) for series, result in methods]
-        finite = [value for _, value in values if math.isfinite(value)]
-        cells = [
-            element(
-                "td",
-                element("strong", text)
-                if len(values) > 1 and finite and text == percent(max(finite))
-                else text,
-                class_="number",
-            )
-            for text in (percent(value) for _, value in values)
-        ]
-        change = None
-        if compared:
-            gain = best.per_class[index] - baseline.per_class[index]
-            change = element("td", signed(gain), class_="number")
-        rows.append(
-            element(
-                "tr",
-                element("th", report.class_names[index], scope="row"),
-                element("td", charts.dots(values, axis), class_="plot"),
-                cells,
-                change,
-            )
-        )
-    caption = f"Average precision of each class in percent, sorted by {leading.name}."
-    return table(caption, head, rows, kind="dense", legend=legend if len(methods) > 1 else None)
-
-
 def modality_gap(report: Report) -> Markup | None:
     """One row per method: how close its class embeddings are to what shows or names the class."""
     measured = [(n, result) for n, result in enumerate(report.results) if result.modality_gap]
@@ -188,12 +143,14 @@ def modality_gap(report: Report) -> Markup | None:
     return table(caption, head, rows)
 
 
-def _best(report: Report) -> MethodResult:
+def best_of(report: Report) -> MethodResult:
+    """The method of the highest mAP; the first one where none is known."""
     finite = [result for result in report.results if math.isfinite(result.mAP_mean)]
     return max(finite, key=lambda result: result.mAP_mean, default=report.results[0])
 
 
-def _baseline(report: Report) -> MethodResult:
+def baseline_of(report: Report) -> MethodResult:
+    """The method that the others are compared with."""
     named = (result for result in report.results if result.name == report.baseline)
     return next(named, report.results[0])
 

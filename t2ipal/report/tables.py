@@ -5,6 +5,9 @@ from typing import Any
 
 from t2ipal.report.markup import Markup, element
 
+MAX_ITEMS = 100
+"""Of a list that is a setting: it may name thousands of classes."""
+
 
 def table(
     caption: str,
@@ -58,5 +61,6 @@ def duration(seconds: float) -> str:
 def plain(value: Any) -> str:
     """A setting as text."""
     if isinstance(value, list | tuple):
-        return ", ".join(str(item) for item in value) or "none"
+        more = [f"and {len(value) - MAX_ITEMS:,} more"] if len(value) > MAX_ITEMS else []
+        return ", ".join([*map(str, value[:MAX_ITEMS]), *more]) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -176,7 +176,12 @@ def read_trials(store: Store, folder: str) -> list[Trial]:
     if not store.exists(key):
         return []
     try:
-        return [Trial(**row) for row in read_json(store, key)["trials"]]
+        trials = [Trial(**row) for row in read_json(store, key)["trials"]]
+        for trial in trials:
+            require(isinstance(trial.values, dict), "values must have names.")
+            score = trial.validation_mAP
+            require(isinstance(score, int | float | None), "validation_mAP must be a number.")
+        return trials
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(damaged(store, key, "tune")) from error
 

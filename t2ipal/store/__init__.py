@@ -18,6 +18,7 @@ from t2ipal.store.objects import (
     read_bytes,
     split_uri,
 )
+from t2ipal.store.passing import read_chosen_images
 from t2ipal.store.records import (
     Caption,
     Manifest,
@@ -36,11 +37,13 @@ from t2ipal.store.runs import (
     read_manifest,
     read_manifest_with_images,
     read_run,
+    read_run_so_far,
     read_settings,
     write_manifest,
 )
 from t2ipal.store.sections import (
     Section,
+    count_rejected,
     read_captions,
     read_extras,
     read_rejected,
@@ -99,6 +102,7 @@ __all__ = [
     "check_plan",
     "commit_shard",
     "committed_shards",
+    "count_rejected",
     "count_samples",
     "damaged",
     "describe_status",
@@ -117,6 +121,7 @@ __all__ = [
     "read_captions",
     "read_choice",
     "read_choice_manifest",
+    "read_chosen_images",
     "read_encoded_images",
     "read_extras",
     "read_images",
@@ -127,6 +132,7 @@ __all__ = [
     "read_parquet_columns",
     "read_rejected",
     "read_run",
+    "read_run_so_far",
     "read_samples",
     "read_sections",
     "read_settings",

@@ -20,6 +20,8 @@ PROBE_PREFIX = ".probe-"
 MULTIPART_BYTES = 64 * 2**20
 """Larger objects go to a bucket in parts: a connection that breaks costs one part."""
 PART_BYTES = 16 * 2**20
+PIECE_BYTES = 8 * 2**20
+"""Of an object that is read piece by piece."""
 TOKEN_NAME = "t2ipal-upload"
 """Of an object that came in parts, in its metadata: tells which upload it came from."""
 PAGE_KEYS = 1000
@@ -84,6 +86,17 @@ class Bucket:
 
     def read(self, key: str) -> bytes:
         """As `Store.read`."""
+        return self._get(key)
+
+    def pieces(self, key: str) -> Iterator[bytes]:
+        """As `Store.pieces`."""
+        with self._clear_errors(key):
+            size = self._client.head_object(**self._named(key))["ContentLength"]
+        for start in range(0, size, PIECE_BYTES):
+            yield self._get(key, Range=f"bytes={start}-{start + PIECE_BYTES - 1}")
+
+    def _get(self, key: str, **part: str) -> bytes:
+        """An object, or a part of it."""
         from botocore.exceptions import (
             IncompleteReadError,
             ReadTimeoutError,
@@ -93,7 +106,7 @@ class Bucket:
         with self._clear_errors(key):
             attempt = 1
             while True:
-                body = self._client.get_object(**self._named(key))["Body"]
+                body = self._client.get_object(**self._named(key), **part)["Body"]
                 try:
                     # botocore's own attempts end where the body begins.
                     return body.read()

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import shutil
 import stat
 import time
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from t2ipal.config import require
 from t2ipal.places import local_path
-from t2ipal.store.buckets import Bucket
+from t2ipal.store.buckets import PIECE_BYTES, Bucket
 
 OLD_UPLOAD_S = 24 * 3600.0
 """No upload of a process that lives takes so long."""
@@ -80,6 +81,14 @@ class Store:
             FileNotFoundError: there is no such object.
         """
         return self._backend.read(key)
+
+    def pieces(self, key: str) -> Iterator[bytes]:
+        """The bytes of one object in order, of which no more than a piece is held at once.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+        """
+        return self._backend.pieces(key)
 
     def write(self, key: str, data: bytes) -> None:
         """Creates or replaces one object."""
@@ -223,22 +232,38 @@ def _free(path: Path) -> str:
         return ""
 
 
+@contextlib.contextmanager
+def _clear_reading(path: Path) -> Iterator[Path]:
+    """Names the file in what its reading raises."""
+    try:
+        yield path
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(f"No file {path}.") from error
+    except IsADirectoryError as error:
+        raise FileNotFoundError(f"{path} is a folder, expected a file.") from error
+    except OSError as error:
+        raise _unreadable(error, path) from error
+
+
 class _Folder:
     """Objects as files under a local folder."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
+    def _path(self, key: str) -> Path:
+        known = "\0" not in key and not re.search("[\ud800-\udc7f\udd00-\udfff]", key)
+        require(known, f"No file of {self.folder} can be called {key!r}.")
+        return self.folder / key
+
     def read(self, key: str) -> bytes:
-        path = self.folder / key
-        try:
+        with _clear_reading(self._path(key)) as path:
             return path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise FileNotFoundError(f"No file {path}.") from error
-        except IsADirectoryError as error:
-            raise FileNotFoundError(f"{path} is a folder, expected a file.") from error
-        except OSError as error:
-            raise _unreadable(error, path) from error
+
+    def pieces(self, key: str) -> Iterator[bytes]:
+        with _clear_reading(self._path(key)) as path, path.open("rb") as file:
+            while piece := file.read(PIECE_BYTES):
+                yield piece
 
     def write(self, key: str, data: bytes) -> None:
         with self._complete_file(key, data) as (part, path):
@@ -263,7 +288,7 @@ class _Folder:
         return True
 
     def delete(self, key: str) -> None:
-        path = self.folder / key
+        path = self._path(key)
         try:
             path.unlink(missing_ok=True)
         except (NotADirectoryError, IsADirectoryError):
@@ -286,7 +311,7 @@ class _Folder:
     @contextlib.contextmanager
     def _complete_file(self, key: str, data: bytes) -> Iterator[tuple[Path, Path]]:
         """A finished temporary file beside the final path; removed afterwards if still there."""
-        path = self.folder / key
+        path = self._path(key)
         part = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -302,7 +327,7 @@ class _Folder:
                 part.unlink(missing_ok=True)
 
     def exists(self, key: str) -> bool:
-        path = self.folder / key
+        path = self._path(key)
         try:
             return stat.S_ISREG(path.stat().st_mode)
         except (FileNotFoundError, NotADirectoryError):

@@ -5,8 +5,8 @@
 
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -37,13 +37,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """One look at a finished run, the same whatever is added to its store meanwhile."""
+    """One look at a run, the same whatever is added to its store meanwhile."""
 
     store: Store
     manifest: Manifest
     sections: tuple[Section, ...]
     markers: tuple[Marker, ...]
     """Of all its shards, in order of their names."""
+
+    @property
+    def num_missing(self) -> int:
+        """Shards that it was asked for and that are not there; 0 once it is finished."""
+        return missing_shards(self.sections, [marker.shard for marker in self.markers])
 
     @property
     def settings(self) -> RunTotals:
@@ -68,13 +73,37 @@ def read_run(store: Store) -> Run:
         FileNotFoundError: it is not finished, has grown since and lacks shards, or is not there.
     """
     manifest = read_manifest(store)
-    sections, markers = read_sections(store), committed_shards(store)
-    if missing := missing_shards(sections, [marker.shard for marker in markers]):
+    run = Run(store, manifest, tuple(read_sections(store)), tuple(committed_shards(store)))
+    if run.num_missing:
         raise FileNotFoundError(
-            f"{store.uri} was asked for more, and {missing} shards of it are missing. Run "
+            f"{store.uri} was asked for more, and {run.num_missing} shards of it are missing. Run "
             "jobs/synthesize.py again with the options of the last time."
         )
+    return run
+
+
+def read_run_so_far(store: Store) -> Run:
+    """A look at a run that may not be finished; its manifest counts the shards that are there.
+
+    Raises:
+        FileNotFoundError: there is no run.
+    """
+    try:
+        return read_run(store)
+    except FileNotFoundError:  # it is not finished, or has grown since
+        settings = read_settings(store)
+    sections, markers = read_sections(store), committed_shards(store)
+    manifest = _manifest(_totals(settings, sections), markers)
     return Run(store, manifest, tuple(sections), tuple(markers))
+
+
+def _totals(settings: RunSettings, sections: Sequence[Section]) -> RunTotals:
+    """What these sections ask for."""
+    own = {field.name: getattr(settings, field.name) for field in fields(RunSettings)}
+    made = [s.first_k + s.num_k for s in sections if not s.extras_key]
+    own["synthesis"] = {**settings.synthesis, "images_per_caption": max(made, default=0)}
+    num_captions = sum(s.num_captions for s in sections if s.captions_key)
+    return RunTotals(**own, num_captions=num_captions, captions="")
 
 
 def open_run(
@@ -141,14 +170,18 @@ def read_settings(store: Store) -> RunSettings:
 
 def write_manifest(store: Store, settings: RunTotals) -> Manifest:
     """Writes and returns manifest.json, what the run holds; for when all its shards are in."""
-    markers = committed_shards(store)
-    num_rows, num_failed = count_samples(markers)
-    shards = (ManifestShard(m.shard, m.num_rows, m.num_failed, m.tar, m.sidecar) for m in markers)
-    manifest = Manifest(
-        settings.class_names, num_rows - num_failed, num_failed, settings, tuple(shards)
-    )
+    manifest = _manifest(settings, committed_shards(store))
     store.write("manifest.json", json_bytes(to_dict(manifest)))
     return manifest
+
+
+def _manifest(settings: RunTotals, markers: Sequence[Marker]) -> Manifest:
+    """The manifest of these shards."""
+    num_rows, num_failed = count_samples(markers)
+    shards = (ManifestShard(m.shard, m.num_rows, m.num_failed, m.tar, m.sidecar) for m in markers)
+    return Manifest(
+        settings.class_names, num_rows - num_failed, num_failed, settings, tuple(shards)
+    )
 
 
 def read_manifest(store: Store) -> Manifest:

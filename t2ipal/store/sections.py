@@ -161,6 +161,14 @@ def read_rejected(store: Store) -> list[Caption]:
     return table_captions(read_table(store, REJECTED_KEY, CAPTIONS_SCHEMA.names))
 
 
+def count_rejected(store: Store) -> dict[str, int]:
+    """How many captions were looked at and not taken, by the reason; reads no caption."""
+    if not store.exists(REJECTED_KEY):
+        return {}
+    reasons = read_table(store, REJECTED_KEY, ["reason"])["reason"].value_counts().to_pylist()
+    return {counted["values"]: counted["counts"] for counted in reasons}
+
+
 def _section_captions(store: Store, section: Section) -> list[Caption]:
     table = _read_part(store, section.captions_key, CAPTIONS_SCHEMA.names)
     require(

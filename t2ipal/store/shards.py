@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -320,14 +321,33 @@ def _checked(store: Store, marker: Marker, part: str) -> bytes:
         FileNotFoundError: it is gone.
         ValueError: it is another than the marker describes.
     """
-    key = f"images/{marker.shard}.{PARTS[part]}"
-    remedy = f"Remove the marker images/{marker.shard}.json and run jobs/synthesize.py again."
-    try:
+    with naming_a_lost_part(store, marker, part) as key:
         data = store.read(key)
+    require_digest(store, marker, part, hashlib.sha256(data).hexdigest())
+    return data
+
+
+@contextmanager
+def naming_a_lost_part(store: Store, marker: Marker, part: str) -> Iterator[str]:
+    """The key of a part, and which it is where reading it finds nothing."""
+    key = f"images/{marker.shard}.{PARTS[part]}"
+    try:
+        yield key
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{key} in {store.uri} is gone, though its marker is there. {remedy}"
+            f"{key} in {store.uri} is gone, though its marker is there. {remedy(marker)}"
         ) from error
-    if hashlib.sha256(data).hexdigest() != getattr(marker, part).sha256:
-        raise ValueError(f"{key} in {store.uri} is not what its marker describes. {remedy}")
-    return data
+
+
+def require_digest(store: Store, marker: Marker, part: str, sha256: str) -> None:
+    """Raises ValueError unless a part has the digest that the marker names."""
+    require(
+        sha256 == getattr(marker, part).sha256,
+        f"images/{marker.shard}.{PARTS[part]} in {store.uri} is not what its marker describes. "
+        f"{remedy(marker)}",
+    )
+
+
+def remedy(marker: Marker) -> str:
+    """What to do about a shard that is damaged."""
+    return f"Remove the marker images/{marker.shard}.json and run jobs/synthesize.py again."

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_run import FEW_SCENES, write_small_run
+from small_run import write_small_run
 from tiny_clip import RESNET, write_tiny_clip
 from tiny_stable_diffusion import write_tiny_stable_diffusion
 
@@ -24,7 +24,6 @@ from t2ipal.features.backbone import load_backbone
 from t2ipal.features.config import BackboneConfig
 from t2ipal.features.sets import FeatureSet
 from t2ipal.pictovoc.scenes import CLASS_NAMES
-from t2ipal.pictovoc.worlds import WORLDS, World
 from t2ipal.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -119,7 +118,9 @@ CASES = [
     ("repair", "--run empty", "empty. Run jobs/synthesize.py first."),
     ("tune", "--space none.yaml", "No space file none.yaml."),
     ("report", "--run empty", "empty. Run jobs/synthesize.py first."),
-    ("report", "", "run. Run jobs/evaluate.py first."),
+    ("report", "--evaluation empty", "empty. Run jobs/evaluate.py first."),
+    ("report", "--recognizers empty", "empty/. Run jobs/train.py first."),
+    ("report", "--model clip2", "run/train/tai_dpt-seed0 was trained on features of another"),
     ("report", "--run torn", "torn is damaged. Remove it and run jobs/evaluate.py again."),
     ("evaluate", "--run empty", "empty/train. Run jobs/train.py first."),
     ("evaluate", "--test-set voc2007", "Test set voc2007 needs its folder: give --test-root."),
@@ -266,7 +267,7 @@ def test_a_relative_run_of_a_submitted_job_is_refused(folder, monkeypatch, job):
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     with pytest.raises(ValueError, match=r"run must be s3:// or an absolute path, got 'run'"):
         JOBS[job][0](arguments(job, ""))
-    if job in ("train", "tune"):
+    if job in ("train", "tune", "report"):
         with pytest.raises(ValueError, match=r"output must be s3:// or an absolute path, got 'x'"):
             JOBS[job][0](arguments(job, f"--run {folder}/run --output x"))
 
@@ -311,15 +312,19 @@ def test_scores_and_labels_of_different_shapes():
         mean_average_precision(scores, labels)
 
 
-@pytest.mark.parametrize("text", ['{"trials": [', "[]", '{"rows": []}'])
+ROW = '{"trials": [{"values": null, "status": "ok", "reason": "", "loss": 1, "seconds": 1, '
+
+
+@pytest.mark.parametrize(
+    "text", ['{"trials": [', "[]", '{"rows": []}', ROW + '"validation_mAP": 5}]}']
+)
 def test_damaged_trials_are_named(folder, tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(folder / "run", "run")
     (tmp_path / "run" / "tune").mkdir()
     (tmp_path / "run" / "tune" / "trials.json").write_text(text)
-    monkeypatch.setitem(WORLDS, "pictovoc", World(count=FEW_SCENES))
-    words = ["--run", "run", "--model", str(folder / "clip")]
-    evaluate.main(words)
+    shutil.rmtree(tmp_path / "run" / "train")
+    words = ["--run", "run"]
     message = r"tune/trials.json in .*run is damaged. Remove it and run jobs/tune.py"
     with pytest.raises(ValueError, match=message):
         report.main(words)

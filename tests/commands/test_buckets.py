@@ -9,7 +9,6 @@ from tiny_clip import write_tiny_clip
 
 from t2ipal.commands import choose, evaluate, report, train, tune
 from t2ipal.pictovoc.worlds import WORLDS, World
-from t2ipal.report import gathering
 from t2ipal.store import Store, read_choice_manifest
 from t2ipal.training.runs import load_run
 
@@ -48,7 +47,7 @@ def working_dir(tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setitem(WORLDS, "pictovoc", World(count=FEW_SCENES))
     write_random_judge(tmp_path)
-    monkeypatch.setattr(gathering, "WEIGHTS_DIR", tmp_path)
+    monkeypatch.setattr("t2ipal.report.drawn.WEIGHTS_DIR", tmp_path)
     yield folder
     assert not list(folder.iterdir())  # no folder of the name "s3:"
 

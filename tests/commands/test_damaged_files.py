@@ -78,8 +78,10 @@ CASES = (
     Case("predict", "photos/3.png", PREDICT, 10),
     Case("predict", "run/train/zsclip-seed0/recognizer.json", PREDICT, named="zsclip-seed0"),
     *(Case("report", f"run/{file}", REPORT, named="run")
-      for file in ("evaluation.json", "images/00000.tar", "manifests/good.json",
-                   "train/zsclip-seed0/history.json", "manifest.json", "rejected.parquet")),
+      for file in ("evaluation.json", "images/00000.tar", "images/00000.parquet",
+                   "images/00000.json", "sections/00000.json", "manifests/good.json",
+                   "train/zsclip-seed0/history.json", "train/zsclip-seed0/recognizer.json",
+                   "manifest.json", "rejected.parquet")),
 )  # fmt: skip
 MAINS = {
     module.__name__.rpartition(".")[2]: module.main

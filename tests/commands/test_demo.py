@@ -8,7 +8,7 @@ from tiny_clip import write_tiny_clip
 from t2ipal.commands import demo
 from t2ipal.experiments.demo import CHOSEN
 from t2ipal.pictovoc.worlds import WORLDS, World
-from t2ipal.report import gathering
+from t2ipal.report import drawn
 from t2ipal.store import Store, read_choice, read_manifest, read_rejected, read_run
 
 METHODS = ("zsclip", "tai_dpt", "t2ipal")
@@ -19,7 +19,7 @@ STAGES = {"captions", "synthesis", "features_and_training", "evaluation", "repor
 def world(tmp_path, monkeypatch):
     """A CLIP that was never trained, a judge alike, and a short test set."""
     write_random_judge(tmp_path)
-    monkeypatch.setattr(gathering, "WEIGHTS_DIR", tmp_path)
+    monkeypatch.setattr(drawn, "WEIGHTS_DIR", tmp_path)
     monkeypatch.setitem(WORLDS, "pictovoc", World(count=FEW_SCENES))
     return str(write_tiny_clip(tmp_path / "clip"))
 

@@ -14,7 +14,8 @@ from t2ipal.commands import status, train
 from t2ipal.commands.running import run_job
 from t2ipal.commands.synthesize import _parse_with_preset as parse
 from t2ipal.commands.synthesize import main
-from t2ipal.report.gathering import read_stored_images
+from t2ipal.report.config import ReportConfig
+from t2ipal.report.drawn import look_at_images
 from t2ipal.store import (
     Store,
     committed_shards,
@@ -134,7 +135,7 @@ def test_images_in_another_format(files, tmp_path, image_format):
     assert Image.open(remade["output"]).format == image_format.upper()
     card = store.read("README.md").decode()
     assert f"hold `KEY.{image_format}`" in card and f"`image_format` | {image_format} |" in card
-    assert len(read_stored_images(read_run(store)).images) == 2
+    assert len(look_at_images(read_run(store), ReportConfig())[0]) == 2
     with pytest.raises(ValueError, match=f"image_format: '{image_format}' there, 'jpeg' here"):
         main([*arguments(files, tmp_path, num_captions=2), "--in-process"])
 

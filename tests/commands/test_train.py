@@ -17,7 +17,7 @@ from t2ipal.features.extraction import feature_folder
 from t2ipal.features.reading import read_training_features
 from t2ipal.pictovoc.scenes import CLASS_NAMES
 from t2ipal.pictovoc.worlds import WORLDS, World
-from t2ipal.report import gathering
+from t2ipal.report import drawn
 from t2ipal.store import Store, read_manifest, read_rejected
 from t2ipal.training.runs import load_run
 
@@ -141,7 +141,7 @@ def test_the_modality_gap_is_measured_when_asked_for(run, model, evaluated, monk
 
 def test_report(run, model, evaluated, tmp_path, monkeypatch, capsys):
     write_random_judge(tmp_path)
-    monkeypatch.setattr(gathering, "WEIGHTS_DIR", tmp_path)
+    monkeypatch.setattr(drawn, "WEIGHTS_DIR", tmp_path)
     summary = report.main(["--run", str(run), "--model", model, "--num-captions", "3"])
     assert last_line(capsys) == summary
     assert summary["report"] == str(run / "report.html")

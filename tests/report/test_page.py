@@ -16,6 +16,7 @@ from t2ipal.report import (
     Counts,
     Curve,
     HeatmapExample,
+    JudgedImages,
     MethodResult,
     Report,
     SheetEntry,
@@ -156,7 +157,7 @@ def example_report(make_image=scene, num_entries: int = 4) -> Report:
         results=results,
         class_names=CLASS_NAMES,
         baseline="Zero-shot CLIP",
-        judge=[("overall", 0.61), *((n, float(s)) for n, s in zip(CLASS_NAMES, rng.random(20)))],
+        judge=JudgedImages(0.61, dict(zip(CLASS_NAMES, rng.random(20).tolist())), 5996, 5996),
         contact_sheet=sheet,
         heatmaps=heatmaps,
         curves=curves,
@@ -294,7 +295,7 @@ def test_every_text_is_escaped():
             subtitle=evil,
             results=[MethodResult(evil, evil, 50.0, 1.0, [0, 1], [49, 51], [50.0], evil)] * 2,
             class_names=[evil],
-            judge=[(evil, 0.5)],
+            judge=JudgedImages(0.5, {evil: 0.5}, 1, 1),
             contact_sheet=[SheetEntry(evil, [evil], [image], [[evil]])],
             heatmaps=[HeatmapExample(image, [evil], [(evil, 0.5, np.eye(3))])],
             curves=[Curve(evil, evil, evil, [(evil, [0, 1], [0, 1])])],
@@ -305,6 +306,7 @@ def test_every_text_is_escaped():
             versions={evil: evil},
             commands=[evil],
             notes=[evil],
+            missing=[evil],
         )
     )
     parsed = Page(page)
@@ -359,6 +361,36 @@ def test_images_stand_without_a_judge():
     assert "judge" not in page.text and "✗" not in page.text
 
 
+def test_how_many_images_the_judge_saw_and_how_many_a_caption_has():
+    report = example_report(num_entries=1)
+    assert "The judge looked at" not in Page(render_report(report)).text
+    entry = dataclasses.replace(report.contact_sheet[0], num_images=1500)
+    judge = dataclasses.replace(report.judge, num_judged=1000)
+    changed = dataclasses.replace(report, contact_sheet=[entry], judge=judge)
+    text = Page(render_report(changed)).text
+    assert "The judge looked at 1,000 of 5,996 images, drawn evenly from all shards." in text
+    assert "The first 6 of 1,500 images." in text
+
+
+def test_what_is_missing_is_said_at_the_top():
+    page = Page(render_report(Report("Run", "", missing=["No images yet.", "No results yet."])))
+    assert page.sections == [] and "No images yet. No results yet." in page.text
+    assert 'class="missing"' not in render_report(Report("Run", ""))
+
+
+def test_one_of_a_thing_is_counted_as_one():
+    counts = Counts(captions_kept=1, images=1, test_images=1)
+    text = Page(render_report(Report("Run", "", class_names=["a"], counts=counts))).text
+    for words in ("1 caption ", "1 synthetic image ", "0 failed", "1 test image ", "1 class"):
+        assert words in text + " "
+    assert "1 classes" not in text
+
+
+def test_a_long_list_among_the_settings_is_cut():
+    page = render_report(Report("Run", "", settings={"method": {"names": [*range(1000)]}}))
+    assert "98, 99, and 900 more" in Page(page).text
+
+
 def test_a_single_image_is_judged_in_its_chips():
     report = example_report(num_entries=1)
     entry = report.contact_sheet[0]
@@ -388,7 +420,7 @@ def test_values_that_are_undefined_print_as_a_dash():
 
 def test_output_is_deterministic_and_small(full, store):
     assert render_report(example_report()) == full
-    assert write_report(store, example_report()) == f"{store.uri}/report.html"
+    assert write_report(example_report(), store) == f"{store.uri}/report.html"
     assert store.read("report.html").decode("utf-8") == full
     assert len(full) < 700_000
 

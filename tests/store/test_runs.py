@@ -21,6 +21,7 @@ from t2ipal.store import (
     read_manifest,
     read_manifest_with_images,
     read_run,
+    read_run_so_far,
     read_settings,
     write_manifest,
     write_section,
@@ -210,3 +211,29 @@ def test_a_run_that_is_not_finished_gives_no_look(tmp_path):
     message = r"was asked for more, and 2 shards of it are missing. Run jobs/synthesize.py again"
     with pytest.raises(FileNotFoundError, match=message):
         read_run(store)
+
+
+def test_a_run_so_far(store):
+    with pytest.raises(FileNotFoundError, match=r"No run in .* Run jobs/synthesize.py first"):
+        read_run_so_far(store)
+    open_run(store, some_settings(seed=1))
+    run = read_run_so_far(store)
+    assert (run.num_missing, run.manifest.num_images, run.settings.num_captions) == (0, 0, 0)
+    key = write_section_captions(store, 0, [Caption(f"{n}", "a dog", (0,)) for n in range(6)])
+    write_section(store, 0, Section(0, 2, 0, 6, 0, 1, key))
+    write_section(store, 1, Section(2, 1, 0, 6, 1, 2, ""))
+    marker = commit_shard(store, "00000", PLAN, some_rows(), some_images())
+    run = read_run_so_far(store)
+    assert (run.num_missing, run.markers) == (2, (marker,))
+    assert (run.manifest.num_images, run.manifest.num_failed) == (2, 1)
+    assert (run.settings.num_captions, run.settings.images_per_caption) == (6, 3)
+    assert run.manifest.class_names == run.settings.class_names == ("dog", "cat")
+    # Once finished, it is what its manifest says, until it is asked for more.
+    for shard in ("00001", "00002"):
+        commit_shard(store, shard, PLAN, some_rows(), some_images())
+    manifest = write_manifest(store, some_totals())
+    assert read_run_so_far(store).manifest == manifest
+    assert read_run_so_far(store) == read_run(store)
+    write_section(store, 2, Section(3, 1, 0, 6, 3, 1, ""))
+    run = read_run_so_far(store)
+    assert (run.num_missing, run.manifest.num_images) == (1, 6)

@@ -8,6 +8,7 @@ import pytest
 from t2ipal.store import (
     Caption,
     Section,
+    count_rejected,
     read_captions,
     read_rejected,
     read_sections,
@@ -19,6 +20,18 @@ from t2ipal.store import (
 
 def stored_rows(store, key):
     return pq.read_table(io.BytesIO(store.read(key))).to_pylist()
+
+
+def test_rejected_captions_are_counted_by_reason(store):
+    assert count_rejected(store) == {}
+    reasons = ["no class named", "not chosen", "no class named"]
+    write_rejected(store, [Caption(f"{n}", "a house", reason=r) for n, r in enumerate(reasons)])
+    assert count_rejected(store) == {"no class named": 2, "not chosen": 1}
+    write_rejected(store, [])
+    assert count_rejected(store) == {}
+    store.write("rejected.parquet", b"PAR1")
+    with pytest.raises(ValueError, match=r"rejected.parquet in .* is damaged"):
+        count_rejected(store)
 
 
 def test_captions_keep_their_labels_and_reasons(store):
