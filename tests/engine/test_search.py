@@ -68,7 +68,8 @@ def test_optuna_with_asha_and_a_failing_setting(ray_session, tmp_path):
     assert read_trials(Store(tmp_path), "tune") == [*result.trials]
 
 
-def test_a_search_goes_on_with_what_is_not_finished(ray_session, store):
+def test_a_search_goes_on_with_what_is_not_finished(ray_session, store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     dimensions = (Dimension("method.sharpness", "uniform", (1.0, 10.0)),)
     search = SearchConfig(dimensions, num_samples=3, validation_fraction=0.3)
     settings, data = draw_settings(search), training_features(60)
@@ -84,16 +85,17 @@ def test_a_search_goes_on_with_what_is_not_finished(ray_session, store):
     (line,) = store.read(logs[1]).splitlines()
     assert json.loads(line)["validation_mAP"] == result.trials[2].validation_mAP
     there = {key: store.read(key) for key in store.list()}
+    assert {"tune/trials.json", "tune/trials.csv", "tune/best.json"} <= {*there}
+    assert all(key.startswith("tune/") for key in there)
+    assert not list(tmp_path.glob("s3*"))  # no folder of the bucket's name
     assert run_search(search, RECIPE, data, FakeClip, store) == result
     assert {key: store.read(key) for key in store.list()} == there
 
 
 def test_optuna_learns_of_finished_trials_first():
     dimension = Dimension("method.sharpness", "uniform", (1.0, 10.0))
-    search, space = (
-        SearchConfig((dimension,), searcher="optuna"),
-        {dimension.path: _domain(dimension)},
-    )
+    search = SearchConfig((dimension,), searcher="optuna")
+    space = {dimension.path: _domain(dimension)}
     stopped = Trial({dimension.path: 4.0}, "stopped", "", 50.0, 1.0, 1.0)
     trials = {0: Trial({dimension.path: 2.0}, "ok", "", 60.0, 1.0, 1.0), 1: stopped}
     trials[3] = failed({dimension.path: 3.0}, "no memory")
@@ -127,19 +129,3 @@ def test_a_trial_whose_process_was_lost_is_run_again(ray_session, tmp_path):
     assert [trial.status for trial in lost.trials] == ["failed"] and "died" in lost.trials[0].reason
     assert [trial.status for trial in done.trials] == ["ok"]
     assert read_trials(store, "tune") == [*done.trials]
-
-
-def test_a_bucket_gets_tables_and_logs(ray_session, s3_server, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    dimensions = (Dimension("method.residual_ratio", "grid", (0.0, 1.0)),)
-    search = SearchConfig(dimensions, searcher="grid", validation_fraction=0.3)
-    store = Store("s3://runs/search-of-the-engine", s3_server)
-    result = run_search(search, RECIPE, training_features(60), FakeClip, store, "tune")
-    assert read_trials(store, "tune") == [*result.trials]
-    assert {trial.status for trial in result.trials} == {"ok"}
-    keys = store.list()
-    assert {"tune/trials.json", "tune/trials.csv", "tune/best.json"} <= {*keys}
-    logs = {key.rpartition("/")[2] for key in keys if key.startswith("tune/trials/")}
-    assert {"progress.csv", "result.json"} <= logs
-    assert all(key.startswith("tune/") for key in keys)
-    assert not list(tmp_path.iterdir())  # no folder of the name "s3:"
