@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ AUTH_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 SOCKET = "/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 MOST_BYTES = 107 - len(SOCKET)
 """Of the path of a folder in which Ray makes its sockets."""
+NO_FIRST_WAIT = {"RAY_prestart_worker_first_driver": "0"}
+"""`ray.init` would else wait for a first worker of each core, if need be forever and deaf."""
+JOIN_S = 5.0
 SHORT_PLACES = ("/tmp", "/var/tmp", "/dev/shm")
 logger = logging.getLogger(__name__)
 
@@ -39,6 +43,7 @@ def private_ray(num_cpus: int, dashboard: bool = False) -> Iterator[None]:
         dashboard: serve its dashboard, on 127.0.0.1 only.
 
     Raises:
+        RuntimeError: it did not start, as on a machine that is too busy.
         ValueError: it cannot work where the package or the temporary folders lie.
     """
     _provide_token()
@@ -46,22 +51,40 @@ def private_ray(num_cpus: int, dashboard: bool = False) -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with _temp_dir() as folder:
         try:
-            # Workers inherit the environment: with a runtime_env, Ray would start others in place
-            # of those that it has at once, and each through a shell.
-            variables = {"PYTHONPATH": _python_path(), "RAY_TMPDIR": folder}
+            # Workers inherit the environment: a runtime_env would start each through a shell.
+            variables = {"PYTHONPATH": _python_path(), "RAY_TMPDIR": folder, **NO_FIRST_WAIT}
             with _environment(variables), _quoting_as_a_shell(folder):
-                ray.init(
-                    address="local",
+                _start(
                     num_cpus=num_cpus,
                     include_dashboard=dashboard,
                     dashboard_host="127.0.0.1",
                     runtime_env=_runtime_env(),
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
                 )
             yield
         finally:
-            ray.shutdown()
+            if not _is_waited_for():
+                ray.shutdown()
+
+
+def _start(**options: Any) -> None:
+    try:
+        ray.init("local", log_to_driver=False, logging_level=logging.ERROR, **options)
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        # Its processes have 30 s, which no option changes.
+        raise RuntimeError(f"Ray did not start on this machine, try again: {error}") from error
+
+
+def _is_waited_for() -> bool:
+    """Whether a thread of Ray Data hangs in a call of Ray, as where no worker process ever started.
+
+    It would end the process in silence once Ray has gone, so that goes with the process.
+    """
+    executors = [t for t in threading.enumerate() if t.name.startswith("StreamingExecutor")]
+    for thread in executors:
+        thread.join(JOIN_S)
+    return any(thread.is_alive() for thread in executors)
 
 
 def _provide_token() -> None:

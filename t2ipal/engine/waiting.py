@@ -29,6 +29,8 @@ SIGN_S = 2.0
 """Between two signs of life of a worker."""
 LOOK_S = 1.0
 """Between two looks for one."""
+AGAIN_S = 20.0
+"""Between two interruptions of a call."""
 NAMESPACE = "t2ipal"
 """Of the signs, in the table that a cluster's head keeps for such things."""
 max_wait_s = ContextVar("max_wait_s", default=RayConfig().max_wait_s)
@@ -61,7 +63,7 @@ class Watch:
         """
         self.describe, self.sign, self.advice = describe, sign, advice
         self.most_s = max_wait_s.get() if most_s is None else most_s
-        self.failure: str | None = None
+        self.failure: str | None = None  # of the call
         self._called_at: float | None = None  # None: nothing is being waited for
 
     @contextlib.contextmanager
@@ -97,7 +99,7 @@ class Watch:
 
     @contextlib.contextmanager
     def _call(self) -> Iterator[None]:
-        self._called_at = time.monotonic()
+        self.failure, self._called_at = None, time.monotonic()
         try:
             yield
         except KeyboardInterrupt:
@@ -115,15 +117,19 @@ class Watch:
         seen, seen_at, next_notice = None, 0.0, FIRST_NOTICE_S
         while not ended.wait(LOOK_S):
             sign, called_at, now = self.sign(), self._called_at, time.monotonic()
-            if sign != seen:
-                seen, seen_at, next_notice = sign, now, FIRST_NOTICE_S
+            if sign is not None and sign != seen:
+                seen, seen_at = sign, now
             waited = 0.0 if called_at is None else now - max(called_at, seen_at)
+            if waited < FIRST_NOTICE_S:
+                next_notice = FIRST_NOTICE_S
             if in_main and waited >= self.most_s:
-                self.failure = self.failure or (
+                self.failure = (
                     f"Gave up after {waited:.0f} s of waiting for {self.describe()} {self.advice}"
                 )
                 # Again and again, for what is interrupted may take the first one for its own.
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+                while self.failure is not None and not ended.is_set():
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+                    ended.wait(AGAIN_S)
             elif waited >= next_notice:
                 next_notice = waited + NOTICE_S
                 tqdm.write(f"Waiting for {self.describe()} {waited:.0f} s so far.", sys.stderr)
@@ -198,8 +204,8 @@ def _reason(cpus: float, gpus: float, least: int) -> str:
         return f"no machine has that, {there}."
     if all_cpus < least * cpus or all_gpus < least * gpus:
         return f"all must start together, and {there}."
-    free_cpus, free_gpus = free.get("CPU", 0.0), free.get("GPU", 0.0)
-    if free_cpus < least * cpus or free_gpus < least * gpus:
-        return f"{there}, of which {free_cpus:g} CPUs and {free_gpus:g} GPUs are free."
     logs = Path(ray.get_runtime_context().get_temp_dir(), "session_latest", "logs")
-    return f"{there}, but none has started. Ray's logs are in {logs}."
+    return (
+        f"{there}, of which {free.get('CPU', 0.0):g} CPUs and {free.get('GPU', 0.0):g} GPUs are "
+        f"free, and none has started. Ray's logs are in {logs}."
+    )

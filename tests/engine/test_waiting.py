@@ -85,8 +85,8 @@ def test_signs_reach_the_driver(ray_session):
     ended.set()
     message = (
         r"Gave up after 1 s of waiting for a worker with 1 CPU: there are 2 CPUs and 0 GPUs on 1 "
-        r"machine, but none has started. Ray's logs are in /tmp/t2ipal-\w+/session_latest/logs. "
-        r"--max-wait-s waits longer, where machines may still come."
+        r"machine, of which 2 CPUs and 0 GPUs are free, and none has started. Ray's logs are in "
+        r"/tmp/t2ipal-\w+/session_latest/logs. --max-wait-s waits longer, where machines may still"
     )
     with pytest.raises(RuntimeError, match=message), watch.over():
         time.sleep(20)
@@ -97,7 +97,7 @@ def test_signs_reach_the_driver(ray_session):
     [
         ((1, 1, 1), "a worker with 1 CPU and 1 GPU: no machine has that, there are 2 CPUs and 0"),
         ((3, 1, 0, True), "3 workers with 1 CPU each: all must start together, and there are 2 C"),
-        ((2, 2, 0), "2 workers with 2 CPUs each: there are 2 CPUs and 0 GPUs on 1 machine, but n"),
+        ((2, 2, 0), "2 workers with 2 CPUs each: there are 2 CPUs and 0 GPUs on 1 machine, of "),
     ],
 )
 def test_what_is_asked_and_what_is_there(ray_session, asked, described):
