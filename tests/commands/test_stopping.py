@@ -39,7 +39,7 @@ class Started:
                 env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             )
 
-    def wait_for(self, sign, timeout_s=120):
+    def wait_for(self, sign, timeout_s=300):
         deadline = time.monotonic() + timeout_s
         while not sign():
             assert self.process.poll() is None, self.errors.read_text()
