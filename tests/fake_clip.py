@@ -46,13 +46,15 @@ class FakeClip:
     def embed_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.embedding[tokens]
 
-    def encode_token_embeddings(self, embeddings: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
-        length = embeddings.shape[1]
+    def encode_token_embeddings(
+        self, embeddings: torch.Tensor, end: torch.Tensor, num_shared: int = 0
+    ) -> torch.Tensor:
+        length = embeddings.shape[-2]
         count = torch.arange(1, length + 1, dtype=embeddings.dtype).unsqueeze(1)
         hidden = embeddings + self.positions[:length]
-        hidden = hidden + (torch.tanh(hidden @ self.mixing).cumsum(dim=1) / count)
-        hidden = hidden + (torch.tanh(hidden @ self.mixing).cumsum(dim=1) / count)
-        output = hidden[torch.arange(len(end)), end] @ self.projection
+        hidden = hidden + (torch.tanh(hidden @ self.mixing).cumsum(dim=-2) / count)
+        hidden = hidden + (torch.tanh(hidden @ self.mixing).cumsum(dim=-2) / count)
+        output = hidden[..., torch.arange(len(end)), end, :] @ self.projection
         return functional.normalize(output, dim=-1)
 
     def encode_text(self, texts: list[str]) -> torch.Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from t2ipal.config import one_of, require
 from t2ipal.features.config import BackboneConfig, BackboneIdentity
+from t2ipal.features.prompt_tower import can_share_prefix, encode_shared
 from t2ipal.features.sets import ImageFeatures, TextFeatures
 from t2ipal.features.towers import (
     _vit_features,
@@ -149,15 +150,31 @@ class Backbone:
         return self.model.token_embedding(tokens)
 
     def encode_token_embeddings(
-        self, embeddings: Float[Tensor, "classes positions text"], end: Int[Tensor, "classes"]
-    ) -> Float[Tensor, "classes width"]:
+        self,
+        embeddings: Float[Tensor, "*sets classes positions text"],
+        end: Int[Tensor, "classes"],
+        num_shared: int = 0,
+    ) -> Float[Tensor, "*sets classes width"]:
         """Class embeddings of prompts given as token embeddings, read at their end token.
 
         Differentiable in `embeddings`. Positions after the longest end change nothing (the encoder
         is causal), so callers cut them away.
+
+        Args:
+            embeddings: one set of prompts, or several.
+            end: position of each class's end token, the same in all sets.
+            num_shared: first positions that are the same for all classes of a set, which then go
+                through the tower once (the gradient is that of the first class's).
         """
-        positions = text_positions(self.model, embeddings)
-        return self._project(positions[torch.arange(len(end), device=end.device), end])
+        sets = embeddings.shape[:-3]
+        several = embeddings.reshape(-1, *embeddings.shape[-3:])
+        if num_shared and can_share_prefix(self.model):
+            hidden = encode_shared(self.model, several, end, num_shared)
+        else:
+            positions = text_positions(self.model, several.flatten(0, 1))
+            classes = torch.arange(len(end), device=end.device)
+            hidden = positions.view(several.shape)[:, classes, end]
+        return self._project(hidden).view(*sets, len(end), -1)
 
     def _project(self, hidden: Tensor) -> Tensor:
         projection = self.model.text_projection

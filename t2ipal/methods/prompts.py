@@ -26,8 +26,13 @@ class PromptEncoder(Protocol):
         """Token embeddings [texts, tokens, text width], without positions."""
         ...
 
-    def encode_token_embeddings(self, embeddings: Tensor, end: Tensor) -> Tensor:
-        """L2-normalized [texts, width] at the `end` tokens; differentiable in `embeddings`."""
+    def encode_token_embeddings(
+        self, embeddings: Tensor, end: Tensor, num_shared: int = 0
+    ) -> Tensor:
+        """L2-normalized [..., texts, width] at the `end` tokens; differentiable in `embeddings`.
+
+        The first `num_shared` tokens are the same in all texts, and may be encoded once.
+        """
         ...
 
 

@@ -265,14 +265,13 @@ class T2IPAL(nn.Module):
 
         Without local scores L is G, so that a heatmap can still be drawn.
         """
-        prompts = with_context(self._tokens, self.global_context)
-        if self.local_context is None:
-            embeddings = self._encode(prompts, self._end).to(self._tokens.dtype)
-            return embeddings, embeddings
-        prompts = torch.cat([prompts, with_context(self._tokens, self.local_context)])
-        embeddings = self._encode(prompts, torch.cat([self._end, self._end]))
-        first, second = embeddings.to(self._tokens.dtype).chunk(2)
-        return first, second
+        contexts = [c for c in (self.global_context, self.local_context) if c is not None]
+        prompts = torch.stack([with_context(self._tokens, context) for context in contexts])
+        num_shared = 1 + contexts[0].shape[-2]  # the start token and the context
+        if self.config.class_specific_context:
+            num_shared = 0
+        embeddings = self._encode(prompts, self._end, num_shared).to(self._tokens.dtype)
+        return embeddings[0], embeddings[-1]
 
     def scorer(self) -> T2IPALScorer:
         """Current class embeddings and prototypes with their graph: training and test share it."""
