@@ -19,5 +19,8 @@ def ranking_losses(
     A row in which all or no classes are positive has no pairs and a loss of 0.
     """
     scaled = scale * scores
-    hinge = torch.relu(margin - scaled.unsqueeze(2) + scaled.unsqueeze(1))
-    return torch.einsum("bij,bi,bj->b", hinge, labels, 1 - labels)
+    # Few classes of a row are positive: their pairs alone, not those of all classes.
+    row, positive = labels.nonzero(as_tuple=True)
+    hinge = torch.relu(margin - scaled[row, positive].unsqueeze(1) + scaled[row])
+    each = (hinge * (1 - labels)[row]).sum(dim=1)
+    return scaled.new_zeros(len(scores)).index_add(0, row, each * labels[row, positive])
