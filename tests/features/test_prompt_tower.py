@@ -34,10 +34,11 @@ def plain(model, embeddings, end):
     sets=st.integers(1, 3),
     num_shared=st.integers(1, 17),
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=7),
+    group_size=st.integers(1, 7),
     seed=st.integers(0, 2**31),
 )
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_equals_the_plain_tower(model, dtype, close, sets, num_shared, lengths, seed):
+def test_equals_the_plain_tower(model, dtype, close, sets, num_shared, lengths, group_size, seed):
     """Errors are relative to the largest value; names of one token and of many."""
     generator = torch.Generator().manual_seed(seed)
     width = model.token_embedding.embedding_dim
@@ -51,7 +52,7 @@ def test_equals_the_plain_tower(model, dtype, close, sets, num_shared, lengths, 
     weight = noise(sets, classes)
     model.to(dtype)
     results = []
-    for encode in (plain, lambda m, e, at: encode_shared(m, e, at, num_shared)):
+    for encode in (plain, lambda m, e, at: encode_shared(m, e, at, num_shared, group_size)):
         context = prefix.clone().requires_grad_()
         words = names.clone().requires_grad_()
         whole = torch.cat(
