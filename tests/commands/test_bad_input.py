@@ -70,6 +70,32 @@ CASES = [
     ("evaluate", "--test-set voc2077 --test-root .", "Did you mean 'voc2007'?"),
     ("tune", "--method t2pal", "Unknown method 't2pal'. Did you mean 't2ipal'?"),
     ("tune", "--space name.yaml", "name.yaml: Unknown option 'method.residual_ration'. Did you"),
+    # Places that an option does not take.
+    (
+        "synthesize",
+        "--captions gs://b/c.txt",
+        "captions must be a local path or s3://..., got 'gs:",
+    ),
+    ("synthesize", "--vocabulary s3://b/v.yaml", "vocabulary must be a name or a local path, got"),
+    (
+        "synthesize",
+        "--pipeline hf://a/b",
+        "pipeline must be a name or a local path, got 'hf://a/b'.",
+    ),
+    (
+        "synthesize",
+        "--output s3:/b/run",
+        "output must be a local path or s3://..., got 's3:/b/run'.",
+    ),
+    ("train", "--output ~no-such-user/x", "No home folder is known for ~no-such-user in '~no-such"),
+    ("train", "--model s3://b/clip", "model must be a name or a local path, got 's3://b/clip'."),
+    (
+        "evaluate",
+        "--test-root file://host/x",
+        "test_root must be a local path or s3://..., got 'fi",
+    ),
+    ("report", "--recognizers https://x/y", "recognizers must be a local path or s3://..., got"),
+    ("tune", "--space s3://b/space.yaml", "space must be a local path, got 's3://b/space.yaml'."),
     # Numbers, and words in their place.
     ("synthesize", "--num-inference-steps 0", "num_inference_steps must be > 0, got 0."),
     ("synthesize", "--num-inference-steps -3", "num_inference_steps must be > 0, got -3."),
