@@ -81,6 +81,12 @@ def unknown(kind: str, name: object, known: Iterable[Any]) -> ValueError:
     return ValueError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
 
 
+def listed(names: Sequence[str], most: int, rest: str = "more") -> str:
+    """Names to read, and how many there are beside the first ones: a, b and 3 more."""
+    beyond = len(names) - most
+    return ", ".join(names[:most]) + (f" and {beyond:,} {rest}" if beyond > 0 else "")
+
+
 def one_of(kind: str, name: str, known: Iterable[str]) -> None:
     """Raises ValueError with the nearest match unless `name` is one of `known`."""
     names = list(known)
@@ -115,14 +121,18 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
     return from_dict(type(config), values)
 
 
-def parse_json(text: str | bytes) -> Any:
-    """What JSON says; control characters in its texts do not matter.
+def parse_json(text: str | bytes, *, strict: bool = True) -> Any:
+    """What JSON says.
+
+    Args:
+        text: to read.
+        strict: refuse control characters in its texts.
 
     Raises:
         ValueError: it is no JSON, or nested so deep that Python cannot read it.
     """
     try:
-        return json.loads(text, strict=False)
+        return json.loads(text, strict=strict)
     except RecursionError as error:
         raise ValueError(str(error)) from error
 

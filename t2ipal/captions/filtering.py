@@ -5,16 +5,16 @@ Owns the kept and the rejected record; knows no file format and no store.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from t2ipal.captions.nouns import NounFilter
 from t2ipal.captions.vocabulary import Vocabulary
-from t2ipal.config import require
+from t2ipal.config import listed, require
 from t2ipal.store import Caption
 
-SHOWN = 20
-"""Classes that a remark names."""
+SHOWN, MORE = 20, "more classes"
+"""Classes that a remark names, and what it calls the others."""
 
 
 @dataclass(frozen=True)
@@ -95,26 +95,21 @@ def filter_captions(
 def class_remarks(vocabulary: Vocabulary, captions: FilterResult) -> list[str]:
     """What a person should know of the classes before images of the captions are drawn."""
     drawn = {index for caption in captions.kept for index in caption.labels}
-    absent = [index for index, count in enumerate(captions.num_named) if not count]
-    left_out = [i for i, count in enumerate(captions.num_named) if count and i not in drawn]
+    counted = list(zip(vocabulary.class_names, captions.num_named))
+    absent = [name for name, count in counted if not count]
+    left_out = [name for at, (name, count) in enumerate(counted) if count and at not in drawn]
     remarks = []
     if absent:
         remarks.append(
-            f"No caption names {_listed(vocabulary, absent)}. Recognizers will know what is not "
+            f"No caption names {listed(absent, SHOWN, MORE)}. Recognizers will know what is not "
             "named by its name alone: add captions or synonyms, or leave it out of the vocabulary."
         )
     if left_out:
         remarks.append(
-            f"No caption that was chosen names {_listed(vocabulary, left_out)}, though others do: "
+            f"No caption that was chosen names {listed(left_out, SHOWN, MORE)}, though others do: "
             "choose more, or with another seed."
         )
     return remarks
-
-
-def _listed(vocabulary: Vocabulary, indices: Sequence[int]) -> str:
-    names = [vocabulary.class_names[index] for index in indices[:SHOWN]]
-    more = f" and {len(indices) - SHOWN} more classes" if len(indices) > SHOWN else ""
-    return ", ".join(names) + more
 
 
 def _draw(seed: int, caption_id: str) -> bytes:

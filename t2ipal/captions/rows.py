@@ -88,7 +88,7 @@ def _json_lines(text: str, find: _Finder) -> Iterator[Row]:
             continue
         place = f"line {number}"
         try:
-            yield find(number, place, parse_json(line))
+            yield find(number, place, parse_json(line, strict=False))
         except ValueError as error:
             yield Row(number, place, reason=f"no valid JSON: {error}")
 
@@ -96,7 +96,7 @@ def _json_lines(text: str, find: _Finder) -> Iterator[Row]:
 def _json(text: str, uri: str, find: _Finder) -> Iterator[Row]:
     require(bool(text.strip()), f"{uri} holds no caption.")
     try:
-        content = parse_json(text)
+        content = parse_json(text, strict=False)
     except ValueError as error:
         rows = list(_json_lines(text, find))
         # Often JSON lines are called .json; a single damaged document has no line of its own.

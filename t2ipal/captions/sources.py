@@ -4,7 +4,6 @@ Owns which files a caption source is made of and how bytes become text; `rows.py
 """
 
 import bz2
-import codecs
 import fnmatch
 import glob
 import gzip
@@ -16,7 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from t2ipal.config import require, unknown
-from t2ipal.store import Store, read_bytes
+from t2ipal.places import local_path
+from t2ipal.store import Store, marked_encoding, read_bytes
 
 Tell = Callable[[str], None]
 """Takes a line for a person: what was guessed, what was left out."""
@@ -35,13 +35,6 @@ _OTHER_KINDS = (
     (b"<html", "a web page", "Download the file itself."),
 )
 """First bytes of what is often given in place of captions, and what to do about it."""
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 
 
 def file_format(uri: str) -> str:
@@ -64,7 +57,8 @@ def caption_files(uris: Sequence[str | Path], endpoint_url: str | None = None) -
     require(len(uris) > 0, "captions must name a file, got none.")
     files: dict[str, None] = {}
     for uri in map(str, uris):
-        files.update(dict.fromkeys(_files_of(uri, endpoint_url)))
+        place = uri if uri.startswith("s3://") else local_path(uri)
+        files.update(dict.fromkeys(_files_of(place, endpoint_url)))
     for file in files:
         if file_format(file) not in SUFFIXES:
             raise unknown(f"suffix of the caption file {file}:", file_format(file), SUFFIXES)
@@ -72,15 +66,14 @@ def caption_files(uris: Sequence[str | Path], endpoint_url: str | None = None) -
 
 
 def _files_of(uri: str, endpoint_url: str | None) -> list[str]:
-    remote = "://" in uri
-    here = os.path.expanduser(uri)
-    if not remote and os.path.isdir(here):
-        return _of_folder(uri, [str(path) for path in Path(here).iterdir() if path.is_file()])
+    remote = uri.startswith("s3://")
+    if not remote and os.path.isdir(uri):
+        return _of_folder(uri, [str(path) for path in Path(uri).iterdir() if path.is_file()])
     if remote and (uri.endswith("/") or file_format(uri) not in SUFFIXES) and "*" not in uri:
         place = uri.rstrip("/")
         keys = Store(place, endpoint_url).list(recursive=False)
         return _of_folder(uri, [f"{place}/{key}" for key in keys]) if keys else [uri]
-    if not re.search(r"[*?\[]", uri) or (not remote and os.path.exists(here)):
+    if not re.search(r"[*?\[]", uri) or (not remote and os.path.exists(uri)):
         return [uri]
     if remote:
         folder, _, pattern = uri.rpartition("/")
@@ -91,7 +84,7 @@ def _files_of(uri: str, endpoint_url: str | None) -> list[str]:
         keys = Store(folder, endpoint_url).list(recursive=False)
         found = [f"{folder}/{key}" for key in keys if fnmatch.fnmatchcase(key, pattern)]
     else:
-        found = [path for path in glob.glob(here, recursive=True) if os.path.isfile(path)]
+        found = [path for path in glob.glob(uri, recursive=True) if os.path.isfile(path)]
     if not found:
         raise FileNotFoundError(f"No file matches {uri}.")
     return sorted(found)
@@ -142,8 +135,7 @@ def decode(data: bytes, uri: str, tell: Tell) -> str:
     start = data[:64].lstrip()
     for mark, kind, remedy in _OTHER_KINDS:
         require(not start.startswith(mark), f"{uri} must be text, got {kind}. {remedy}")
-    marked = next((name for mark, name in _MARKS if data.startswith(mark)), None)
-    encoding = marked or _unmarked_encoding(data)
+    encoding = marked_encoding(data) or _unmarked_encoding(data)
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:

@@ -91,7 +91,7 @@ def _separator_of_names(line: str, suffix: str, caption_column: str | None) -> s
     """What separates the names of columns, where the line holds such."""
     for separator in _SEPARATORS[suffix]:
         names = _fields(line, separator) or []
-        several = len(names) > 1 or suffix != ".txt"
+        several = len(names) > 1 or suffix != ".txt" or caption_column is not None
         if several and find_columns([name.strip() for name in names], caption_column, None):
             return separator
     return None
@@ -156,19 +156,12 @@ def _without_names(
         likely = [name for name, n in zip(names, sentences) if n > len(records) / 2]
         if len(likely) == 1:
             return names, require_columns(names, uri, likely[0], id_column)
-    raise ValueError(str(_no_column(records[0], uri, caption_column, id_column)))
-
-
-def _no_column(
-    first: Sequence[str], uri: str, caption_column: str | None, id_column: str | None
-) -> ValueError:
+    advice = "In a file without a line of names, give its number, counted from 1."
     try:
-        require_columns([name.strip() for name in first], uri, caption_column, id_column)
+        require_columns([name.strip() for name in records[0]], uri, caption_column, id_column)
     except ValueError as error:
-        return ValueError(
-            f"{error} In a file without a line of names, give its number, counted from 1."
-        )
-    raise AssertionError("a column that was not found before")
+        raise ValueError(f"{error} {advice}") from error
+    raise ValueError(f"{uri} must name its columns in one line. {advice}")
 
 
 def _records(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from t2ipal.captions.english import inflections, singulars, tokenize
 from t2ipal.captions.words import CLOSED
-from t2ipal.config import require
+from t2ipal.config import listed, require
 
 PHOTO_PROMPT = "a photo of a {}."
 """CLIP's zero-shot prompt of one class."""
@@ -109,14 +109,9 @@ class Vocabulary:
             if index >= 0 and text.removesuffix("es") not in words[index]:  # helmets: helmetses
                 words[index].append(text)
         return "; ".join(
-            f"{name}: {_shortened(found, SHOWN_WORDS) or 'no word of its own, add synonyms'}"
+            f"{name}: {listed(found, SHOWN_WORDS) or 'no word of its own, add synonyms'}"
             for name, found in zip(self.class_names[:SHOWN_CLASSES], words)
         ) + (f"; and {len(words) - SHOWN_CLASSES} more" if len(words) > SHOWN_CLASSES else "")
-
-
-def _shortened(words: Sequence[str], most: int) -> str:
-    more = f" and {len(words) - most} more" if len(words) > most else ""
-    return ", ".join(words[:most]) + more
 
 
 def _nouns(text: str, vocabulary: str) -> list[tuple[tuple[str, ...], bool]]:

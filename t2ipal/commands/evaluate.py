@@ -64,18 +64,17 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the job and returns evaluation.json; `arguments` None: those of the process."""
     options = parse(Options, arguments, __doc__)
-    from t2ipal.evaluation.metrics import shown_classes
     from t2ipal.evaluation.results import (
         EVALUATION,
         describe_evaluation,
         measure,
+        require_measurable,
         summarize_evaluation,
         write_evaluation,
     )
     from t2ipal.evaluation.runs import (
         find_recognizers,
         load_same_backbone,
-        require_same_classes,
         trained_at,
         training_features,
     )
@@ -97,11 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     test = load_test_set(options.test_set, options.test_root, class_names, options.endpoint_url)
     if test.origin:
         remark(test.origin)
-    # What would be refused behind the features is refused before them.
-    require_same_classes(recognizers, test.name, test.class_names)
-    shown = shown_classes(test.labels, test.class_names, options.measures.skip_absent)
-    if not shown.all():
-        absent = [name for name, here in zip(test.class_names, shown) if not here]
+    absent = require_measurable(
+        recognizers, test.name, test.class_names, test.labels, options.measures
+    )
+    if absent:
         remark(f"Left out of the mean, for no image shows them: {', '.join(absent)}.")
     features = see(test, backbone, 0, options.measures.max_unreadable_fraction)
     result = measure(recognizers, features, options.measures, data)

@@ -23,7 +23,7 @@ from t2ipal.engine.workers import prediction_workers
 from t2ipal.places import NameOrPath, SharedUri
 from t2ipal.recognition.config import PredictionOptions
 from t2ipal.report.config import PredictionOutput
-from t2ipal.store import Store, split_uri, table_format
+from t2ipal.store import store_and_key, table_format
 
 
 @dataclass(frozen=True)
@@ -62,21 +62,19 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     from t2ipal.recognition.predict import PredictionWork, find_photographs
     from t2ipal.report.predictions import write_predictions
 
-    places = (split_uri(uri) for uri in options.recognizer)
-    recognizers = tuple((Store(folder, options.endpoint_url), name) for folder, name in places)
+    url = options.endpoint_url
+    recognizers = tuple(store_and_key(uri, url) for uri in options.recognizer)
     # What would be refused later is refused before Ray starts.
     class_names = check_same(recognizers)
-    images, keys = find_photographs(options.images, options.recursive, options.endpoint_url)
+    images, keys = find_photographs(options.images, options.recursive, url)
     for uri in filter(None, (options.to.output, options.to.html)):
-        folder, name = split_uri(uri)
-        Store(folder, options.endpoint_url).require_writable(name)
+        store, key = store_and_key(uri, url)
+        store.require_writable(key)
     where = Whereabouts(options.device, options.model, options.pretrained)
     work = PredictionWork(images, recognizers, options.predictions, where)
     with session(options.in_process, options.ray):
         workers = prediction_workers(options.in_process)
-        summary, failures = write_predictions(
-            work, keys, class_names, options.to, workers, options.endpoint_url
-        )
+        summary, failures = write_predictions(work, keys, class_names, options.to, workers, url)
     if failures:
         remark(failures)
     return finish(summary)

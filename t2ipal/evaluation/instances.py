@@ -3,7 +3,6 @@
 Knows neither photographs nor classes. Crowds count, boxes and masks do not.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from t2ipal.config import require
+from t2ipal.config import parse_json, require
 from t2ipal.evaluation.texts import read_bytes
 from t2ipal.store import Store
 
@@ -63,8 +62,8 @@ def read_instances(root: Store, key: str) -> Instances:
     """
     place = f"{root.uri}/{key}"
     try:
-        content = json.loads(read_bytes(root, key))
-    except (ValueError, RecursionError) as error:  # too many digits, too deep
+        content = parse_json(read_bytes(root, key))
+    except ValueError as error:
         raise ValueError(f"{place} is no valid JSON: {error}.") from error
     files: dict[Id, str] = {}
     for entry, image in _entries(content, "images", place):
@@ -92,8 +91,8 @@ def read_instances(root: Store, key: str) -> Instances:
 def holds_instances(root: Store, key: str) -> bool:
     """Whether a json is one of instances."""
     try:
-        content = json.loads(root.read(key))
-    except (ValueError, RecursionError):
+        content = parse_json(root.read(key))
+    except ValueError:
         return False
     return isinstance(content, dict) and all(name in content for name in INSTANCE_LISTS)
 

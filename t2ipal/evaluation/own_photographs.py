@@ -3,7 +3,6 @@
 Looked for in this order; the first that is there counts, and what was found is said in words.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -16,7 +15,7 @@ from t2ipal.evaluation.label_tables import read_labels
 from t2ipal.evaluation.photographs import PhotographSet, photograph_set, shortened
 from t2ipal.evaluation.texts import read_text
 from t2ipal.features.photograph_kinds import is_photograph
-from t2ipal.store import Store, split_uri
+from t2ipal.store import Store, store_and_key
 
 LABELS_CSV = "labels.csv"
 TABLES = (".csv", ".tsv")
@@ -61,12 +60,11 @@ def own_photographs(
 def _root(uri: str, endpoint_url: str | None) -> tuple[Store, str | None]:
     """The folder of the photographs, and the key of the labels where they were named."""
     if not uri.lower().endswith((*TABLES, ".json")):
-        folder = uri if "://" in uri else os.path.expanduser(uri)
-        return Store(folder, endpoint_url), None
-    folder, name = split_uri(uri)
-    if folder.endswith("/annotations"):  # as COCO's are, beside the folders of the photographs
-        return Store(folder.rpartition("/")[0], endpoint_url), f"annotations/{name}"
-    return Store(folder, endpoint_url), name
+        return Store(uri, endpoint_url), None
+    store, name = store_and_key(uri, endpoint_url)
+    if store.uri.endswith("/annotations"):  # as COCO's are, beside the folders of the photographs
+        return Store(store.uri.rpartition("/")[0], endpoint_url), f"annotations/{name}"
+    return store, name
 
 
 def _csv(root: Store, key: str, names: ClassNames) -> PhotographSet:

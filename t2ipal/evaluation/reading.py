@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from t2ipal.config import require
+from t2ipal.config import listed, require
 from t2ipal.evaluation.photographs import PhotographSet
 from t2ipal.features.photographs import load_photograph
 
@@ -87,6 +87,4 @@ class Reader:
 
 def named(unreadable: Sequence[Unreadable]) -> str:
     """The first ones and their reasons, to read."""
-    first = ", ".join(f"{each.file} ({each.reason})" for each in unreadable[:NUM_NAMED])
-    rest = len(unreadable) - NUM_NAMED
-    return f"{first} and {rest:,} more" if rest > 0 else first
+    return listed([f"{each.file} ({each.reason})" for each in unreadable], NUM_NAMED)

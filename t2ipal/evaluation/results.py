@@ -6,10 +6,12 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from t2ipal.config import require
 from t2ipal.evaluation.config import EvaluationOptions
 from t2ipal.evaluation.evaluate import evaluate, summarize
+from t2ipal.evaluation.metrics import shown_classes
 from t2ipal.evaluation.modality_gap import ModalityGap, modality_gap
 from t2ipal.evaluation.runs import Recognizers, require_same_classes
 from t2ipal.evaluation.test_sets import TestFeatures
@@ -32,6 +34,23 @@ def evaluate_run(
     result = measure(recognizers, test, options, data)
     write_evaluation(store, result)
     return result
+
+
+def require_measurable(
+    recognizers: Recognizers,
+    test_set: str,
+    class_names: Sequence[str],
+    labels: ArrayLike,
+    options: EvaluationOptions,
+) -> list[str]:
+    """The classes that `measure` will leave out; what it would refuse is refused before features.
+
+    Raises:
+        ValueError: a recognizer knows other classes, or no image shows one of them.
+    """
+    require_same_classes(recognizers, test_set, class_names)
+    shown = shown_classes(labels, class_names, options.skip_absent)
+    return [name for name, here in zip(class_names, shown) if not here]
 
 
 def measure(

@@ -1,17 +1,9 @@
 """Text of lists, tables and annotations that other tools wrote, whatever they wrote it in."""
 
-import codecs
 import re
 
-from t2ipal.store import Store
+from t2ipal.store import Store, marked_encoding
 
-MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as UTF-16's does
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-"""Bytes at a text's start that tell its encoding."""
 DECLARATION = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
 LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc-kr": "cp949"}
 """Encodings that files are said to be in, and those of the same bytes that have more characters."""
@@ -52,8 +44,7 @@ def decode(data: bytes, place: str) -> str:
     Raises:
         ValueError: they are neither; names the line.
     """
-    encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
-    return _decoded(data, encoding, place)
+    return _decoded(data, marked_encoding(data) or "utf-8", place)
 
 
 def decode_xml(data: bytes, place: str) -> str:
@@ -63,7 +54,7 @@ def decode_xml(data: bytes, place: str) -> str:
         ValueError: they are not in it, or nobody knows it.
     """
     declared = DECLARATION.match(data)
-    if declared is None or any(data.startswith(mark) for mark, _ in MARKS):
+    if declared is None or marked_encoding(data):
         if data[:4] in (b"<\0?\0", b"\0<\0?"):  # without a mark
             return _decoded(data, "utf-16-le" if data[0] else "utf-16-be", place)
         return decode(data, place)

@@ -13,7 +13,7 @@ from t2ipal.config import parse_changes, to_dict
 from t2ipal.engine.session import connect
 from t2ipal.engine.workers import extract, synthesis_workers, training_workers
 from t2ipal.evaluation.config import EvaluationOptions
-from t2ipal.evaluation.results import evaluate_run
+from t2ipal.evaluation.results import evaluate_run, summarize_evaluation
 from t2ipal.evaluation.runs import find_recognizers, load_same_backbone
 from t2ipal.evaluation.test_sets import test_set_features
 from t2ipal.experiments.config import DemoConfig
@@ -109,9 +109,8 @@ def run_demo(
             read_run(store), parts, ReportConfig(), seconds=seconds, commands=commands
         )
         page = write_report(report, store)
-    keys = ("mean", "std", "seeds")
     summary = {
-        "mAP": {name: {k: m[k] for k in keys} for name, m in evaluated["methods"].items()},
+        "mAP": summarize_evaluation(evaluated),
         "num_captions": made.num_captions,
         "num_images": made.num_images,
         "num_failed": made.num_failed,

@@ -168,13 +168,17 @@ class Backbone:
         """
         sets = embeddings.shape[:-3]
         several = embeddings.reshape(-1, *embeddings.shape[-3:])
-        if num_shared and can_share_prefix(self.model):
+        if num_shared and self._shares_prefixes:
             hidden = encode_shared(self.model, several, end, num_shared)
         else:
             positions = text_positions(self.model, several.flatten(0, 1))
             classes = torch.arange(len(end), device=end.device)
             hidden = positions.view(several.shape)[:, classes, end]
         return self._project(hidden).view(*sets, len(end), -1)
+
+    @functools.cached_property
+    def _shares_prefixes(self) -> bool:
+        return can_share_prefix(self.model)
 
     def _project(self, hidden: Tensor) -> Tensor:
         projection = self.model.text_projection
@@ -195,7 +199,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     import open_clip
 
     folder = WEIGHTS_DIR / "clip" if config.model == "pictovoc" else Path(config.model)
-    quick_gelu, lies_in_folder = False, True
+    quick_gelu = False
     if folder.is_dir() or config.model == "pictovoc" or "/" in config.model:
         for name in ("open_clip_config.json", WEIGHTS_FILE):
             if not (folder / name).is_file():
@@ -205,7 +209,6 @@ def load_backbone(config: BackboneConfig) -> Backbone:
                 )
         name, pretrained = f"local-dir:{folder.resolve()}", None
     else:
-        lies_in_folder = False
         one_of("backbone", config.model, open_clip.list_models())
         if not Path(config.pretrained).is_file():
             one_of(
@@ -220,7 +223,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         model = open_clip.create_model(name, pretrained, force_quick_gelu=quick_gelu)
     except Exception as error:  # whatever a damaged configuration leads to
         known = isinstance(error, UNREADABLE) or "loading state_dict" in str(error)
-        if not (lies_in_folder or known):
+        if pretrained is not None and not known:
             raise  # no network, for one
         raise ValueError(
             f"The weights of backbone {config.model} must be whole and fit its configuration, "
@@ -234,7 +237,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     try:
         return Backbone(model, open_clip.get_tokenizer(name), config)
     except (TypeError, RuntimeError, AttributeError) as error:
-        if not lies_in_folder:
+        if pretrained is not None:
             raise
         raise ValueError(
             f"{config.model}/open_clip_config.json must tell the mean and standard deviation of "

@@ -127,11 +127,11 @@ def _attention(
     heads, num_shared = attention.num_heads, tokens.num_shared
     both = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
     query, key, value = both.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-    shared = [part[:, :, :num_shared] for part in (query, key, value)]
-    first = F.scaled_dot_product_attention(*shared, is_causal=True)
+    begun, shared_key, shared_value = (part[:, :, :num_shared] for part in (query, key, value))
+    first = F.scaled_dot_product_attention(begun, shared_key, shared_value, is_causal=True)
     query, key, value = (part[:, :, num_shared:] for part in (query, key, value))
     query = query * query.shape[-1] ** -0.5
-    with_shared = query @ shared[1].transpose(-1, -2)
+    with_shared = query @ shared_key.transpose(-1, -2)
     with_own = tokens.by_class(query) @ tokens.by_class(key).transpose(-1, -2)
     length = with_own.shape[-1]
     seen = torch.ones(length, length, dtype=torch.bool, device=normed.device).tril()
@@ -139,7 +139,7 @@ def _attention(
     weights = torch.softmax(torch.cat([with_shared, with_own], dim=-1), dim=-1)
     to_shared, to_own = weights.split([num_shared, length], dim=-1)
     own = (
-        to_shared @ shared[2]
+        to_shared @ shared_value
         + (tokens.by_class(to_own) @ tokens.by_class(value)).flatten(2, 3)[:, :, tokens.packed]
     )
     return torch.cat([first, own], dim=2).transpose(1, 2).flatten(2)

@@ -19,7 +19,7 @@ from t2ipal.features.photographs import center_square, open_photograph
 from t2ipal.recognition.bundle import Whereabouts, load_bundles, mean_scores
 from t2ipal.recognition.config import PredictionOptions
 from t2ipal.recognition.rows import Prediction
-from t2ipal.store import Store, split_uri
+from t2ipal.store import Store, store_and_key
 from t2ipal.store.images import encode_image
 
 NUM_READERS = 4
@@ -176,8 +176,7 @@ def find_photographs(
         FileNotFoundError: there is none.
     """
     if is_photograph(images):
-        folder, name = split_uri(images)
-        store = Store(folder, endpoint_url)
+        store, name = store_and_key(images, endpoint_url)
         if store.exists(name):
             return store, [name]
     store = Store(images if "://" in images else Path(images).expanduser(), endpoint_url)

@@ -7,6 +7,7 @@ what was asked for by name and is not there.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from t2ipal.config import require
 from t2ipal.evaluation.reading import named
@@ -25,7 +26,7 @@ from t2ipal.methods.recognizer import Recognizer
 from t2ipal.report.config import ReportSources
 from t2ipal.report.heatmaps import rows_to_show
 from t2ipal.report.measured import Measured, read_measured
-from t2ipal.store import Store, split_uri
+from t2ipal.store import Store, store_and_key
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def find_parts(
     if recognizers is not None:
         clip, recognizers = load_same_backbone(place, recognizers, backbone, folder)
         trained = Trained(recognizers, clip, place, folder)
-    place, key = _evaluated_at(run, sources.evaluation, endpoint_url)
+    place, key = place_of(run, EVALUATION, sources.evaluation, endpoint_url)
     with _left_out("Results", "evaluation", missing, sources.evaluation):
         measured = read_measured(place, key, trained and backbone.model)
     if trained is not None:
@@ -122,13 +123,15 @@ def _left_out(
         missing.append(f"{what} are left out: {error}{hint}")
 
 
-def _evaluated_at(run: Store, elsewhere: str | None, endpoint_url: str | None) -> tuple[Store, str]:
-    """Store and key of a run's evaluation."""
+def place_of(
+    run: Store, name: str, elsewhere: str | None, endpoint_url: str | None = None
+) -> tuple[Store, str]:
+    """Store and key of a file of a run, which may be in another folder or have another path."""
     if elsewhere is None:
-        return run, EVALUATION
-    is_file = elsewhere.lower().endswith(".json")
-    folder, key = split_uri(elsewhere) if is_file else (elsewhere, EVALUATION)
-    return Store(folder, endpoint_url), key
+        return run, name
+    if elsewhere.lower().endswith(PurePosixPath(name).suffix):
+        return store_and_key(elsewhere, endpoint_url)
+    return Store(elsewhere, endpoint_url), name
 
 
 def _look_at_test_set(

@@ -13,11 +13,11 @@ from t2ipal.config import require, to_dict
 from t2ipal.report.config import ReportConfig
 from t2ipal.report.contents import Counts, Curve, Report, Trial
 from t2ipal.report.drawn import look_at_images
-from t2ipal.report.finding import Parts, Trained
+from t2ipal.report.finding import Parts, Trained, place_of
 from t2ipal.report.heatmaps import heatmap_examples
 from t2ipal.report.page import render_report
 from t2ipal.search.trials import read_trials
-from t2ipal.store import Run, Store, count_rejected, join_key, split_uri
+from t2ipal.store import Run, Store, count_rejected, join_key
 from t2ipal.training.recipes import METHODS
 from t2ipal.training.runs import FINISHED, load_history
 
@@ -96,10 +96,7 @@ def page_place(
     Raises:
         OSError: it cannot be written there.
     """
-    place, key = run, REPORT
-    if output is not None:
-        folder, key = split_uri(output) if output.lower().endswith(".html") else (output, REPORT)
-        place = Store(folder, endpoint_url)
+    place, key = place_of(run, REPORT, output, endpoint_url)
     try:
         place.require_writable(key)
     except OSError as error:

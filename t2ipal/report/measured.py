@@ -1,11 +1,11 @@
 """What an evaluation reached, as a page shows it; wherever evaluation.json lies."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from t2ipal.config import Bounds, NonNegativeFloat, NonNegativeInt, from_dict, require
+from t2ipal.config import Bounds, NonNegativeFloat, NonNegativeInt, from_dict, listed, require
 from t2ipal.evaluation.published import PUBLISHED
 from t2ipal.evaluation.reading import Unreadable
 from t2ipal.evaluation.results import EVALUATION, read_evaluation
@@ -124,15 +124,10 @@ def _notes(evaluation: _Evaluation) -> Iterator[str]:
     )
     yield "The last epoch is taken; no choice was made on test images."
     if absent := evaluation.absent_classes:
-        yield f"Left out of the mean, for no image shows them: {_some_of(absent)}."
+        yield f"Left out of the mean, for no image shows them: {listed(absent, MAX_NAMES)}."
     if evaluation.unreadable:
         files = [f"{each.file} ({each.reason})" for each in evaluation.unreadable]
-        yield f"Images left out, for they cannot be read: {_some_of(files)}."
-
-
-def _some_of(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
-    return ", ".join(names[:MAX_NAMES]) + more
+        yield f"Images left out, for they cannot be read: {listed(files, MAX_NAMES)}."
 
 
 def _published(method: str, test_set: str, model: str) -> str | None:

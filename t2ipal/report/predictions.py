@@ -8,7 +8,7 @@ from t2ipal.recognition.predict import PredictionWork, Workers, predict_photogra
 from t2ipal.recognition.rows import columns
 from t2ipal.report.config import PredictionOutput
 from t2ipal.report.contact_sheet import ContactSheet
-from t2ipal.store import Store, split_uri, table_writer
+from t2ipal.store import store_and_key, table_writer
 
 
 def write_predictions(
@@ -50,9 +50,9 @@ def write_predictions(
         "images_per_second": round(len(keys) / seconds, 2),
     }
     if to.html:
-        folder, key = split_uri(to.html)
+        store, key = store_and_key(to.html, endpoint_url)
         page = sheet.render(work.images.uri, [name for _, name in work.recognizers])
-        Store(folder, endpoint_url).write(key, page.encode())
+        store.write(key, page.encode())
         summary["html"] = to.html
     if not sheet.failed:
         return summary, ""

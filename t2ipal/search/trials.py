@@ -18,8 +18,7 @@ from t2ipal.features.sets import FeatureSet, TrainingFeatures
 from t2ipal.methods.contract import FrozenBackbone
 from t2ipal.methods.recognizer import Recognizer
 from t2ipal.search.space import SearchConfig
-from t2ipal.store import Store, join_key, json_bytes, read_json
-from t2ipal.store.tables import damaged
+from t2ipal.store import Store, damaged, join_key, json_bytes, read_json
 from t2ipal.training.loop import EpochRecord, fit
 from t2ipal.training.recipes import Recipe
 
@@ -140,10 +139,20 @@ def _kept(store: Store, folder: str) -> list[str]:
 
 
 def _read(store: Store, key: str) -> Trial:
+    values = read_json(store, key, "tune")
     try:
-        return Trial(**read_json(store, key, "tune"))
-    except TypeError as error:
+        return _checked(values)
+    except (TypeError, ValueError) as error:
         raise ValueError(damaged(store, key, "tune")) from error
+
+
+def _checked(stored: Mapping[str, Any]) -> Trial:
+    """A stored trial; raises TypeError or ValueError where it is none."""
+    trial = Trial(**stored)
+    require(isinstance(trial.values, dict), "values must have names.")
+    score = trial.validation_mAP
+    require(isinstance(score, int | float | None), "validation_mAP must be a number.")
+    return trial
 
 
 def write_search(result: SearchResult, store: Store, folder: str) -> None:
@@ -176,12 +185,7 @@ def read_trials(store: Store, folder: str) -> list[Trial]:
     if not store.exists(key):
         return []
     try:
-        trials = [Trial(**row) for row in read_json(store, key)["trials"]]
-        for trial in trials:
-            require(isinstance(trial.values, dict), "values must have names.")
-            score = trial.validation_mAP
-            require(isinstance(score, int | float | None), "validation_mAP must be a number.")
-        return trials
+        return [_checked(row) for row in read_json(store, key)["trials"]]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(damaged(store, key, "tune")) from error
 

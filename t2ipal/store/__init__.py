@@ -11,12 +11,14 @@ from t2ipal.store.choices import (
     read_choice_manifest,
     write_choice,
 )
+from t2ipal.store.encodings import marked_encoding
 from t2ipal.store.objects import (
     Store,
     end_old_uploads,
     join_key,
     read_bytes,
     split_uri,
+    store_and_key,
 )
 from t2ipal.store.passing import read_chosen_images
 from t2ipal.store.records import (
@@ -114,6 +116,7 @@ __all__ = [
     "is_retry",
     "join_key",
     "json_bytes",
+    "marked_encoding",
     "missing_shards",
     "open_run",
     "read_arrays",
@@ -141,6 +144,7 @@ __all__ = [
     "run_status",
     "split_retry",
     "split_uri",
+    "store_and_key",
     "table_format",
     "table_writer",
     "write_arrays",

@@ -191,8 +191,14 @@ def read_bytes(uri: str | Path, endpoint_url: str | None = None) -> bytes:
     Raises:
         FileNotFoundError: there is no such file.
     """
+    store, key = store_and_key(uri, endpoint_url)
+    return store.read(key)
+
+
+def store_and_key(uri: str | Path, endpoint_url: str | None = None) -> tuple[Store, str]:
+    """The store of the folder that something lies in, and its key there."""
     folder, name = split_uri(uri)
-    return Store(folder, endpoint_url).read(name)
+    return Store(folder, endpoint_url), name
 
 
 def split_uri(uri: str | Path) -> tuple[str, str]:

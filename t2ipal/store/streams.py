@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from t2ipal.config import one_of
-from t2ipal.store.objects import TEMPORARY_PREFIX, Store, clear_error, split_uri
+from t2ipal.store.objects import TEMPORARY_PREFIX, clear_error, store_and_key
 
 Kind = Literal["text", "texts", "number", "numbers", "count"]
 TYPES: dict[str, pa.DataType] = {
@@ -117,8 +117,7 @@ WRITERS = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
 @contextlib.contextmanager
 def _spooled(uri: str, endpoint_url: str | None) -> Iterator[Path]:
     """A local file that becomes the object at `uri` when the block ends well."""
-    folder, name = split_uri(uri)
-    store = Store(folder, endpoint_url)
+    store, name = store_and_key(uri, endpoint_url)
     if store.is_bucket:
         store.conditional_writes()  # writes a small object: what is refused is refused now
         with tempfile.TemporaryDirectory() as temporary:

@@ -12,7 +12,7 @@ import safetensors
 import safetensors.numpy
 
 from t2ipal.config import one_of, parse_json
-from t2ipal.store.objects import Store, split_uri
+from t2ipal.store.objects import Store, store_and_key
 from t2ipal.store.records import Caption, Sample, known
 
 ROW_KEYS = "row_keys"
@@ -81,8 +81,7 @@ def read_parquet_columns(
         FileNotFoundError: there is no such file.
         ValueError: it is no parquet file, or lacks a column.
     """
-    folder, name = split_uri(uri)
-    store = Store(folder, endpoint_url)
+    store, name = store_and_key(uri, endpoint_url)
     if not store.is_bucket and not store.exists(name):
         raise FileNotFoundError(f"No file {uri}.")
     try:

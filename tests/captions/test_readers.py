@@ -311,6 +311,8 @@ def test_columns_by_name_and_number(tmp_path):
     assert read(path, caption_column="words", id_column="Key") == [("k1", "a dog")]
     path = write(tmp_path, "a.tsv", "a\tb\nc\td\n")
     assert read(path, caption_column="2", id_column="1") == [("a", "b"), ("c", "d")]
+    path = write(tmp_path, "a.txt", "words\na dog\na cat\n")
+    assert read(path, caption_column="words") == [("1", "a dog"), ("2", "a cat")]
     path = write(tmp_path, "a.jsonl", '{"uid": "u", "re_caption": "a dog", "caption": "no"}')
     assert read(path, caption_column="re_caption", id_column="uid") == [("u", "a dog")]
     pq.write_table(pa.table({"uid": ["u"], "words": ["a dog"]}), tmp_path / "a.parquet")
