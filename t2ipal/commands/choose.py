@@ -21,7 +21,7 @@ from t2ipal.commands.running import FLAT, finish, parse, session
 from t2ipal.config import to_dict
 from t2ipal.engine.config import RayConfig
 from t2ipal.engine.workers import extract
-from t2ipal.features.config import BackboneConfig
+from t2ipal.features.config import BackboneConfig, FeatureAccess
 from t2ipal.places import SharedUri
 from t2ipal.selection.config import ChoiceConfig, QualityConfig
 from t2ipal.store import Store, check_choice_name, read_manifest_with_images
@@ -42,6 +42,7 @@ class Options:
     choice: Annotated[ChoiceConfig, FLAT] = field(default_factory=ChoiceConfig)
     quality: Annotated[QualityConfig, FLAT] = field(default_factory=QualityConfig)
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
+    access: Annotated[FeatureAccess, FLAT] = field(default_factory=FeatureAccess)
     ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     read_manifest_with_images(store)  # before Ray starts: there may be no run
     with session(options.in_process, options.ray):
         folder = extract(store, options.backbone, options.in_process)
-        measured = measure_run(store, folder, options.backbone, options.quality)
+        measured = measure_run(store, folder, options.backbone, options.quality, options.access)
     facts = {"features": folder, "quality": to_dict(options.quality)}
     kept, summary = save_choice(measured, options.name, options.choice, facts)
     print(describe_choice(measured, kept))

@@ -12,6 +12,7 @@ a column of 0 and 1 for each class), or a json of COCO instances, or else a fold
 where there are several, this is the order. The path of a csv or json does too. What was found is
 told before the numbers, and which photographs cannot be read.
 
+Features of the images are kept in the run's folder, under test_features/, for the next time.
 With --modality-gap also how far apart texts and images are (Table VI of the paper). Writes
 evaluation.json into the run's folder, or that of --output. The last line of the output is a JSON
 summary.
@@ -23,9 +24,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from t2ipal.commands.running import FLAT, finish, parse, remark
+from t2ipal.commands.running import FLAT, finish, parse, remark, session
+from t2ipal.engine.config import RayConfig
+from t2ipal.engine.workers import test_set_workers
 from t2ipal.evaluation.config import EvaluationOptions
-from t2ipal.features.config import BackboneConfig
+from t2ipal.features.config import BackboneConfig, FeatureAccess
 from t2ipal.places import NameOrUri, SharedUri, Uri
 from t2ipal.store import Store
 
@@ -57,8 +60,12 @@ class Options:
     """Server of an S3 store that is not on AWS."""
     output: SharedUri | None = None
     """Folder for evaluation.json, or s3://bucket/prefix; None: `run`."""
+    in_process: bool = False
+    """Compute features in this process, without Ray; so are those of few photographs anyway."""
     measures: Annotated[Measures, FLAT] = field(default_factory=Measures)
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
+    access: Annotated[FeatureAccess, FLAT] = field(default_factory=FeatureAccess)
+    ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -78,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         trained_at,
         training_features,
     )
-    from t2ipal.evaluation.test_sets import load_test_set, see
+    from t2ipal.evaluation.stored_sets import feature_place, stored_features, worth_starting_ray
+    from t2ipal.evaluation.test_sets import load_test_set
 
     store = Store(options.run, options.endpoint_url)
     place, folder = trained_at(store, options.recognizers, options.endpoint_url)
@@ -91,7 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             raise
         remark(f"{error} The numbers are printed all the same; --output names another folder.")
     backbone, recognizers = load_same_backbone(place, found, options.backbone, folder)
-    data = training_features(store, backbone) if options.measures.modality_gap else None
+    wants_gap = options.measures.modality_gap
+    data = training_features(store, backbone, options.access) if wants_gap else None
     class_names = next(iter(next(iter(recognizers.values())).values())).class_names
     test = load_test_set(options.test_set, options.test_root, class_names, options.endpoint_url)
     if test.origin:
@@ -101,8 +110,19 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     )
     if absent:
         remark(f"Left out of the mean, for no image shows them: {', '.join(absent)}.")
-    features = see(test, backbone, 0, options.measures.max_unreadable_fraction)
-    result = measure(recognizers, features, options.measures, data)
+    with feature_place(store, output) as (features_at, is_kept):
+        in_process = options.in_process or not (is_kept and worth_starting_ray(test))
+        with session(in_process, options.ray):
+            features = stored_features(
+                test,
+                backbone,
+                features_at,
+                workers=test_set_workers(in_process),
+                access=options.access,
+                max_unreadable_fraction=options.measures.max_unreadable_fraction,
+                progress=True,
+            )
+        result = measure(recognizers, features, options.measures, data)
     print(describe_evaluation(result))
     finish(summarize_evaluation(result))
     write_evaluation(output, result)

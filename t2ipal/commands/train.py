@@ -17,7 +17,7 @@ from t2ipal.commands.running import FLAT, finish, parse, remark, session
 from t2ipal.config import parse_changes, require
 from t2ipal.engine.config import RayConfig
 from t2ipal.engine.workers import extract, training_workers
-from t2ipal.features.config import BackboneConfig
+from t2ipal.features.config import BackboneConfig, FeatureAccess
 from t2ipal.places import NameOrUri, SharedUri
 from t2ipal.store import Store
 
@@ -55,6 +55,7 @@ class Options:
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
+    access: Annotated[FeatureAccess, FLAT] = field(default_factory=FeatureAccess)
     ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
@@ -80,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         options.normalization,
         options.validation_set,
         options.backbone,
+        options.access,
     )
     runs, remarks = check_request(store, request)  # before Ray starts
     for each in remarks:

@@ -17,7 +17,7 @@ from t2ipal.commands.running import FLAT, finish, parse, session
 from t2ipal.config import override, parse_changes, require, to_dict
 from t2ipal.engine.config import RayConfig
 from t2ipal.engine.workers import extract
-from t2ipal.features.config import BackboneConfig
+from t2ipal.features.config import BackboneConfig, FeatureAccess
 from t2ipal.places import LocalPath, SharedUri
 from t2ipal.store import Store, read_manifest
 
@@ -47,6 +47,7 @@ class Options:
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
+    access: Annotated[FeatureAccess, FLAT] = field(default_factory=FeatureAccess)
     ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         searched = {"search": to_dict(space), "recipe": to_dict(start), "features": folder}
         keep_search(output, place, searched)
         result = run_search(
-            space, start, read_training_features(store, folder),
+            space, start, read_training_features(store, folder, access=options.access),
             partial(load_backbone, options.backbone), output, place,
             cpus_per_trial=cpus, gpus_per_trial=gpus, verbose=1,
         )  # fmt: skip

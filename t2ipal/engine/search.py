@@ -10,24 +10,20 @@ import os
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
-import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
-from torch import Tensor
 
 from t2ipal.config import override
 from t2ipal.engine.waiting import signs_of_life, watch_workers
-from t2ipal.features.sets import FeatureSet, TrainingFeatures
+from t2ipal.features.sets import FeatureTable, TrainingFeatures
 from t2ipal.methods.contract import FrozenBackbone
 from t2ipal.search.space import Dimension, SearchConfig, draw_settings
 from t2ipal.search.trials import (
@@ -45,8 +41,6 @@ from t2ipal.search.trials import (
 from t2ipal.store import Store, join_key
 from t2ipal.training.recipes import Recipe
 from t2ipal.training.validation import split_captions
-
-Arrays = dict[str, np.ndarray | None]
 
 
 def run_search(
@@ -139,13 +133,12 @@ def _trainable(
 ) -> Any:
     """`_trial` with all that it needs beside its values."""
     train, validation = split_captions(data, search.validation_fraction, search.seed)
-    # Tune puts each of these into the object store once, whatever the number of trials.
+    # Tune puts each of these into the object store once. Of features that are not in memory these
+    # are the names of files, which the trials of a machine map together.
     return tune.with_parameters(
         _trial,
-        texts=_to_arrays(train.texts),
-        images=_to_arrays(train.images),
-        image_of_caption=train.image_of_caption.numpy(),
-        validation=_to_arrays(validation),
+        train=train,
+        validation=validation,
         recipe=recipe,
         each_epoch=search.scheduler != "none",
         load_backbone=load_backbone,
@@ -175,10 +168,8 @@ def _log_folder(store: Store, folder: str) -> Iterator[Path]:
 def _trial(
     values: dict[str, Any],
     *,
-    texts: Arrays,
-    images: Arrays,
-    image_of_caption: np.ndarray,
-    validation: Arrays,
+    train: TrainingFeatures,
+    validation: FeatureTable,
     recipe: Recipe,
     each_epoch: bool,
     load_backbone: Callable[[], FrozenBackbone],
@@ -187,14 +178,13 @@ def _trial(
 ) -> None:
     """Runs one trial; keeps what it gave before Tune hears of it, and may end this process."""
     number, started = int(tune.get_context().get_trial_name()), time.monotonic()
-    train = TrainingFeatures(_from_arrays(texts), _from_arrays(images), _tensor(image_of_caption))
     with signs_of_life(signs):
         backbone = load_backbone()
         try:
             metrics = run_trial(
                 override(recipe, values),
                 train,
-                _from_arrays(validation),
+                validation,
                 backbone,
                 on_epoch=tune.report if each_epoch else None,
             )
@@ -261,20 +251,3 @@ def _scheduler(search: SearchConfig, recipe: Recipe) -> ASHAScheduler | None:
         return None
     epochs = recipe.training.num_epochs
     return ASHAScheduler(max_t=epochs, grace_period=max(1, epochs // 4), reduction_factor=2)
-
-
-def _to_arrays(features: FeatureSet | None) -> Arrays:
-    """Numpy arrays are mapped from the object store, without a copy in each trial."""
-    values = {} if features is None else vars(features)
-    return {n: v.numpy() if isinstance(v, Tensor) else v for n, v in values.items() if n != "keys"}
-
-
-def _from_arrays(arrays: Arrays) -> FeatureSet:
-    tensors = {name: None if array is None else _tensor(array) for name, array in arrays.items()}
-    return FeatureSet(**tensors)  # type: ignore
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # read-only; nobody writes into features
-        return torch.from_numpy(array)

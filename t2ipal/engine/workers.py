@@ -41,6 +41,15 @@ def training_workers(num_workers: int, use_gpu: bool) -> Any:
     return partial(on_ray, num_workers=num_workers, use_gpu=use_gpu)
 
 
+def test_set_workers(in_process: bool) -> Any:
+    """The `workers` of `t2ipal.evaluation.stored_sets`."""
+    if in_process:
+        from t2ipal.evaluation.stored_sets import in_process as workers
+    else:
+        from t2ipal.engine.test_sets import on_ray as workers
+    return workers
+
+
 def prediction_workers(in_process: bool) -> Any:
     """The `workers` of `t2ipal.recognition.predict`."""
     if in_process:

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from t2ipal.config import require
 from t2ipal.evaluation.metrics import average_precision
-from t2ipal.features.sets import FeatureSet
+from t2ipal.features.ahead import ahead
+from t2ipal.features.sets import FeatureTable
 from t2ipal.methods.recognizer import Recognizer
+
+BATCH_SIZE = 512
 
 
 @dataclass(frozen=True)
@@ -49,29 +52,40 @@ class Summary:
 
 @torch.no_grad()
 def predict(
-    recognizer: Recognizer, images: FeatureSet, batch_size: int = 1024
-) -> NDArray[np.float32]:
-    """Scores [images, classes], computed in batches where the recognizer's constants are."""
-    device = recognizer.device
-    parts = [
-        recognizer.scores(images.rows(slice(start, start + batch_size)).to(device)).cpu()
+    recognizers: Sequence[Recognizer], images: FeatureTable, batch_size: int = BATCH_SIZE
+) -> list[NDArray[np.float32]]:
+    """Scores [images, classes] of each recognizer; the images pass by once, a batch at a time.
+
+    All recognizers must have their constants on one device.
+    """
+    require(len(images) > 0, "Evaluation needs images, got none.")
+    device = recognizers[0].device
+    scores = [np.empty((len(images), len(r.class_names)), np.float32) for r in recognizers]
+    batches = [
+        slice(start, min(start + batch_size, len(images)))
         for start in range(0, len(images), batch_size)
     ]
-    require(bool(parts), "Evaluation needs images, got none.")
-    return torch.cat(parts).float().numpy()
+    seen = ahead(lambda batch: images.rows(batch, device), batches)
+    for batch, features in zip(batches, seen):
+        for recognizer, into in zip(recognizers, scores):
+            into[batch] = recognizer.scores(features).float().cpu().numpy()
+    return scores
 
 
 def evaluate(
     recognizer: Recognizer,
-    images: FeatureSet,
+    images: FeatureTable,
     *,
+    scores: NDArray[np.float32] | None = None,
     difficult: NDArray[np.bool_] | None = None,
     skip_difficult: bool = False,
     eleven_point: bool = False,
     skip_absent: bool = False,
-    batch_size: int = 1024,
+    batch_size: int = BATCH_SIZE,
 ) -> Evaluation:
     """Average precision of every class on `images` with their labels; options of `metrics`.
+
+    `scores` are those of `predict`, where they are there already.
 
     Raises:
         ValueError: other classes than the labels', no images, a class without positives (named).
@@ -82,7 +96,8 @@ def evaluate(
         f"The recognizer knows {len(class_names)} classes, the test set has "
         f"{images.labels.shape[1]}; both must come from one vocabulary.",
     )
-    scores = predict(recognizer, images, batch_size)
+    if scores is None:
+        (scores,) = predict([recognizer], images, batch_size)
     per_class = average_precision(
         scores,
         images.labels.cpu().numpy(),

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from t2ipal.config import require
-from t2ipal.features.sets import FeatureSet
+from t2ipal.features.sets import FeatureTable
 from t2ipal.methods import scoring
 from t2ipal.methods.t2ipal import T2IPALScorer, image_globals
 
-BATCH_SIZE = 1024
+BATCH_SIZE = 512
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class ModalityGap:
 
 def modality_gap(
     scorer: T2IPALScorer,
-    test_images: FeatureSet,
-    captions: FeatureSet,
-    synthetic_images: FeatureSet,
+    test_images: FeatureTable,
+    captions: FeatureTable,
+    synthetic_images: FeatureTable,
 ) -> ModalityGap:
     """Each number is the mean of `present_cosines` over all pairs of its feature set.
 
@@ -55,7 +55,7 @@ def modality_gap(
 
 @torch.no_grad()
 def present_cosines(
-    scorer: T2IPALScorer, features: FeatureSet, *, adapted: bool = False
+    scorer: T2IPALScorer, features: FeatureTable, *, adapted: bool = False
 ) -> Float[Tensor, " pairs"]:
     """Cosine of feature and class embedding for every (row, class with label 1), on the CPU.
 
@@ -75,11 +75,11 @@ def present_cosines(
     config, prototypes = scorer.config, scorer.prototypes
     local = config.local_scores and config.adapter != "global"
     embeddings = scorer.local_embeddings if local else scorer.global_embeddings
-    of_images = features.mask is None
-    temperature = config.image_temperature if of_images else config.text_temperature
     found = []
     for start in range(0, len(features), BATCH_SIZE):
-        part = features.rows(slice(start, start + BATCH_SIZE)).to(embeddings.device)
+        part = features.rows(slice(start, start + BATCH_SIZE), embeddings.device)
+        of_images = part.mask is None
+        temperature = config.image_temperature if of_images else config.text_temperature
         if local:
             locations = part.local_features.to(embeddings.dtype)
             heatmap = scoring.class_wise_heatmap(

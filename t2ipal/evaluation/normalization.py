@@ -12,7 +12,7 @@ import torch
 from t2ipal.config import one_of
 from t2ipal.evaluation.evaluate import predict
 from t2ipal.evaluation.metrics import mean_average_precision
-from t2ipal.features.sets import FeatureSet
+from t2ipal.features.sets import FeatureTable
 from t2ipal.methods.recognizer import FULL, Normalization, Recognizer
 
 KINDS = ("none", "full", "partial")
@@ -21,7 +21,7 @@ DEVIATION_POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def normalized(
-    recognizers: Iterable[Recognizer], kind: str, validation: FeatureSet | None = None
+    recognizers: Iterable[Recognizer], kind: str, validation: FeatureTable | None = None
 ) -> list[Recognizer]:
     """The recognizers with their scores normalized.
 
@@ -45,7 +45,7 @@ def normalized(
 
 
 def choose_normalization(
-    recognizers: Iterable[Recognizer], validation: FeatureSet
+    recognizers: Iterable[Recognizer], validation: FeatureTable
 ) -> Normalization:
     """The w and p of the best mAP on validation images, mean over recognizers; the least of equals.
 
@@ -54,8 +54,8 @@ def choose_normalization(
     labels = validation.labels.numpy()
     grid = [Normalization(w, p) for w in MEAN_WEIGHTS for p in DEVIATION_POWERS]
     totals = dict.fromkeys(grid, 0.0)
-    for recognizer in recognizers:
-        scores = predict(replace(recognizer, normalization=Normalization()), validation)
+    plain = [replace(recognizer, normalization=Normalization()) for recognizer in recognizers]
+    for scores in predict(plain, validation):
         for normalization in grid:
             changed = normalization(torch.from_numpy(scores)).numpy()
             totals[normalization] += mean_average_precision(changed, labels, skip_absent=True)

@@ -13,6 +13,8 @@ from t2ipal.features.photographs import load_photograph
 
 NUM_NAMED = 5
 """Photographs that cannot be read, of which a message tells why."""
+READING_ERRORS = (ValueError, FileNotFoundError, PermissionError)
+"""What says that one photograph cannot be read, and nothing of the others."""
 logger = logging.getLogger(__name__)
 
 
@@ -51,38 +53,42 @@ class Reader:
         for row, key in enumerate(self.photographs.keys):
             try:
                 pixels = load_photograph(self.photographs.store.read(key), self.size_px)
-            except (ValueError, FileNotFoundError, PermissionError) as error:
+            except READING_ERRORS as error:
                 self.unreadable.append(Unreadable(key, str(error)))
-                self._check()
+                require_few(self.photographs, self.unreadable, self.max_unreadable_fraction)
                 continue
             self.rows.append(row)
             yield pixels
 
-    def _check(self) -> None:
-        bad, total = len(self.unreadable), len(self.photographs.keys)
-        place = self.photographs.store.uri
-        require(
-            bad < total,
-            f"None of {total:,} photographs of the test set in {place} can be read: "
-            f"{named(self.unreadable)}.",
-        )
-        require(
-            bad <= self.max_unreadable_fraction * total,
-            f"{bad:,} or more of {total:,} photographs of the test set in {place} cannot be read: "
-            f"{named(self.unreadable)}. Mend them, or remove them together with their labels: "
-            f"max_unreadable_fraction is {self.max_unreadable_fraction:g}.",
-        )
 
-    def tell(self) -> None:
-        """Says what was left out."""
-        if self.unreadable:
-            logger.warning(
-                "%d of %d photographs of the test set in %s cannot be read and are left out: %s.",
-                len(self.unreadable),
-                len(self.photographs.keys),
-                self.photographs.store.uri,
-                named(self.unreadable),
-            )
+def require_few(
+    photographs: PhotographSet, unreadable: Sequence[Unreadable], max_unreadable_fraction: float
+) -> None:
+    """Raises ValueError where too many photographs cannot be read; the first ones are named."""
+    bad, total, place = len(unreadable), len(photographs.keys), photographs.store.uri
+    require(
+        bad < total,
+        f"None of {total:,} photographs of the test set in {place} can be read: "
+        f"{named(unreadable)}.",
+    )
+    require(
+        bad <= max_unreadable_fraction * total,
+        f"{bad:,} or more of {total:,} photographs of the test set in {place} cannot be read: "
+        f"{named(unreadable)}. Mend them, or remove them together with their labels: "
+        f"max_unreadable_fraction is {max_unreadable_fraction:g}.",
+    )
+
+
+def tell_left_out(photographs: PhotographSet, unreadable: Sequence[Unreadable]) -> None:
+    """Says which photographs are left out, where there are any."""
+    if unreadable:
+        logger.warning(
+            "%d of %d photographs of the test set in %s cannot be read and are left out: %s.",
+            len(unreadable),
+            len(photographs.keys),
+            photographs.store.uri,
+            named(unreadable),
+        )
 
 
 def named(unreadable: Sequence[Unreadable]) -> str:

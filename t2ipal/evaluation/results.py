@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from t2ipal.config import require
 from t2ipal.evaluation.config import EvaluationOptions
-from t2ipal.evaluation.evaluate import evaluate, summarize
+from t2ipal.evaluation.evaluate import evaluate, predict, summarize
 from t2ipal.evaluation.metrics import shown_classes
 from t2ipal.evaluation.modality_gap import ModalityGap, modality_gap
 from t2ipal.evaluation.runs import Recognizers, require_same_classes
@@ -75,11 +75,14 @@ def measure(
     methods: dict[str, Any] = {}
     definition = ""
     shown = np.ones(len(test.class_names), bool)
+    every = [recognizer for by_seed in recognizers.values() for recognizer in by_seed.values()]
+    scores = iter(predict(every, test.features))
     for method, by_seed in recognizers.items():
         evaluations = [
             evaluate(
                 recognizer,
                 test.features,
+                scores=next(scores),
                 difficult=test.difficult,
                 skip_difficult=options.skip_difficult,
                 eleven_point=options.eleven_point,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from t2ipal.config import from_dict, require
 from t2ipal.features.backbone import Backbone, load_backbone
-from t2ipal.features.config import BackboneConfig
+from t2ipal.features.config import BackboneConfig, FeatureAccess
 from t2ipal.features.extraction import feature_folder
 from t2ipal.features.reading import read_training_features
 from t2ipal.features.sets import TrainingFeatures
@@ -112,6 +112,8 @@ def require_same_classes(
             )
 
 
-def training_features(store: Store, backbone: Backbone) -> TrainingFeatures:
+def training_features(
+    store: Store, backbone: Backbone, access: FeatureAccess | None = None
+) -> TrainingFeatures:
     """The run's captions and images, as this backbone sees them."""
-    return read_training_features(store, feature_folder(backbone))
+    return read_training_features(store, feature_folder(backbone), access=access)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from t2ipal.config import one_of, require
 from t2ipal.evaluation.own_photographs import own_photographs
 from t2ipal.evaluation.photographs import PhotographSet, coco, nuswide, voc2007
-from t2ipal.evaluation.reading import Reader, Unreadable
+from t2ipal.evaluation.reading import Reader, Unreadable, tell_left_out
 from t2ipal.features.backbone import Backbone
 from t2ipal.features.extraction import image_set
-from t2ipal.features.sets import FeatureSet
+from t2ipal.features.sets import FeatureSet, FeatureTable
 from t2ipal.pictovoc.worlds import WORLDS, ImagesAndLabels, world_scenes
 from t2ipal.store import Store
 
@@ -101,7 +101,7 @@ class TestFeatures:
 
     name: str
     class_names: tuple[str, ...]
-    features: FeatureSet
+    features: FeatureTable
     difficult: NDArray[np.bool_] | None
     """Entries that VOC calls difficult; None where there is no such thing."""
     previews: list[NDArray[np.uint8]]
@@ -195,7 +195,7 @@ def see(
         return TestFeatures(test.name, test.class_names, features, None, previews)
     reader = Reader(test.images, backbone.photograph_size_px, max_unreadable_fraction)
     features = image_set(backbone, _keeping(reader, previews, num_previews), labels)
-    reader.tell()
+    tell_left_out(test.images, reader.unreadable)
     difficult = test.images.difficult[reader.rows].astype(bool)
     return TestFeatures(
         test.name,

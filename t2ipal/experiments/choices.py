@@ -24,7 +24,7 @@ from t2ipal.experiments.fits import Task, train_all
 from t2ipal.features.backbone import load_backbone
 from t2ipal.features.config import BackboneConfig
 from t2ipal.features.extraction import feature_folder
-from t2ipal.features.reading import read_hashes, read_training_features
+from t2ipal.features.reading import read_hashes, training_features_of
 from t2ipal.features.sets import TrainingFeatures
 from t2ipal.places import LocalPath
 from t2ipal.selection.choosing import ChoiceConfig, kept_images
@@ -94,7 +94,7 @@ def drawn_only(data: TrainingFeatures, drawn: Bool[Tensor, " images"]) -> Traini
     rows, place = data.image_of_caption, drawn.cumsum(dim=0) - 1
     there = (rows >= 0) & drawn[rows.clamp(min=0)]
     return TrainingFeatures(
-        data.texts, data.images.rows(drawn), torch.where(there, place[rows.clamp(min=0)], -1)
+        data.texts, data.images.subset(drawn), torch.where(there, place[rows.clamp(min=0)], -1)
     )
 
 
@@ -130,7 +130,8 @@ def run(options: ChoicesConfig) -> dict[str, Any]:
     require(pool > options.kept, f"kept must be < the {pool} images a caption of the pool.")
     fit = all(0 < few < pool for few in options.pools)
     require(fit, f"pools must be 1 to {pool - 1}, got {list(options.pools)}.")
-    data, hashes = read_training_features(store, folder), read_hashes(run, folder)
+    data = training_features_of(run, folder)
+    hashes = read_hashes(run, data.images)
     rows, found = judged(store)
     seen = torch.from_numpy(found)
     assert data.images is not None and [s.key for s in run.images] == [row.key for row in rows]

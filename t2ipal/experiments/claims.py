@@ -220,7 +220,7 @@ def variance_within(data: TrainingFeatures, count: int) -> float:
     """
     assert data.images is not None
     rows = data.image_of_caption[:, :count]
-    features = data.images.global_features[rows[(rows >= 0).all(dim=1)]]
+    features = data.images.column("global_features")[rows[(rows >= 0).all(dim=1)]]
     return float(features.var(dim=1).mean(dim=0).sum() / features.flatten(0, 1).var(dim=0).sum())
 
 

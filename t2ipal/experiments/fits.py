@@ -80,7 +80,7 @@ def train_one(task: Task) -> dict[str, Any]:
     chosen = task.setting.images, task.setting.choice
     data = _training_features(task.output, *chosen, task.features)
     if (count := task.setting.num_captions) is not None:
-        texts = data.texts.rows(slice(0, count))
+        texts = data.texts.subset(torch.arange(count))
         data = TrainingFeatures(texts, data.images, data.image_of_caption[:count])
     method = task.recipe.method.build(backbone, training.seed)
     result = fit(method, data, training)

@@ -1,10 +1,22 @@
-"""Which frozen CLIP gives the features; loads nothing, so that a command line can be parsed."""
+"""Which frozen CLIP gives the features, and how they are read; loads no model."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from t2ipal.config import PositiveInt, added, check_fields, differences, require, to_dict
-from t2ipal.places import NameOrPath
+from t2ipal.config import (
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    added,
+    check_fields,
+    differences,
+    require,
+    to_dict,
+)
+from t2ipal.places import LocalPath, NameOrPath
+from t2ipal.store import LocalCopies
 
 
 @dataclass(frozen=True)
@@ -26,11 +38,41 @@ class BackboneConfig:
     one gives a finer map, of smaller parts of the image, and costs a second pass."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """`fp32` or `bf16` (autocast in the visual encoder)."""
+    feature_format: Literal["fp16", "int8"] = added("fp16")
+    """How features are stored: as halves, or local ones in 8 bits with a scale for each location,
+    which take half the disk."""
     device: str = "cpu"
     """Any torch device."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+@dataclass(frozen=True)
+class FeatureAccess:
+    """How stored features are read; changes no result."""
+
+    feature_memory_gb: NonNegativeFloat = 2.0
+    """Features up to this size are held in the memory of each process that trains or measures.
+    Larger ones are read batch by batch from the files they lie in."""
+    feature_cache: LocalPath | None = None
+    """Folder of each machine for copies of features that lie in a bucket; None: t2ipal/features
+    in $XDG_CACHE_HOME, which is ~/.cache where it is not set."""
+    feature_cache_gb: PositiveFloat = 200.0
+    """Size of that folder. Copies used longest ago give way; where it is smaller than the
+    features, each epoch fetches some of them again."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def copies(self) -> LocalCopies:
+        """The copies of this machine."""
+        if self.feature_cache is None:
+            home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+            folder = Path(home) / "t2ipal" / "features"
+        else:
+            folder = Path(self.feature_cache)
+        return LocalCopies(folder, int(self.feature_cache_gb * 1e9))
 
 
 @dataclass(frozen=True)
@@ -59,7 +101,8 @@ class BackboneIdentity:
             ValueError: its features would differ; the differences are named.
         """
         changed = differences(to_dict(other.config), to_dict(self.config))
-        changed = [line for line in changed if not line.startswith("device:")]
+        told_apart = ("device:", "feature_format:")  # neither is in the fingerprint
+        changed = [line for line in changed if not line.startswith(told_apart)]
         require(
             self.fingerprint == other.fingerprint,
             f"{what} was trained on features of another backbone "

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int8, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,6 +22,7 @@ from t2ipal.features.backbone import Backbone, load_backbone
 from t2ipal.features.config import BackboneConfig
 from t2ipal.features.hashing import perceptual_hash
 from t2ipal.features.sets import FeatureSet
+from t2ipal.features.table import BACKBONE, GLOBAL, LENGTHS, LOCAL, POOLED, SCALES
 from t2ipal.store import (
     Caption,
     Run,
@@ -58,7 +59,8 @@ class FeatureTask:
 
 def feature_folder(backbone: Backbone) -> str:
     """Folder of a backbone's features inside a run; other weights have another one."""
-    return f"features/{backbone.fingerprint}"
+    kind = backbone.config.feature_format
+    return f"features/{backbone.fingerprint}" + ("" if kind == "fp16" else f"-{kind}")
 
 
 def all_tasks(run: Run) -> list[FeatureTask]:
@@ -109,9 +111,8 @@ class FeatureExtractor:
         captions = self._captions[task.captions]
         rows = [caption.caption for caption in captions]
         features = text_set(self.backbone, rows, torch.zeros(len(rows), 1))
-        arrays = _halves(features, ("global_features", "local_features", "mask"))
         keys = [caption.caption_id for caption in captions]
-        write_arrays(self.store, task.key(self.folder), arrays, keys)
+        self._write(task, stored_columns(features, self.backbone.config.feature_format), keys)
         return len(rows)
 
     @cached_property
@@ -131,7 +132,7 @@ class FeatureExtractor:
             images = [decode_image(data) for _, data in batch]
             with self.turn:
                 features = image_set(self.backbone, images, torch.zeros(len(images), 1))
-            part = _halves(features, ("global_features", "local_features", "pooled_features"))
+            part = stored_columns(features, self.backbone.config.feature_format)
             part["hashes"] = perceptual_hash(torch.from_numpy(np.stack(images))).numpy()
             parts.append(part)
             keys += [key for key, _ in batch]
@@ -139,8 +140,14 @@ class FeatureExtractor:
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in names}
         if not parts:
             arrays = {"global_features": np.zeros((0, self.backbone.embed_dim), np.float16)}
-        write_arrays(self.store, task.key(self.folder), arrays, keys)
+        self._write(task, arrays, keys)
         return len(keys)
+
+    def _write(
+        self, task: FeatureTask, arrays: Mapping[str, np.ndarray], keys: Sequence[str]
+    ) -> None:
+        facts = {BACKBONE: self.backbone.fingerprint}
+        write_arrays(self.store, task.key(self.folder), arrays, keys, facts)
 
 
 def extracting(
@@ -198,9 +205,37 @@ def extract_run(
     return folder
 
 
-def _halves(features: FeatureSet, names: Sequence[str]) -> dict[str, np.ndarray]:
-    columns = {name: getattr(features, name) for name in names}
-    return {n: (c if c.dtype == torch.bool else c.half()).numpy() for n, c in columns.items()}
+def stored_columns(features: FeatureSet, feature_format: str) -> dict[str, np.ndarray]:
+    """What a shard holds of some features: halves, captions one behind the other.
+
+    Raises:
+        ValueError: the backbone gave what is infinite or no number.
+    """
+    columns = {GLOBAL: features.global_features, LOCAL: features.local_features}
+    if features.pooled_features is not None:
+        columns[POOLED] = features.pooled_features
+    require(
+        all(bool(column.isfinite().all()) for column in columns.values()),
+        "The backbone gave features that are infinite or no numbers. Its weights are damaged, or "
+        "its precision is too small: try --precision fp32.",
+    )
+    if features.mask is not None:
+        columns[LOCAL] = features.local_features[features.mask]
+    if feature_format == "int8":
+        columns[LOCAL], columns[SCALES] = in_8_bits(columns[LOCAL])
+    halves = {n: c.half() if c.is_floating_point() else c for n, c in columns.items()}
+    arrays = {name: column.numpy() for name, column in halves.items()}
+    if features.mask is not None:
+        arrays[LENGTHS] = features.mask.sum(dim=1).int().numpy()
+    return arrays
+
+
+def in_8_bits(
+    features: Float[Tensor, "*places width"],
+) -> tuple[Int8[Tensor, "*places width"], Float[Tensor, "*places"]]:
+    """Whole numbers of -127 to 127, and for each place the half that they are multiplied by."""
+    scales = (features.abs().amax(dim=-1) / 127).clamp(min=1e-6).half()
+    return (features / scales.float().unsqueeze(-1)).round().clamp(-127, 127).to(torch.int8), scales
 
 
 def text_set(

@@ -1,22 +1,22 @@
-"""A run's stored features, read back for training and joined to its samples by their keys."""
+"""A run's stored features for training, joined to its samples by their keys."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from t2ipal.config import require
-from t2ipal.features.extraction import FeatureTask, all_tasks, missing_tasks, multi_hot, padded
-from t2ipal.features.sets import FeatureSet, TrainingFeatures, only_images
-from t2ipal.store import Run, Store, read_arrays, read_choice, read_run
-
-Arrays = dict[str, np.ndarray]
+from t2ipal.features.config import FeatureAccess
+from t2ipal.features.extraction import FeatureTask, all_tasks
+from t2ipal.features.sets import FeatureTable, TrainingFeatures, only_images
+from t2ipal.features.table import FeatureFiles, StoredFeatures
+from t2ipal.store import Names, Run, Store, read_kept, read_run
 
 
 def read_training_features(
-    store: Store, folder: str, choice: str | None = None
+    store: Store, folder: str, choice: str | None = None, access: FeatureAccess | None = None
 ) -> TrainingFeatures:
     """A run's captions and images as training wants them.
 
@@ -24,137 +24,85 @@ def read_training_features(
         store: home of the run.
         folder: of the backbone's features in it.
         choice: name of a choice among the images (jobs/choose.py); None: all of them.
+        access: how they are read.
 
     Raises:
-        ValueError: a shard of features is of other samples, or the choice does not know all images
-            of the run.
+        ValueError: a shard of features that is held in memory is damaged or of other samples, or
+            the choice does not know all images of the run. Other shards are looked at when their
+            rows are asked for.
         FileNotFoundError: the synthesis is not finished, or features are missing.
     """
-    run = read_run(store)
-    if tasks := missing_tasks(run, folder):
+    return training_features_of(read_run(store), folder, choice, access)
+
+
+def training_features_of(
+    run: Run, folder: str, choice: str | None = None, access: FeatureAccess | None = None
+) -> TrainingFeatures:
+    """`read_training_features` of a look at a run."""
+    access = access or FeatureAccess()
+    tasks, there = all_tasks(run), run.store.entries(f"{folder}/")
+    if missing := [task for task in tasks if task.key(folder) not in there]:
         raise FileNotFoundError(
-            f"{len(tasks)} feature shards are missing in {store.uri}/{folder}. Run jobs/train.py, "
-            "which computes them."
+            f"{len(missing)} feature shards are missing in {run.store.uri}/{folder}. Run "
+            "jobs/train.py, which computes them."
         )
-    images = _read_images(run, folder)
-    data = TrainingFeatures(_read_texts(run, folder), images, _image_of_caption(run))
+    texts, images = run.caption_index, run.image_index
+    of_texts = [task for task in tasks if task.kind == "texts"]
+    ends = [task.captions.stop for task in of_texts]
+    of_images = [FeatureTask("images", shard) for shard in images.shards]
+
+    def files(tasks: Sequence[FeatureTask], starts: np.ndarray, keys: Names) -> FeatureFiles:
+        shards = [(task.key(folder), there[task.key(folder)]) for task in tasks]
+        fingerprint = folder.rpartition("/")[2].partition("-")[0]
+        return FeatureFiles(run.store, shards, starts, keys, access, fingerprint)
+
+    text_files = files(of_texts, np.array([0, *ends]), texts.ids)
+    image_files = files(of_images, images.starts, images.keys)
+    text_rows = StoredFeatures(text_files, torch.from_numpy(texts.labels))
+    image_rows = StoredFeatures(image_files, torch.from_numpy(images.labels))
+    budget = access.feature_memory_gb * 1e9
+    if text_files.size_bytes <= budget:
+        text_rows, budget = text_rows.held(), budget - text_files.size_bytes
+    if of_images and image_files.size_bytes <= budget:
+        image_rows = image_rows.held()
+    data = TrainingFeatures(text_rows, image_rows if of_images else None, _image_of_caption(run))
     return data if choice is None else only_images(data, _kept(run, choice))
 
 
-def read_hashes(run: Run, folder: str) -> Int[Tensor, " images"]:
-    """Every image's perceptual hash, in the order of the run's images.
+def read_hashes(run: Run, images: FeatureTable | None) -> Int[Tensor, " images"]:
+    """Every image's perceptual hash.
 
     Raises:
-        ValueError: the features were computed before there were hashes, or are of other images.
+        ValueError: the features were computed before there were hashes.
     """
-    columns = []
-    for part in _image_parts(run, folder):
-        require(
-            "hashes" in part,
-            f"The features in {run.store.uri}/{folder} have no hashes of the images. Remove that "
-            "folder and run the command again.",
-        )
-        columns.append(torch.from_numpy(part["hashes"]))
-    return torch.cat(columns)
+    if images is None:
+        return torch.zeros(0, dtype=torch.int64)
+    try:
+        return images.column("hashes")
+    except KeyError as error:
+        raise ValueError(
+            f"The features in {run.store.uri} have no hashes of the images. Remove their folder "
+            "under features/ and run the command again."
+        ) from error
 
 
-def _kept(run: Run, choice: str) -> Tensor:
-    kept = {row.key: row.kept for row in read_choice(run.store, choice)}
-    unknown = [sample.key for sample in run.images if sample.key not in kept]
+def _kept(run: Run, choice: str) -> Bool[Tensor, " images"]:
+    keys, kept = read_kept(run.store, choice)
+    places = keys.places(run.image_index.keys)
+    unknown = np.flatnonzero(places < 0)
     require(
-        not unknown,
+        not len(unknown),
         f"The choice {choice!r} in {run.store.uri} was made before {len(unknown)} of the run's "
-        f"images were there (first: {unknown[0] if unknown else ''}). Run jobs/choose.py again.",
+        f"images were there (first: {run.image_index.keys[int(unknown[0])] if len(unknown) else ''}"
+        "). Run jobs/choose.py again.",
     )
-    return torch.tensor([kept[sample.key] for sample in run.images], dtype=torch.bool)
-
-
-def _read_texts(run: Run, folder: str) -> FeatureSet:
-    tasks = [task for task in all_tasks(run) if task.kind == "texts"]
-    parts = []
-    for task in tasks:
-        captions = run.captions[task.captions]
-        parts.append(_joined(run.store, task.key(folder), [c.caption_id for c in captions]))
-    length = max(part["mask"].shape[1] for part in parts)
-    local = [padded(torch.from_numpy(part["local_features"]), length) for part in parts]
-    mask = [padded(torch.from_numpy(part["mask"]), length) for part in parts]
-    return FeatureSet(
-        torch.cat([torch.from_numpy(part["global_features"]) for part in parts]).float(),
-        torch.cat(local).float(),
-        torch.cat(mask),
-        multi_hot([caption.labels for caption in run.captions], len(run.settings.class_names)),
-        keys=np.array([caption.caption_id for caption in run.captions]),
-    )
-
-
-def _read_images(run: Run, folder: str) -> FeatureSet | None:
-    if not run.images:
-        return None
-    parts = _image_parts(run, folder)
-
-    def column(name: str) -> Tensor:
-        return torch.cat([torch.from_numpy(part[name]) for part in parts]).float()
-
-    return FeatureSet(
-        column("global_features"),
-        column("local_features"),
-        None,
-        multi_hot([sample.labels for sample in run.images], len(run.settings.class_names)),
-        column("pooled_features"),
-        keys=np.array([sample.key for sample in run.images]),
-    )
+    return torch.from_numpy(kept[places])
 
 
 def _image_of_caption(run: Run) -> Int[Tensor, "captions images_per_caption"]:
-    place = {caption.caption_id: index for index, caption in enumerate(run.captions)}
+    images = run.image_index
     # A repaired run has numbers k that few captions have: a column is worth having for all.
-    column_of = {k: column for column, k in enumerate(sorted({s.k for s in run.images}))}
-    rows = torch.full((len(run.captions), max(len(column_of), 1)), -1)
-    for index, sample in enumerate(run.images):
-        rows[place[sample.caption_id], column_of[sample.k]] = index
-    return rows
-
-
-def _image_parts(run: Run, folder: str) -> list[Arrays]:
-    """The stored features of every shard that has images; only what has a marker counts."""
-    keys: dict[str, list[str]] = {marker.shard: [] for marker in run.markers}
-    for sample in run.images:
-        keys[sample.key.rpartition("-")[0]].append(sample.key)
-    return [
-        _joined(run.store, FeatureTask("images", shard).key(folder), wanted)
-        for shard, wanted in keys.items()
-        if wanted
-    ]
-
-
-def _joined(store: Store, key: str, wanted: Sequence[str]) -> Arrays:
-    """The rows of one feature shard in the order of the samples that are wanted, by their keys.
-
-    Shards from before rows had keys hold their samples in this order, as many as there are.
-
-    Raises:
-        ValueError: they are rows of other samples.
-    """
-    arrays, there = read_arrays(store, key)
-    remedy = "Remove it and run the command again: features are computed anew."
-    if there is None:
-        count = len(arrays["global_features"])
-        require(
-            count == len(wanted),
-            f"{key} in {store.uri} holds the features of {count} samples, the run has "
-            f"{len(wanted)} there. {remedy}",
-        )
-        return arrays
-    if there == list(wanted):
-        return arrays
-    place = {name: row for row, name in enumerate(there)}
-    missing = [name for name in wanted if name not in place]
-    if missing:
-        known = set(wanted)
-        others = [name for name in there if name not in known]
-        raise ValueError(
-            f"{key} in {store.uri} holds the features of other samples: the run has {missing[0]!r} "
-            f"there, the features {repr(others[0]) if others else 'do not'}. {remedy}"
-        )
-    rows = [place[name] for name in wanted]
-    return {name: array[rows] for name, array in arrays.items()}
+    there = np.unique(images.k)
+    rows = np.full((len(run.caption_index.ids), max(len(there), 1)), -1, np.int64)
+    rows[images.caption, np.searchsorted(there, images.k)] = np.arange(len(images.k))
+    return torch.from_numpy(rows)

@@ -4,13 +4,11 @@ Knows neither where they come from nor what is learned from them.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -37,7 +35,7 @@ class TextFeatures:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """L2-normalised features of many images or captions, with their labels."""
+    """L2-normalised features of many images or captions in memory, with their labels."""
 
     global_features: Float[Tensor, "rows width"]
     local_features: Float[Tensor, "rows locations width"]
@@ -47,39 +45,65 @@ class FeatureSet:
     """Multi-hot."""
     pooled_features: Float[Tensor, "rows width"] | None = None
     """Images: CLIP's own output, which zero-shot CLIP uses; captions: None."""
-    keys: NDArray[np.str_] | None = None
-    """Names of the rows' samples: keys of images, ids of captions; None where nobody asks."""
 
     def __len__(self) -> int:
         return len(self.global_features)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "FeatureSet":
         columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        changed: dict[str, Any] = {
-            name: change(column) if isinstance(column, Tensor) else column
-            for name, column in columns.items()
-        }
+        changed: dict[str, Any] = {n: None if c is None else change(c) for n, c in columns.items()}
         return FeatureSet(**changed)
 
-    def rows(self, index: Tensor | slice) -> "FeatureSet":
-        """The rows at `index`, in its order."""
-        chosen = self._map(lambda column: column[index])
-        if self.keys is None:
-            return chosen
-        place = index if isinstance(index, slice) else index.numpy()
-        return replace(chosen, keys=self.keys[place])
+    def rows(self, index: Tensor | slice, device: torch.device | str = "cpu") -> "FeatureSet":
+        """The rows at `index`, in its order, on a device."""
+        return self._map(lambda column: column[index].to(device))
+
+    def subset(self, index: Tensor) -> "FeatureSet":
+        """As `FeatureTable.subset`."""
+        return self.rows(index)
+
+    def column(self, name: str, index: Tensor | slice | None = None) -> Tensor:
+        """As `FeatureTable.column`."""
+        column = getattr(self, name)
+        return column if index is None else column[index]
 
     def to(self, device: torch.device | str) -> "FeatureSet":
         """A copy on `device`."""
         return self._map(lambda column: column.to(device))
 
 
+class FeatureTable(Protocol):
+    """Rows of features that need not be in memory: a `FeatureSet` is one, `StoredFeatures` another.
+
+    Whoever learns or measures takes some rows at a time.
+    """
+
+    @property
+    def labels(self) -> Tensor:
+        """Multi-hot [rows, classes], as floats or truth values."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def rows(self, index: Tensor | slice, device: torch.device | str = "cpu") -> FeatureSet:
+        """The rows at `index` in memory, in its order, on a device."""
+        ...
+
+    def subset(self, index: Tensor) -> "FeatureTable":
+        """The rows at `index` (numbers, or a mask), in its order."""
+        ...
+
+    def column(self, name: str, index: Tensor | slice | None = None) -> Tensor:
+        """One column of some rows; None: of all."""
+        ...
+
+
 @dataclass(frozen=True)
 class TrainingFeatures:
     """What training reads: captions, their synthetic images, and which belongs to which."""
 
-    texts: FeatureSet
-    images: FeatureSet | None
+    texts: FeatureTable
+    images: FeatureTable | None
     image_of_caption: Int[Tensor, "captions images_per_caption"]
     """Row in `images` of each caption's k-th image; -1 where there is none."""
 

@@ -143,7 +143,7 @@ class ClassConcept(nn.Module):
         Raises:
             ValueError: a class that no caption names.
         """
-        features, labels = data.texts.global_features, data.texts.labels
+        features, labels = data.texts.column("global_features"), data.texts.labels.float()
         counts = labels.sum(dim=0)
         names = zip(self.config.class_names, counts.tolist())
         missing = [name for name, count in names if count == 0]

@@ -152,7 +152,7 @@ def mean_scores(
     columns = [getattr(features, name).cpu() for name in names]
     labels = torch.zeros(len(images), len(bundles[0].class_names))
     rows = FeatureSet(columns[0], columns[1], None, labels, columns[2])
-    return np.mean([predict(bundle.recognizer, rows) for bundle in bundles], axis=0)
+    return np.mean(predict([bundle.recognizer for bundle in bundles], rows), axis=0)
 
 
 def _load(config: BackboneConfig, place: str) -> Backbone:

@@ -15,9 +15,9 @@ from t2ipal.evaluation.metrics import shown_classes
 from t2ipal.evaluation.normalization import normalized
 from t2ipal.evaluation.test_sets import DATA_SETS, TestSet, is_own, load_test_set, see
 from t2ipal.features.backbone import Backbone, load_backbone
-from t2ipal.features.config import BackboneConfig
+from t2ipal.features.config import BackboneConfig, FeatureAccess
 from t2ipal.features.reading import read_training_features
-from t2ipal.features.sets import FeatureSet, TrainingFeatures
+from t2ipal.features.sets import FeatureTable, TrainingFeatures
 from t2ipal.store import Store, join_key, read_choice_manifest, read_manifest
 from t2ipal.training.loop import FitResult
 from t2ipal.training.plans import TrainingRun, plan_runs
@@ -47,6 +47,8 @@ class TrainingRequest:
     """Labelled images to choose a partial normalization on: the name of a data set that is no test
     set, or a folder; None: synthetic images of held-out captions."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    access: FeatureAccess = field(default_factory=FeatureAccess)
+    """How its features are read."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -134,9 +136,7 @@ def train_recognizers(
         output: where to.
         folder: in it.
     """
-    load = partial(
-        load_inputs, store, request.backbone, feature_folder, request.images, request.held_out
-    )
+    load = partial(load_inputs, store, request, feature_folder)
     results = train_runs(
         runs, load, output, folder, inputs=_inputs(store, request, feature_folder), workers=workers
     )
@@ -144,18 +144,15 @@ def train_recognizers(
 
 
 def load_inputs(
-    store: Store,
-    backbone: BackboneConfig,
-    feature_folder: str,
-    images: str | None,
-    held_out: float = 0.0,
+    store: Store, request: TrainingRequest, feature_folder: str
 ) -> tuple[Backbone, TrainingFeatures]:
     """What a training worker reads; a share of captions may be left to choose with."""
-    data = read_training_features(store, feature_folder, images)
-    return load_backbone(backbone), _split(data, held_out)[0] if held_out else data
+    data = read_training_features(store, feature_folder, request.images, request.access)
+    held_out = request.held_out
+    return load_backbone(request.backbone), _split(data, held_out)[0] if held_out else data
 
 
-def _split(data: TrainingFeatures, held_out: float) -> tuple[TrainingFeatures, FeatureSet]:
+def _split(data: TrainingFeatures, held_out: float) -> tuple[TrainingFeatures, FeatureTable]:
     """What trains and what validates: one split for both, so that neither sees the other's."""
     return split_captions(data, held_out, seed=0)
 
@@ -189,7 +186,7 @@ def _normalize(
         most = EvaluationOptions().max_unreadable_fraction
         validation = see(labelled, load_backbone(request.backbone), 0, most).features
     elif request.held_out:
-        data = read_training_features(store, feature_folder, request.images)
+        data = read_training_features(store, feature_folder, request.images, request.access)
         validation = _split(data, request.held_out)[1]
     changed: dict[str, FitResult] = {}
     methods = dict.fromkeys(name.rpartition("-seed")[0] for name in results)

@@ -14,7 +14,7 @@ from typing import Any
 from t2ipal.config import differences, require, to_dict
 from t2ipal.evaluation.evaluate import predict
 from t2ipal.evaluation.metrics import average_precision
-from t2ipal.features.sets import FeatureSet, TrainingFeatures
+from t2ipal.features.sets import FeatureTable, TrainingFeatures
 from t2ipal.methods.contract import FrozenBackbone
 from t2ipal.methods.recognizer import Recognizer
 from t2ipal.search.space import SearchConfig
@@ -33,7 +33,7 @@ OUTCOME = "trial.json"
 def run_trial(
     recipe: Recipe,
     train: TrainingFeatures,
-    validation: FeatureSet,
+    validation: FeatureTable,
     backbone: FrozenBackbone,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> dict[str, float]:
@@ -43,9 +43,8 @@ def run_trial(
 
     def score(recognizer: Recognizer) -> float:
         """Mean over classes that a held-out image shows: a rare one may have one caption alone."""
-        per_class = average_precision(
-            predict(recognizer, validation)[:, shown], validation.labels[:, shown]
-        )
+        (scores,) = predict([recognizer], validation)
+        per_class = average_precision(scores[:, shown], validation.labels[:, shown])
         return float(per_class.mean())
 
     def report(record: EpochRecord) -> None:

@@ -1,7 +1,7 @@
 """Which of the measured images are worth training on."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from t2ipal.config import require, to_dict
 from t2ipal.features.backbone import load_backbone
-from t2ipal.features.config import BackboneConfig
-from t2ipal.features.reading import read_hashes, read_training_features
+from t2ipal.features.config import BackboneConfig, FeatureAccess
+from t2ipal.features.reading import read_hashes, training_features_of
 from t2ipal.selection.config import ChoiceConfig
 from t2ipal.selection.quality import (
     ImageQuality,
@@ -56,7 +56,11 @@ class Measured:
 
 
 def measure_run(
-    store: Store, folder: str, backbone: BackboneConfig, config: QualityConfig
+    store: Store,
+    folder: str,
+    backbone: BackboneConfig,
+    config: QualityConfig,
+    access: FeatureAccess | None = None,
 ) -> Measured:
     """Every image's columns, from the run's stored features.
 
@@ -65,11 +69,12 @@ def measure_run(
         folder: of the backbone's features in it, all of them there.
         backbone: whose features these are.
         config: what counts as found and as a twin.
+        access: how the features are read.
     """
     run = read_run(store)
     embeddings = zero_shot_embeddings(load_backbone(backbone), run.settings.prompt_names)
-    data = read_training_features(store, folder)
-    quality = measure_quality(data, embeddings, read_hashes(run, folder), config)
+    data = training_features_of(run, folder, access=access)
+    quality = measure_quality(data, embeddings, read_hashes(run, data.images), config)
     return Measured(run, quality, folder)
 
 
@@ -91,34 +96,37 @@ def save_choice(
     kept, store = kept_images(quality, choice), run.store
     require(
         bool(kept.any()),
-        f"The choice {name!r} would keep none of {len(run.images):,} images: its min_found "
+        f"The choice {name!r} would keep none of {len(kept):,} images: its min_found "
         f"{choice.min_found} and min_similarity {choice.min_similarity} must be lower.",
     )
-    columns = zip(
-        run.images, quality.similarity.tolist(), quality.found, quality.twin.tolist(), kept
-    )
-    rows = [
-        ChoiceRow(
-            key=sample.key,
-            caption_id=sample.caption_id,
-            k=sample.k,
-            similarity=similarity,
-            found=tuple(label for label in sample.labels if found[label]),
-            missing=tuple(label for label in sample.labels if not found[label]),
-            twin_of=run.images[twin].key if twin >= 0 else "",
-            kept=bool(keep),
-        )
-        for sample, similarity, found, twin, keep in columns
-    ]
-    write_choice(store, name, rows, {"choice": to_dict(choice), **facts})
+    write_choice(store, name, _rows(measured, kept), {"choice": to_dict(choice), **facts})
     return kept, {
         "output": f"{store.uri}/manifests/{name}.json",
-        "num_images": len(rows),
+        "num_images": len(kept),
         "num_kept": int(kept.sum()),
         "found_share": int(quality.found.sum()) / max(int(quality.named.sum()), 1),
         "mean_similarity": float(quality.similarity.mean()),
         "num_twins": int((quality.twin >= 0).sum()),
     }
+
+
+def _rows(measured: Measured, kept: Bool[Tensor, " images"]) -> Iterator[ChoiceRow]:
+    """The rows of a choice, one after the other."""
+    quality, images = measured.quality, measured.run.image_index
+    ids = measured.run.caption_index.ids
+    found, missing = quality.found, quality.named & ~quality.found
+    for at in range(len(kept)):
+        twin = int(quality.twin[at])
+        yield ChoiceRow(
+            key=images.keys[at],
+            caption_id=ids[int(images.caption[at])],
+            k=int(images.k[at]),
+            similarity=float(quality.similarity[at]),
+            found=tuple(found[at].nonzero().flatten().tolist()),
+            missing=tuple(missing[at].nonzero().flatten().tolist()),
+            twin_of=images.keys[twin] if twin >= 0 else "",
+            kept=bool(kept[at]),
+        )
 
 
 def describe_choice(measured: Measured, kept: Bool[Tensor, " images"]) -> str:

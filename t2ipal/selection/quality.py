@@ -15,8 +15,9 @@ from torch import Tensor
 
 from t2ipal.captions import photo_prompts
 from t2ipal.config import require
+from t2ipal.features.ahead import ahead
 from t2ipal.features.backbone import Backbone
-from t2ipal.features.sets import FeatureSet, TrainingFeatures
+from t2ipal.features.sets import FeatureTable, TrainingFeatures
 from t2ipal.methods.scoring import local_similarities
 from t2ipal.selection.config import QualityConfig
 
@@ -71,10 +72,16 @@ def measure_quality(
     """
     config, images = config or QualityConfig(), data.images
     require(images is not None, "Quality is measured on images, got none.")
-    assert images is not None and images.pooled_features is not None
+    assert images is not None
     caption = caption_of_image(data)
     named = images.labels > 0
-    similarity = (images.pooled_features * data.texts.global_features[caption]).sum(dim=1)
+    captions = data.texts.column("global_features")
+    similarity = torch.cat(
+        [
+            (images.column("pooled_features", rows) * captions[caption[rows]]).sum(dim=1)
+            for rows in torch.arange(len(images)).split(BLOCK_ROWS)
+        ]
+    )
     found = named & find_classes(images, class_embeddings, config.false_alarms)
     return ImageQuality(caption, similarity, named, found, _twins(images, hashes, config))
 
@@ -89,7 +96,7 @@ def caption_of_image(data: TrainingFeatures) -> Int[Tensor, " images"]:
 
 
 def find_classes(
-    images: FeatureSet, class_embeddings: Float[Tensor, "classes width"], false_alarms: float
+    images: FeatureTable, class_embeddings: Float[Tensor, "classes width"], false_alarms: float
 ) -> Bool[Tensor, "images classes"]:
     """Which classes' heatmaps peak higher than in most images that are not labelled with them.
 
@@ -98,15 +105,14 @@ def find_classes(
     threshold, the quantile 1 - `false_alarms` of its peaks where it is not named.
     """
     directions = class_embeddings - class_embeddings.mean(dim=0)
-    peaks = torch.cat(
-        [
-            local_similarities(part, directions).amax(dim=2)
-            for part in images.local_features.split(BLOCK_ROWS)
-        ]
-    )
+    blocks = torch.arange(len(images)).split(BLOCK_ROWS)
+    # A block's locations are held for its peaks alone.
+    seen = ahead(lambda rows: images.rows(rows).local_features, blocks)
+    peaks = torch.cat([local_similarities(part, directions).amax(dim=2) for part in seen])
+    labels = images.labels
     found = torch.ones_like(peaks, dtype=torch.bool)
     for index in range(peaks.shape[1]):
-        others = peaks[images.labels[:, index] == 0, index].sort().values
+        others = peaks[labels[:, index] == 0, index].sort().values
         if len(others):  # where every image is named after the class nothing speaks against it
             threshold = others[min(int((1 - false_alarms) * len(others)), len(others) - 1)]
             found[:, index] = peaks[:, index] > threshold
@@ -114,13 +120,12 @@ def find_classes(
 
 
 def _twins(
-    images: FeatureSet, hashes: Int[Tensor, " images"], config: QualityConfig
+    images: FeatureTable, hashes: Int[Tensor, " images"], config: QualityConfig
 ) -> Int[Tensor, " images"]:
     """For each image the first one before it, of the same classes, that looks the same.
 
     Not among all images: the time goes with the square of how many are compared.
     """
-    assert images.pooled_features is not None
     twin = torch.full((len(images),), -1)
     groups: dict[bytes, list[int]] = defaultdict(list)
     for row, labels in enumerate(images.labels.to(torch.uint8).numpy()):
@@ -128,12 +133,13 @@ def _twins(
     for members in groups.values():
         rows = torch.tensor(members)
         for block in rows.split(BLOCK_ROWS):
-            before = rows[rows <= block[-1]]
-            cosine = images.pooled_features[block] @ images.pooled_features[before].T
-            near = (cosine >= config.twin_cosine) & (before < block[:, None])
+            ours = images.column("pooled_features", block)
             # The earliest last, so that it stays.
-            for ours, theirs in reversed(near.nonzero().tolist()):
-                row, other = int(block[ours]), int(before[theirs])
-                if (int(hashes[row]) ^ int(hashes[other])).bit_count() <= config.twin_bits:
-                    twin[row] = other
+            for before in reversed(rows[rows <= block[-1]].split(BLOCK_ROWS)):
+                cosine = ours @ images.column("pooled_features", before).T
+                near = (cosine >= config.twin_cosine) & (before < block[:, None])
+                for our, their in reversed(near.nonzero().tolist()):
+                    row, other = int(block[our]), int(before[their])
+                    if (int(hashes[row]) ^ int(hashes[other])).bit_count() <= config.twin_bits:
+                        twin[row] = other
     return twin

@@ -70,7 +70,7 @@ def repair_run(
     shares, made = [], []
     count = draw({})  # what an interrupted repair left undone
     measured = measure()
-    goal = (len(measured.run.captions), wanted, config.min_found)
+    goal = (len(measured.run.caption_index.ids), wanted, config.min_found)
     shares.append(good_share(measured.quality, *goal))
     while len(made) < config.rounds:
         extras = lacking_images(measured.quality, *goal, _left(store, config.budget))

@@ -3,15 +3,20 @@
 The only package that imports boto3 and pyarrow. It knows no model, no caption filter and no Ray.
 """
 
+from t2ipal.store.arrays import StoredArrays, map_arrays, read_arrays, write_arrays
+from t2ipal.store.cache import LocalCopies
 from t2ipal.store.choices import (
     ChoiceManifest,
     ChoiceRow,
     check_choice_name,
     read_choice,
     read_choice_manifest,
+    read_kept,
     write_choice,
 )
 from t2ipal.store.encodings import marked_encoding
+from t2ipal.store.entries import Entry
+from t2ipal.store.index import CaptionIndex, ImageIndex, Names
 from t2ipal.store.objects import (
     Store,
     end_old_uploads,
@@ -78,19 +83,22 @@ from t2ipal.store.streams import table_format, table_writer
 from t2ipal.store.tables import (
     damaged,
     json_bytes,
-    read_arrays,
     read_json,
     read_parquet_columns,
-    write_arrays,
 )
 
 __all__ = [
     "Caption",
+    "CaptionIndex",
     "ChoiceManifest",
     "ChoiceRow",
+    "Entry",
+    "ImageIndex",
+    "LocalCopies",
     "Manifest",
     "ManifestShard",
     "Marker",
+    "Names",
     "Part",
     "Run",
     "RunSettings",
@@ -100,6 +108,7 @@ __all__ = [
     "Section",
     "ShardCounts",
     "Store",
+    "StoredArrays",
     "check_choice_name",
     "check_plan",
     "commit_shard",
@@ -116,6 +125,7 @@ __all__ = [
     "is_retry",
     "join_key",
     "json_bytes",
+    "map_arrays",
     "marked_encoding",
     "missing_shards",
     "open_run",
@@ -129,6 +139,7 @@ __all__ = [
     "read_extras",
     "read_images",
     "read_json",
+    "read_kept",
     "read_manifest",
     "read_manifest_with_images",
     "read_marker",

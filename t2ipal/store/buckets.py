@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from t2ipal.config import require
+from t2ipal.store.entries import Entry
 
 PROBE_PREFIX = ".probe-"
 """Of objects that ask a server what it can; no listing shows one that a killed driver left."""
@@ -244,8 +245,8 @@ class Bucket:
             return False
         return True
 
-    def entries(self, prefix: str, recursive: bool = True) -> dict[str, float]:
-        """As `Store.times` and `Store.list`, in no order."""
+    def entries(self, prefix: str, recursive: bool = True) -> dict[str, Entry]:
+        """As `Store.entries`, in no order."""
         found, within = {}, {} if recursive else {"Delimiter": "/"}
         with self._clear_errors(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
@@ -258,7 +259,8 @@ class Bucket:
                 for entry in page.get("Contents", []):
                     key = entry["Key"].removeprefix(self.prefix)
                     if not key.startswith(PROBE_PREFIX):
-                        found[key] = entry["LastModified"].timestamp()
+                        modified, size = entry["LastModified"].timestamp(), entry["Size"]
+                        found[key] = Entry(modified, size, f"{size}-{entry['ETag']}")
         return found
 
     def _named(self, key: str) -> dict[str, str]:

@@ -5,17 +5,22 @@ kept, `manifests/NAME.json` what was asked for and how many are.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from t2ipal.config import from_dict, require, to_dict
+from t2ipal.store.index import Names
 from t2ipal.store.objects import Store
 from t2ipal.store.records import known
 from t2ipal.store.tables import json_bytes, read_json, read_table, to_parquet
 
+BLOCK_ROWS = 65536
 CHOICE_SCHEMA = pa.schema(
     [
         ("key", pa.string()),  # of the sample, as in its tar
@@ -55,17 +60,21 @@ class ChoiceManifest:
 
 
 def write_choice(
-    store: Store, name: str, rows: Sequence[ChoiceRow], settings: Mapping[str, Any]
+    store: Store, name: str, rows: Iterable[ChoiceRow], settings: Mapping[str, Any]
 ) -> None:
-    """Writes a choice under a name; one that is there gives way.
+    """Writes a choice under a name; one that is there gives way. Few rows are held at once.
 
     Raises:
         ValueError: the name is not one word of letters, digits, - and _.
     """
     check_choice_name(name)
-    table = pa.Table.from_pylist([vars(row) for row in rows], CHOICE_SCHEMA)
+    parts, left = [], iter(rows)
+    while block := [vars(row) for row in islice(left, BLOCK_ROWS)]:
+        parts.append(pa.Table.from_pylist(block, CHOICE_SCHEMA))
+    table = pa.concat_tables([CHOICE_SCHEMA.empty_table(), *parts]).combine_chunks()
     store.write(f"manifests/{name}.parquet", to_parquet(table))
-    manifest = ChoiceManifest(dict(settings), len(rows), sum(row.kept for row in rows))
+    num_kept = int(np.count_nonzero(table["kept"].to_numpy()))
+    manifest = ChoiceManifest(dict(settings), table.num_rows, num_kept)
     store.write(f"manifests/{name}.json", json_bytes(to_dict(manifest)))
 
 
@@ -76,15 +85,26 @@ def read_choice(store: Store, name: str) -> list[ChoiceRow]:
         FileNotFoundError: there is none of that name; those that there are get named.
         ValueError: rows and manifest are of two choices, as a command that was killed leaves them.
     """
+    rows, lists = _read_table(store, name, CHOICE_SCHEMA.names).to_pylist(), ("found", "missing")
+    return [ChoiceRow(**{**row, **{n: tuple(row[n] or ()) for n in lists}}) for row in rows]
+
+
+def read_kept(store: Store, name: str) -> tuple[Names, NDArray[np.bool_]]:
+    """The keys of the images of a choice, and which of them it keeps; raises as `read_choice`."""
+    table = _read_table(store, name, ("key", "kept"))
+    return Names(table["key"]), table["kept"].to_numpy()
+
+
+def _read_table(store: Store, name: str, columns: Sequence[str]) -> pa.Table:
     manifest = read_choice_manifest(store, name)
-    rows = read_table(store, f"manifests/{name}.parquet", CHOICE_SCHEMA.names).to_pylist()
+    table = read_table(store, f"manifests/{name}.parquet", columns)
+    there = table.num_rows, int(np.count_nonzero(table["kept"].to_numpy()))
     require(
-        (len(rows), sum(row["kept"] for row in rows)) == (manifest.num_images, manifest.num_kept),
+        there == (manifest.num_images, manifest.num_kept),
         f"manifests/{name}.parquet in {store.uri} is not what manifests/{name}.json describes. Run "
         "jobs/choose.py again.",
     )
-    lists = ("found", "missing")
-    return [ChoiceRow(**{**row, **{n: tuple(row[n] or ()) for n in lists}}) for row in rows]
+    return table
 
 
 def read_choice_manifest(store: Store, name: str) -> ChoiceManifest:

@@ -20,6 +20,7 @@ from pathlib import Path
 from t2ipal.config import require
 from t2ipal.places import local_path
 from t2ipal.store.buckets import PIECE_BYTES, Bucket
+from t2ipal.store.entries import Entry
 
 OLD_UPLOAD_S = 24 * 3600.0
 """No upload of a process that lives takes so long."""
@@ -154,9 +155,17 @@ class Store:
         """
         return sorted(self._backend.entries(prefix, recursive))
 
+    def entries(self, prefix: str = "") -> dict[str, Entry]:
+        """What a listing tells of each of those objects, by its key."""
+        return dict(sorted(self._backend.entries(prefix).items()))
+
     def times(self, prefix: str = "") -> dict[str, float]:
         """When each of those objects was last written, in seconds since 1970, by its key."""
-        return dict(sorted(self._backend.entries(prefix).items()))
+        return {key: entry.modified_s for key, entry in self.entries(prefix).items()}
+
+    def local_path(self, key: str) -> Path | None:
+        """The file that an object is; None in a bucket."""
+        return None if isinstance(self._backend, Bucket) else self._backend.folder / key
 
 
 def join_key(folder: str, name: str) -> str:
@@ -341,7 +350,7 @@ class _Folder:
         except OSError as error:
             raise _unreadable(error, path) from error
 
-    def entries(self, prefix: str, recursive: bool = True) -> dict[str, float]:
+    def entries(self, prefix: str, recursive: bool = True) -> dict[str, Entry]:
         # Only the folder that the prefix names can hold matches: a run has many others.
         start, found = self.folder / prefix.rpartition("/")[0], {}
         for parent, folders, names in os.walk(start, onerror=_raise_unreadable):
@@ -352,11 +361,13 @@ class _Folder:
                 key = path.relative_to(self.folder).as_posix()
                 if key.startswith(prefix) and not name.startswith(TEMPORARY_PREFIX):
                     try:
-                        found[key] = path.stat().st_mtime
+                        there = path.stat()
                     except PermissionError as error:
                         raise _unreadable(error, path) from error
                     except FileNotFoundError:  # gone meanwhile, or a link to nothing
                         continue
+                    version = f"{there.st_size}-{there.st_mtime_ns}"
+                    found[key] = Entry(there.st_mtime, there.st_size, version)
         return found
 
 

@@ -11,6 +11,12 @@ from functools import cached_property
 from typing import Any
 
 from t2ipal.config import differences, from_dict, to_dict
+from t2ipal.store.index import (
+    CaptionIndex,
+    ImageIndex,
+    read_caption_index,
+    read_image_index,
+)
 from t2ipal.store.objects import Store
 from t2ipal.store.records import (
     Caption,
@@ -59,6 +65,17 @@ class Run:
     def captions(self) -> tuple[Caption, ...]:
         """The kept ones, in the run's order; read when first asked for."""
         return tuple(read_captions(self.store, self.sections))
+
+    @cached_property
+    def caption_index(self) -> CaptionIndex:
+        """What training knows of the captions."""
+        return read_caption_index(self.store, self.sections, len(self.settings.class_names))
+
+    @cached_property
+    def image_index(self) -> ImageIndex:
+        """What training knows of the images."""
+        num_classes = len(self.settings.class_names)
+        return read_image_index(self.store, self.markers, self.caption_index, num_classes)
 
     @cached_property
     def images(self) -> tuple[Sample, ...]:

@@ -146,10 +146,24 @@ def read_captions(store: Store, sections: Sequence[Section] | None = None) -> li
         FileNotFoundError: the run has no captions yet.
     """
     sections = read_sections(store) if sections is None else sections
+    tables = caption_tables(store, sections, CAPTIONS_SCHEMA.names)
+    return [caption for table in tables for caption in table_captions(table)]
+
+
+def caption_tables(
+    store: Store, sections: Sequence[Section], columns: Sequence[str]
+) -> list[pa.Table]:
+    """Some columns of the captions of these sections, one table for each that brings some.
+
+    Raises:
+        FileNotFoundError: there is no section.
+        ValueError: the captions of one are damaged.
+    """
     if not sections:
         raise FileNotFoundError(f"No captions in {store.uri}. Run jobs/synthesize.py first.")
-    parts = [_section_captions(store, section) for section in sections if section.captions_key]
-    return [caption for part in parts for caption in part]
+    return [
+        _section_captions(store, section, columns) for section in sections if section.captions_key
+    ]
 
 
 def read_rejected(store: Store) -> list[Caption]:
@@ -169,11 +183,11 @@ def count_rejected(store: Store) -> dict[str, int]:
     return {counted["values"]: counted["counts"] for counted in reasons}
 
 
-def _section_captions(store: Store, section: Section) -> list[Caption]:
-    table = _read_part(store, section.captions_key, CAPTIONS_SCHEMA.names)
+def _section_captions(store: Store, section: Section, columns: Sequence[str]) -> pa.Table:
+    table = _read_part(store, section.captions_key, columns)
     require(
         table.num_rows == section.num_captions,
         f"{section.captions_key} in {store.uri} holds {table.num_rows} captions where its section "
         f"has {section.num_captions}. Remove both {_REMEDY}",
     )
-    return table_captions(table)
+    return table

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
+
 from t2ipal.config import differences, fingerprint, from_dict, require, to_dict
 from t2ipal.store.images import ENDINGS, RGBImage, decode_image
 from t2ipal.store.objects import Store
@@ -25,6 +27,7 @@ from t2ipal.store.records import ManifestShard, Marker, Part, Sample, ShardCount
 from t2ipal.store.sections import Section
 from t2ipal.store.tables import (
     damaged,
+    from_parquet,
     json_bytes,
     read_json,
     sample_of,
@@ -257,6 +260,15 @@ def read_shard_samples(store: Store, marker: Marker) -> list[Sample]:
         ValueError: the sidecar is not the one that the marker describes.
     """
     return sidecar_samples(_checked(store, marker, "sidecar"))
+
+
+def sidecar_columns(store: Store, marker: Marker, columns: Sequence[str]) -> pa.Table:
+    """Some columns of the sidecar of one committed shard.
+
+    Raises:
+        ValueError: the sidecar is not the one that the marker describes.
+    """
+    return from_parquet(_checked(store, marker, "sidecar"), columns)
 
 
 def read_images(store: Store, shard: str) -> Iterator[tuple[Sample, RGBImage]]:

@@ -1,22 +1,17 @@
-"""Tables as parquet, arrays as safetensors, records as JSON: what the objects of a run hold."""
+"""Tables as parquet and records as JSON: what the objects of a run hold beside arrays."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import safetensors
-import safetensors.numpy
 
 from t2ipal.config import one_of, parse_json
 from t2ipal.store.objects import Store, store_and_key
 from t2ipal.store.records import Caption, Sample, known
 
-ROW_KEYS = "row_keys"
-"""Name of the rows' names in the head of a safetensors object."""
 SIDECAR_SCHEMA = pa.schema(
     [
         ("key", pa.string()),  # name of the sample in the tar
@@ -154,42 +149,6 @@ def sample_of(row: Mapping[str, Any]) -> Sample:
     """The sample of a stored row; what a later version adds is left alone."""
     values = known(Sample, {"attempt": 0, **row})
     return Sample(**{**values, "labels": tuple(values["labels"])})
-
-
-def write_arrays(
-    store: Store, key: str, arrays: Mapping[str, np.ndarray], row_keys: Sequence[str] | None = None
-) -> None:
-    """Writes named arrays as one safetensors object.
-
-    Args:
-        store: where to.
-        key: of the object.
-        arrays: by name.
-        row_keys: names of the rows that the arrays share, in order; kept in the file's head.
-    """
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    head = None if row_keys is None else {ROW_KEYS: json.dumps(list(row_keys))}
-    store.write(key, safetensors.numpy.save(contiguous, head))
-
-
-def read_arrays(store: Store, key: str) -> tuple[dict[str, np.ndarray], list[str] | None]:
-    """The named arrays of one safetensors object, and the names of their rows where it has them.
-
-    Raises:
-        FileNotFoundError: there is no such object.
-        ValueError: it is not a complete safetensors file.
-    """
-    data = store.read(key)
-    try:
-        arrays = safetensors.numpy.load(data)
-        # The head is JSON behind its length in eight bytes (safetensors' own format).
-        head = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        row_keys = parse_json(head.get("__metadata__", {}).get(ROW_KEYS, "null"))
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise ValueError(
-            f"{key} in {store.uri} is not a complete safetensors file. Remove it and make it again."
-        ) from error
-    return arrays, row_keys
 
 
 def json_bytes(values: Mapping[str, Any]) -> bytes:

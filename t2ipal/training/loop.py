@@ -29,9 +29,10 @@ from t2ipal.config import (
     require,
     to_dict,
 )
-from t2ipal.features.sets import FeatureSet, TrainingFeatures
+from t2ipal.features.sets import TrainingFeatures
 from t2ipal.methods.contract import Method
 from t2ipal.methods.recognizer import Recognizer
+from t2ipal.training.batches import Share, epoch_batches
 
 
 @dataclass(frozen=True)
@@ -176,16 +177,13 @@ def _epoch(
     chosen = choose_images(images_of, generator)
     _set_lr(optimizer, config, epoch)
     sums, steps = torch.zeros(3, device=device), 0
-    for batch in order.split(config.batch_size):
-        image_rows = chosen[batch]
-        with_image = int((image_rows >= 0).sum())
-        part, image_part = batch[rank::world_size], image_rows[rank::world_size]
-        shown = image_part[image_part >= 0]
+    share = Share(rank, world_size, device, method.uses_images, method.uses_texts)
+    for batch in epoch_batches(data, order, chosen, config.batch_size, share):
         losses = method.loss(
-            _rows(data.images, shown, device) if method.uses_images else None,
-            _rows(data.texts, part, device) if method.uses_texts else None,
-            num_images=max(with_image, 1),
-            num_texts=len(batch),
+            batch.images,
+            batch.texts,
+            num_images=max(batch.num_images, 1),
+            num_texts=batch.num_texts,
         )
         optimizer.zero_grad()
         losses.total.backward()
@@ -246,12 +244,6 @@ def choose_images(
     count = (images_of >= 0).sum(dim=1)
     position = (draw * count).long().clamp(max=images_of.shape[1] - 1)
     return images_of.gather(1, position.unsqueeze(1)).squeeze(1)
-
-
-def _rows(
-    features: FeatureSet | None, rows: Int[Tensor, " batch"], device: torch.device
-) -> FeatureSet | None:
-    return None if features is None else features.rows(rows).to(device)
 
 
 def _sum_gradients(optimizer: torch.optim.Optimizer) -> None:

@@ -3,12 +3,12 @@
 import torch
 
 from t2ipal.config import require
-from t2ipal.features.sets import FeatureSet, TrainingFeatures
+from t2ipal.features.sets import FeatureTable, TrainingFeatures
 
 
 def split_captions(
     data: TrainingFeatures, fraction: float, seed: int
-) -> tuple[TrainingFeatures, FeatureSet]:
+) -> tuple[TrainingFeatures, FeatureTable]:
     """Training features without the held-out captions, and all images of the held-out ones.
 
     Captions without an image stay in training. Random, but every class gets a held-out caption,
@@ -34,5 +34,5 @@ def split_captions(
             shared = (labels[held].sum(dim=0) > 1) | (labels == 0)  # a class has others held out
             held[(mine & shared.all(dim=1)).nonzero()[:1]] = False
     rows = images_of[held]
-    train = TrainingFeatures(data.texts.rows(~held), data.images, images_of[~held])
-    return train, data.images.rows(rows[rows >= 0])  # type: ignore
+    train = TrainingFeatures(data.texts.subset(~held), data.images, images_of[~held])
+    return train, data.images.subset(rows[rows >= 0])  # type: ignore

@@ -14,7 +14,8 @@ from t2ipal.methods.t2ipal import T2IPAL
 def test_batches_do_not_matter():
     recognizer, test = T2IPAL(config(), FakeClip()).export(), images(50)
     whole = recognizer.scores(test).numpy()
-    assert np.allclose(predict(recognizer, test, batch_size=7), whole, atol=1e-6)
+    for scores in predict([recognizer, recognizer], test, batch_size=7):
+        assert np.allclose(scores, whole, atol=1e-6)
     result = evaluate(recognizer, test, batch_size=7)
     assert result.average_precision == pytest.approx(
         average_precision(whole, test.labels.numpy()).tolist()

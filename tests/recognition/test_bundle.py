@@ -82,7 +82,7 @@ def test_several_seeds_share_a_backbone(store, clip):
     assert all(bundle.backbone is bundles[0].backbone for bundle in bundles)
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     features = image_set(bundles[0].backbone, images, torch.zeros(5, 4))
-    alone = [predict(bundle.recognizer, features) for bundle in bundles]
+    alone = predict([bundle.recognizer for bundle in bundles], features)
     assert np.abs(alone[0] - alone[1]).max() > 1e-3
     np.testing.assert_allclose(mean_scores(bundles, images), np.mean(alone, axis=0), atol=1e-6)
 

@@ -45,7 +45,8 @@ def test_rows_are_what_the_recognizer_says(recognizers, photographs):
     bundle = load_bundle(recognizers, "t2ipal-seed0")
     good = [row for row in rows if row.status == "ok"]
     pixels = [load_photograph(images.read(row.file), 32) for row in good]
-    scores = predict(bundle.recognizer, image_set(bundle.backbone, pixels, torch.zeros(7, 4)))
+    seen = image_set(bundle.backbone, pixels, torch.zeros(7, 4))
+    (scores,) = predict([bundle.recognizer], seen)
     for row, expected in zip(good, scores, strict=True):
         np.testing.assert_allclose(row.all_scores, expected, atol=2e-5)
         best = sorted(zip(row.all_scores, NAMES), reverse=True)[:2]

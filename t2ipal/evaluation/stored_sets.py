@@ -1,0 +1,252 @@
+"""Features of a test set: computed once, stored part by part, and scored from there in a stream.
+
+A part's name tells its backbone and a digest of its images: what changed is computed again, and
+nothing else. Nothing of a test set but its labels is ever in memory as a whole.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from t2ipal.evaluation.photographs import PhotographSet
+from t2ipal.evaluation.reading import (
+    READING_ERRORS,
+    Unreadable,
+    require_few,
+    tell_left_out,
+)
+from t2ipal.evaluation.test_sets import TestFeatures, TestSet
+from t2ipal.features.backbone import Backbone, load_backbone
+from t2ipal.features.config import BackboneConfig, FeatureAccess
+from t2ipal.features.extraction import (
+    BATCH_SIZE,
+    batched,
+    feature_folder,
+    image_set,
+    stored_columns,
+)
+from t2ipal.features.photographs import load_photograph
+from t2ipal.features.table import BACKBONE, FeatureFiles, StoredFeatures, map_shard
+from t2ipal.store import Entry, Names, Store, StoredArrays, write_arrays
+
+FOLDER = "test_features"
+IMAGES_PER_PART = 1024
+ON_RAY = 2 * IMAGES_PER_PART
+"""Photographs that one process sees alone."""
+READERS = 8
+"""Photographs of a part that are read at once: a bucket answers to many as fast as to one."""
+UNREADABLE, AGAIN = "unreadable", "again"
+"""Names, in a part's head, of what could not be read, and that it may be there another time."""
+VERSION = 1
+"""Another one where the same photograph is seen otherwise than before."""
+
+
+@dataclass(frozen=True)
+class SetPart:
+    """Some images of a test set, one after another."""
+
+    key: str
+    """Where their features are stored."""
+    first: int
+    """Row of the first one."""
+    photographs: tuple[str, ...]
+    """Their keys; none for scenes."""
+    last: int
+    """The row after the last one."""
+
+
+Source = Store | NDArray[np.uint8]
+"""Home of the photographs, or the scenes themselves."""
+Workers = Callable[[Store, BackboneConfig, Source, Sequence[SetPart]], Iterator[int]]
+"""`in_process`, or `t2ipal.engine.test_sets.on_ray`: yields how many images each part has."""
+
+
+class PartExtractor:
+    """Computes and stores parts of a test set with one backbone."""
+
+    def __init__(self, place: Store, backbone: Backbone, source: Source):
+        self.place, self.backbone, self.source = place, backbone, source
+
+    def __call__(self, part: SetPart) -> int:
+        """Computes and stores one part; returns how many images it has."""
+        count, kind = part.last - part.first, self.backbone.config.feature_format
+        kept: list[str] = []
+        unreadable: list[tuple[str, str]] = []
+        columns: list[dict[str, np.ndarray]] = []
+        again = False
+        with ThreadPoolExecutor(READERS) as readers:
+            for some in batched(range(count), BATCH_SIZE):
+                pixels = []
+                for at, seen in zip(some, readers.map(partial(self._read, part), some)):
+                    if isinstance(seen, Exception):
+                        unreadable.append((part.photographs[at], str(seen)))
+                        again |= isinstance(seen, OSError)
+                    else:
+                        pixels.append(seen)
+                        kept.append(str(at))
+                if pixels:
+                    features = image_set(self.backbone, pixels, torch.zeros(len(pixels), 1))
+                    columns.append(stored_columns(features, kind))
+        names = columns[0] if columns else ()
+        arrays = {name: np.concatenate([each[name] for each in columns]) for name in names}
+        facts = {BACKBONE: self.backbone.fingerprint, UNREADABLE: json.dumps(unreadable)}
+        write_arrays(self.place, part.key, arrays, kept, facts | ({AGAIN: "1"} if again else {}))
+        return count
+
+    def _read(self, part: SetPart, at: int) -> NDArray[np.uint8] | Exception:
+        """One image as the backbone sees it, or why it cannot be read."""
+        if not isinstance(self.source, Store):
+            return self.source[part.first + at]
+        try:
+            data = self.source.read(part.photographs[at])
+            return load_photograph(data, self.backbone.photograph_size_px)
+        except READING_ERRORS as error:
+            return error
+
+
+def in_process(
+    place: Store, config: BackboneConfig, source: Source, parts: Sequence[SetPart]
+) -> Iterator[int]:
+    """Computes every part here, without Ray; yields the number of images of each."""
+    extract = PartExtractor(place, load_backbone(config), source)
+    yield from map(extract, parts)
+
+
+def stored_features(
+    test: TestSet,
+    backbone: Backbone,
+    place: Store,
+    *,
+    workers: Workers = in_process,
+    access: FeatureAccess | None = None,
+    max_unreadable_fraction: float = 1.0,
+    progress: bool = False,
+) -> TestFeatures:
+    """Features of a test set, read from where they are stored; what is missing is computed first.
+
+    Args:
+        test: the test set.
+        backbone: sees the images.
+        place: where the features are stored, under `test_features/`.
+        workers: who computes.
+        access: how the features are read.
+        max_unreadable_fraction: of photographs.
+        progress: show a bar of images.
+
+    Raises:
+        ValueError: more photographs cannot be read, or none can.
+    """
+    access = access or FeatureAccess()
+    photographs = test.images if isinstance(test.images, PhotographSet) else None
+    source: Source = test.images if photographs is None else photographs.store  # type: ignore
+    copies = access.copies() if place.is_bucket else None
+    parts = set_parts(test, backbone)
+    folder = os.path.dirname(parts[0].key)
+    there = place.entries(f"{folder}/")
+    missing = [part for part in parts if not _is_done(place, part, there, copies)]
+    total = sum(part.last - part.first for part in missing)
+    with tqdm(
+        total=total, desc="test set", unit="image", disable=not (progress and missing)
+    ) as bar:
+        for count in workers(place, backbone.config, source, missing) if missing else ():
+            bar.update(count)
+    if missing:
+        there = place.entries(f"{folder}/")
+    stored = [map_shard(place, part.key, there[part.key], copies) for part in parts]
+    unreadable = [each for one in stored for each in _unreadable(one)]
+    if photographs is not None:
+        if unreadable:
+            require_few(photographs, unreadable, max_unreadable_fraction)
+        tell_left_out(photographs, unreadable)
+    kept = [one.row_keys or [] for one in stored]
+    some = [(part, keys) for part, keys in zip(parts, kept) if keys]
+    rows = np.array([part.first + int(key) for part, keys in some for key in keys], np.int64)
+    files = FeatureFiles(
+        place,
+        [(part.key, there[part.key]) for part, _ in some],
+        np.cumsum([0, *(len(keys) for _, keys in some)]),
+        Names([key for _, keys in some for key in keys]),
+        access,
+        backbone.fingerprint,
+    )
+    labels = torch.from_numpy(test.labels[rows] > 0)
+    features = StoredFeatures(files, labels)
+    if files.size_bytes <= access.feature_memory_gb * 1e9:
+        features = features.held()
+    difficult = None if photographs is None else photographs.difficult[rows].astype(bool)
+    return TestFeatures(
+        test.name,
+        test.class_names,
+        features,
+        difficult if difficult is not None and difficult.any() else None,
+        [],
+        tuple(unreadable),
+    )
+
+
+@contextlib.contextmanager
+def feature_place(*places: Store) -> Iterator[tuple[Store, bool]]:
+    """The first of some stores that can be written, and True; else a folder that goes again."""
+    for place in places:
+        with contextlib.suppress(OSError):
+            place.require_writable(f"{FOLDER}/.try")
+            yield place, True
+            return
+    with tempfile.TemporaryDirectory(prefix="t2ipal-test-set-") as folder:
+        yield Store(folder), False
+
+
+def worth_starting_ray(test: TestSet) -> bool:
+    """Whether several workers are sooner done than Ray is started."""
+    return isinstance(test.images, PhotographSet) and len(test.labels) > ON_RAY
+
+
+def set_parts(test: TestSet, backbone: Backbone) -> list[SetPart]:
+    """The parts of a test set, named after their images."""
+    folder = feature_folder(backbone).replace("features", FOLDER, 1)
+    photographs = test.images if isinstance(test.images, PhotographSet) else None
+    versions = {} if photographs is None else _versions(photographs)
+    parts = []
+    for first in range(0, len(test.labels), IMAGES_PER_PART):
+        last = min(first + IMAGES_PER_PART, len(test.labels))
+        keys: tuple[str, ...] = ()
+        digest = hashlib.sha256(f"{VERSION}".encode())
+        if photographs is None:
+            digest.update(np.ascontiguousarray(test.images[first:last]))  # type: ignore
+        else:
+            keys = photographs.keys[first:last]
+            named = [photographs.store.uri, *([key, versions.get(key, "")] for key in keys)]
+            digest.update(json.dumps(named).encode())
+        parts.append(SetPart(f"{folder}/{digest.hexdigest()[:32]}.safetensors", first, keys, last))
+    return parts
+
+
+def _versions(photographs: PhotographSet) -> dict[str, str]:
+    """What a listing tells of each photograph; of those that are not there it tells nothing."""
+    first, last = min(photographs.keys), max(photographs.keys)
+    same = (at for at, (one, other) in enumerate(zip(first, last)) if one != other)
+    prefix = first[: next(same, min(len(first), len(last)))]  # of all that lie between them too
+    return {key: entry.version for key, entry in photographs.store.entries(prefix).items()}
+
+
+def _is_done(place: Store, part: SetPart, there: dict[str, Entry], copies: object) -> bool:
+    """Whether a part is stored, and no photograph of it may be readable by now."""
+    if part.key not in there:
+        return False
+    stored = map_shard(place, part.key, there[part.key], copies)  # type: ignore
+    return AGAIN not in stored.facts
+
+
+def _unreadable(stored: StoredArrays) -> list[Unreadable]:
+    return [Unreadable(*each) for each in json.loads(stored.facts.get(UNREADABLE, "[]"))]
