@@ -46,6 +46,9 @@ class Options:
     """Ray Train workers; 0 trains in this process without Ray."""
     use_gpu: bool = False
     """One GPU for each worker."""
+    unnamed_classes: Literal["train", "refuse"] = "train"
+    """What becomes of a class that no caption names: `train` it from its name alone, or `refuse`
+    to train."""
     normalization: Literal["none", "full", "partial"] = "none"
     """Each image's scores on a scale of their own: `full` is SPARC's; `partial` takes as much of it
     as is best on validation images."""
@@ -81,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         options.normalization,
         options.validation_set,
         options.backbone,
+        options.unnamed_classes,
         options.access,
     )
     runs, remarks = check_request(store, request)  # before Ray starts

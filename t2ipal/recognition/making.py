@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from t2ipal.config import check_fields, one_of, require, to_dict
+import numpy as np
+
+from t2ipal.config import check_fields, listed, one_of, require, to_dict
 from t2ipal.evaluation.config import EvaluationOptions
 from t2ipal.evaluation.metrics import shown_classes
 from t2ipal.evaluation.normalization import normalized
@@ -18,12 +20,21 @@ from t2ipal.features.backbone import Backbone, load_backbone
 from t2ipal.features.config import BackboneConfig, FeatureAccess
 from t2ipal.features.reading import read_training_features
 from t2ipal.features.sets import FeatureTable, TrainingFeatures
-from t2ipal.store import Store, join_key, read_choice_manifest, read_manifest
+from t2ipal.store import (
+    Store,
+    join_key,
+    read_caption_index,
+    read_choice_manifest,
+    read_manifest,
+    read_sections,
+)
 from t2ipal.training.loop import FitResult
 from t2ipal.training.plans import TrainingRun, plan_runs
 from t2ipal.training.runs import Workers, train_runs
 from t2ipal.training.validation import split_captions
 
+NUM_SHOWN = 20
+"""Classes that a message names."""
 HELD_OUT = 0.2
 """Share of captions whose images choose a partial normalization."""
 
@@ -47,6 +58,8 @@ class TrainingRequest:
     """Labelled images to choose a partial normalization on: the name of a data set that is no test
     set, or a folder; None: synthetic images of held-out captions."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    unnamed_classes: Literal["train", "refuse"] = "train"
+    """What becomes of a class that no caption names."""
     access: FeatureAccess = field(default_factory=FeatureAccess)
     """How its features are read."""
 
@@ -92,13 +105,32 @@ def check_request(store: Store, request: TrainingRequest) -> tuple[list[Training
         "Normalization compares an image's scores with each other: it needs 2 classes or more, "
         f"got {len(names)}.",
     )
-    runs = plan_runs(
+    runs, remarks = plan_runs(
         request.methods, request.seeds, request.schedule, names, settings.prompt_names,
         request.changes,
     )  # fmt: skip
     if request.validation_set is not None:
         _validation_set(request.validation_set, names, store.endpoint_url)
-    return runs
+    index = read_caption_index(store, read_sections(store), len(names))
+    unnamed = [names[at] for at in np.flatnonzero(index.labels.sum(axis=0) == 0)]
+    require(
+        not unnamed or request.unnamed_classes == "train",
+        f"Every class must be named by a caption, none names {listed(unnamed, NUM_SHOWN)}. Add "
+        "captions, or train such classes from their names alone: --unnamed-classes train.",
+    )
+    if unnamed:
+        remarks.append(
+            f"No caption names {listed(unnamed, NUM_SHOWN)}: what is learned of them is what sets "
+            "them apart from the others. --unnamed-classes refuse would stop here."
+        )
+    batch = min((r.recipe.training.batch_size for r in runs if r.recipe.training.num_epochs),
+                default=0)  # fmt: skip
+    if batch > len(index.ids):
+        remarks.append(
+            f"The batch size {batch} is larger than the {len(index.ids):,} captions: each epoch is "
+            "one step. A smaller one takes more: --set training.batch_size=32."
+        )
+    return runs, remarks
 
 
 def _validation_set(name: str, class_names: Sequence[str], endpoint_url: str | None) -> TestSet:

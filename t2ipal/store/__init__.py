@@ -16,7 +16,7 @@ from t2ipal.store.choices import (
 )
 from t2ipal.store.encodings import marked_encoding
 from t2ipal.store.entries import Entry
-from t2ipal.store.index import CaptionIndex, ImageIndex, Names
+from t2ipal.store.index import CaptionIndex, ImageIndex, Names, read_caption_index
 from t2ipal.store.objects import (
     Store,
     end_old_uploads,
@@ -131,6 +131,7 @@ __all__ = [
     "open_run",
     "read_arrays",
     "read_bytes",
+    "read_caption_index",
     "read_captions",
     "read_choice",
     "read_choice_manifest",

@@ -6,6 +6,7 @@ The head keeps the names of the rows, plain facts, and a digest of what follows 
 import hashlib
 import json
 import mmap
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,10 +92,15 @@ def map_arrays(path: Path, place: str) -> StoredArrays:
         FileNotFoundError: there is no such file.
         ValueError: it is not a complete safetensors file.
     """
-    with path.open("rb") as file:
-        if path.stat().st_size == 0:
-            return _arrays_in(b"", place)
-        return _arrays_in(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), place)
+    try:
+        with path.open("rb") as file:
+            is_empty = os.fstat(file.fileno()).st_size == 0
+            data = b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{place} is gone. Run the command again to make it anew."
+        ) from error
+    return _arrays_in(data, place)
 
 
 def require_digest_of_arrays(path: Path, place: str) -> None:

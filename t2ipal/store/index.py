@@ -85,7 +85,8 @@ def read_caption_index(store: Store, sections: Sequence[Section], num_classes: i
     Raises:
         ValueError: a section's captions are damaged.
     """
-    table = pa.concat_tables(caption_tables(store, sections, ("caption_id", "labels")))
+    tables = caption_tables(store, sections, ("caption_id", "labels"))
+    table = pa.concat_tables(tables).combine_chunks()
     return CaptionIndex(Names(table["caption_id"]), _multi_hot(table["labels"], num_classes))
 
 
@@ -106,7 +107,7 @@ def read_image_index(
     if not shards:
         none = np.zeros(0, np.int64)
         return ImageIndex((), starts, Names([]), none, none, np.zeros((0, num_classes), bool))
-    table = pa.concat_tables(tables)
+    table = pa.concat_tables(tables).combine_chunks()
     caption = captions.ids.places(Names(table["caption_id"]))
     if (caption < 0).any():
         at = int((caption < 0).argmax())

@@ -309,12 +309,21 @@ def _resume(
         stored = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
     except (EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise ValueError(f"The checkpoint in {checkpoints} is damaged. Remove it.") from error
+    another_version = (
+        f"The checkpoint in {checkpoints} was written by another version of t2ipal, whose state "
+        "this one cannot take over. Remove it: the run then begins anew."
+    )
+    whole = isinstance(stored, dict) and stored.keys() >= {"settings", "history", "method"}
+    require(whole, another_version)
     changed = differences(settings, stored["settings"])
     require(
         not changed,
         f"The checkpoint in {checkpoints} was written with other settings ({'; '.join(changed)}). "
         "Remove it, or use another output folder.",
     )
-    method.load_state_dict(stored["method"])
-    optimizer.load_state_dict(stored["optimizer"])
-    return [EpochRecord(**record) for record in stored["history"]]
+    try:
+        method.load_state_dict(stored["method"])
+        optimizer.load_state_dict(stored["optimizer"])
+        return [EpochRecord(**record) for record in stored["history"]]
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(another_version) from error

@@ -1,6 +1,5 @@
 """Rows of features in many files: the same whether they are mapped, held in memory, or fetched."""
 
-import itertools
 import pickle
 from dataclasses import replace
 
@@ -9,25 +8,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stored_table import stored_table, table_of
 
-from t2ipal.features.config import FeatureAccess
 from t2ipal.features.extraction import in_8_bits, stored_columns
 from t2ipal.features.sets import FeatureSet
 from t2ipal.features.table import (
-    BACKBONE,
     GLOBAL,
     LENGTHS,
     LOCAL,
     POOLED,
     SCALES,
-    FeatureFiles,
-    StoredFeatures,
 )
-from t2ipal.store import Names, Store, read_arrays, write_arrays
+from t2ipal.store import Store, read_arrays, write_arrays
 
 WIDTH, LOCATIONS, LENGTHS_OF = 6, 4, (3, 5, 1, 4, 2, 5, 3)
 SIZES = (3, 1, 3)
 """Rows of each file."""
+STARTS = np.cumsum([0, *SIZES])
 LABELS = torch.arange(14).view(7, 2) % 3 == 0
 
 
@@ -47,17 +44,9 @@ def text_rows():
     return FeatureSet(unit(7, WIDTH), local, mask, LABELS.float())
 
 
-def stored(store, rows, kind="fp16", access=None, fingerprint=""):
+def stored(store, rows, kind="fp16", **options):
     """The rows in three files of a store."""
-    starts, keys = np.cumsum([0, *SIZES]), [f"k{at}" for at in range(7)]
-    for number, (first, last) in enumerate(itertools.pairwise(starts)):
-        part = stored_columns(rows.rows(slice(first, last)), kind)
-        write_arrays(store, f"f/{number}", part, keys[first:last], {BACKBONE: "abc"})
-    files = FeatureFiles(
-        store, [*store.entries("f/").items()], starts, Names(keys), access or FeatureAccess(),
-        fingerprint,
-    )  # fmt: skip
-    return StoredFeatures(files, LABELS)
+    return stored_table(store, rows, SIZES, kind, **options)
 
 
 def assert_same(one, other):
@@ -136,9 +125,7 @@ def test_padded_captions_of_an_earlier_version(tmp_path):
     old = {GLOBAL: part.global_features.half().numpy(), LOCAL: part.local_features.half().numpy(),
            "mask": part.mask.numpy()}  # fmt: skip
     write_arrays(store, "f/0", old, ["k0", "k1", "k2"])
-    again = stored(Store(tmp_path / "other"), made)
-    again._files = FeatureFiles(store, [*store.entries("f/").items()], table._files.starts,
-                                table._files.keys, FeatureAccess())  # fmt: skip
+    again = table_of(store, STARTS, "f", LABELS)
     assert_same(again.rows(slice(None)), before)
     some = torch.tensor([6, 0])
     assert_same(again.held().rows(some), table.rows(some))
@@ -195,10 +182,7 @@ def test_damaged_numbers(tmp_path, change, message):
     store = Store(tmp_path)
     stored(store, image_rows())
     damage(store, "f/2", change)
-    starts = np.cumsum([0, *SIZES])
-    files = FeatureFiles(store, [*store.entries("f/").items()], starts,
-                         Names([f"k{at}" for at in range(7)]), FeatureAccess())  # fmt: skip
-    table = StoredFeatures(files, LABELS)
+    table = table_of(store, STARTS, "f", LABELS)
     assert len(table.rows(slice(0, 4))) == 4  # of the other files
     for read in (table.held, lambda: table.rows(torch.tensor([0, 5, 6]))):
         with pytest.raises(ValueError, match=message):
