@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-import numpy as np
-
 from t2ipal.config import check_fields, listed, one_of, require, to_dict
 from t2ipal.evaluation.config import EvaluationOptions
 from t2ipal.evaluation.metrics import shown_classes
@@ -111,26 +109,39 @@ def check_request(store: Store, request: TrainingRequest) -> tuple[list[Training
     )  # fmt: skip
     if request.validation_set is not None:
         _validation_set(request.validation_set, names, store.endpoint_url)
+    return runs, remarks + _check_captions(store, request, runs, names)
+
+
+def _check_captions(
+    store: Store, request: TrainingRequest, runs: Sequence[TrainingRun], names: Sequence[str]
+) -> list[str]:
+    """What a person should know of the captions before anything is trained on them.
+
+    Raises:
+        ValueError: no caption names a class, and such are to be refused.
+    """
     index = read_caption_index(store, read_sections(store), len(names))
-    unnamed = [names[at] for at in np.flatnonzero(index.labels.sum(axis=0) == 0)]
+    counts = index.labels.sum(axis=0).tolist()
+    unnamed = [name for name, count in zip(names, counts) if not count]
     require(
         not unnamed or request.unnamed_classes == "train",
         f"Every class must be named by a caption, none names {listed(unnamed, NUM_SHOWN)}. Add "
         "captions, or train such classes from their names alone: --unnamed-classes train.",
     )
+    remarks = []
     if unnamed:
         remarks.append(
             f"No caption names {listed(unnamed, NUM_SHOWN)}: what is learned of them is what sets "
             "them apart from the others. --unnamed-classes refuse would stop here."
         )
-    batch = min((r.recipe.training.batch_size for r in runs if r.recipe.training.num_epochs),
-                default=0)  # fmt: skip
-    if batch > len(index.ids):
+    planned = [run.recipe.training for run in runs if run.recipe.training.num_epochs]
+    batch_size = min((training.batch_size for training in planned), default=0)
+    if batch_size > len(index.ids):
         remarks.append(
-            f"The batch size {batch} is larger than the {len(index.ids):,} captions: each epoch is "
-            "one step. A smaller one takes more: --set training.batch_size=32."
+            f"The batch size {batch_size} is larger than the {len(index.ids):,} captions: each "
+            "epoch is one step. A smaller one takes more: --set training.batch_size=32."
         )
-    return runs, remarks
+    return remarks
 
 
 def _validation_set(name: str, class_names: Sequence[str], endpoint_url: str | None) -> TestSet:

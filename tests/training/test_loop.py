@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import math
 
 import pytest
@@ -144,6 +145,26 @@ def test_a_damaged_checkpoint_is_named(cut):
     memory.data = memory.data[:cut]
     with pytest.raises(ValueError, match=r"checkpoint in this process is damaged\. Remove it\."):
         train(checkpoints=memory)
+
+
+@pytest.mark.parametrize("change", ["no history", "no optimizer", "other shapes", "a list"])
+def test_a_checkpoint_of_another_version(change):
+    memory = Memory()
+    train(checkpoints=memory)
+    stored = torch.load(io.BytesIO(memory.data), weights_only=True)
+    if change == "other shapes":
+        stored["method"] = {name: value[..., :1] for name, value in stored["method"].items()}
+    elif change == "a list":
+        stored = [1]
+    else:
+        del stored[change.removeprefix("no ")]
+    buffer = io.BytesIO()
+    torch.save(stored, buffer)
+    memory.data = before = buffer.getvalue()
+    message = "The checkpoint in this process was written by another version of t2ipal, .* Remove"
+    with pytest.raises(ValueError, match=message):
+        train(checkpoints=memory)
+    assert memory.data == before
 
 
 def test_image_choice():
