@@ -99,11 +99,14 @@ def load_pipeline(config: SynthesisConfig, dtype: Any, autocast: Any = None) -> 
 
     repair_torchvision()
     import diffusers
+    import transformers
 
     check_pipeline(config)
     folder = pipeline_folder(config.pipeline)
     source = folder or config.pipeline
     diffusers.utils.logging.disable_progress_bar()
+    if folder is not None:  # for a hub model the bars of downloads would be gone too
+        transformers.utils.logging.disable_progress_bar()
     with _loading("pipeline", source):
         types = stored_types(folder) if folder and autocast else {}
         if config.unet_weights is not None:
