@@ -22,8 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from PIL import Image
@@ -32,6 +31,7 @@ from t2ipal.commands.running import finish, parse, remark, run_job
 from t2ipal.config import one_of, require
 from t2ipal.places import LocalPath
 
+ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("sd15", "sd21", "sdxl")
 BACKBONES = ("RN50", "RN101", "ViT-B-16", "ViT-B-16-quickgelu")
 """By open_clip's names; the last is the architecture of DFN's weights."""
@@ -97,9 +97,7 @@ class Stages:
     def __init__(self) -> None:
         self.done: list[Stage] = []
 
-    def run(
-        self, what: str, subject: str, *words: object, code: int = 0, says: str = ""
-    ) -> None:
+    def run(self, what: str, subject: str, *words: object, code: int = 0, says: str = "") -> None:
         """Runs `python WORDS` to its end.
 
         Args:

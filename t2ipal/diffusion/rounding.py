@@ -21,7 +21,8 @@ def stored_types(folder: Path) -> dict[str, Any]:
         kinds = set()
         for path in (folder / name).glob("*.safetensors"):
             with safe_open(path, "pt") as weights:
-                kinds |= {weights.get_slice(key).get_dtype() for key in weights.keys()}
+                keys = weights.keys()  # it is no dict
+                kinds |= {weights.get_slice(key).get_dtype() for key in keys}
         if (*kinds,) in halves:
             types[name] = halves[(*kinds,)]
     return types
