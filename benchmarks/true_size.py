@@ -6,7 +6,7 @@
 Stable Diffusion 1.5, 2.1 and XL draw two captions, in two steps of 256 px. RN50, RN101, ViT-B/16
 and DFN's ViT-B/16 take features. Prompts of 80 classes are trained, measured on labelled
 photographs, used and reported. A CLIP of SigLIP's must be refused. Scores are those of chance.
-Without Ray; each stage is a process of its own. Prints seconds and peak memory of each. Ends with
+Without Ray; each stage is a process of its own. Prints seconds and memory of each. Ends with
 exit code 1 at the first stage that fails. Needs 14 GB of disk, free again at the end unless --keep
 names a folder. The last line is JSON.
 """
@@ -83,6 +83,8 @@ class Stage:
     subject: str
     """The models that it loaded."""
     seconds: float
+    cpu_seconds: float
+    """Of all its threads: what does not depend on others that use the machine."""
     peak_mib: float
     """Largest resident memory; pages of files that the system may drop are counted too."""
 
@@ -125,8 +127,9 @@ class Stages:
                 f"{what}, {subject}: expected {expected}, got exit code {child.returncode} from\n"
                 f"{' '.join(command)}\n{said[-TAIL:]}"
             )
-        seconds, peak_mib = time.monotonic() - started, usage.ru_maxrss / 1024
-        self.done.append(Stage(what, subject, round(seconds, 1), round(peak_mib)))
+        seconds, cpu = time.monotonic() - started, usage.ru_utime + usage.ru_stime
+        peak_mib = round(usage.ru_maxrss / 1024)
+        self.done.append(Stage(what, subject, round(seconds, 1), round(cpu, 1), peak_mib))
 
 
 def write_models(stages: Stages, folder: Path, models: Sequence[str], clips: Sequence[str]) -> None:
@@ -227,10 +230,11 @@ def folders(keep: str | None) -> Iterator[tuple[Path, Path]]:
 
 def table(stages: Sequence[Stage]) -> str:
     """Stages as markdown."""
-    lines = ["| stage | models | seconds | peak memory in MiB |", "|---|---|---|---|"]
+    head = "stage", "models", "seconds", "CPU seconds", "peak memory in MiB"
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for stage in stages:
-        cells = stage.what, stage.subject, f"{stage.seconds:.1f}", f"{stage.peak_mib:,.0f}"
-        lines.append(f"| {' | '.join(cells)} |")
+        numbers = f"{stage.seconds:.1f}", f"{stage.cpu_seconds:.1f}", f"{stage.peak_mib:,.0f}"
+        lines.append(f"| {' | '.join((stage.what, stage.subject, *numbers))} |")
     return "\n".join(lines)
 
 
