@@ -21,6 +21,7 @@ from t2ipal.diffusion.names import (
     pipeline_folder,
     unet_weights_path,
 )
+from t2ipal.diffusion.rounding import ROUNDED, round_weights, stored_types
 
 MISFITS = ("size mismatch", "mismatched", "expected shape", "Unable to load weights", "Missing key")
 """Words of diffusers and transformers where a file of weights is damaged or of another shape."""
@@ -82,23 +83,37 @@ def _loading(what: str, place: str | Path) -> Iterator[None]:
         require(not missing, f"The weights in {place} must be complete: {' '.join(remark.split())}")
 
 
-def load_pipeline(config: SynthesisConfig, dtype: Any) -> Any:
+def load_pipeline(config: SynthesisConfig, dtype: Any, autocast: Any = None) -> Any:
     """The diffusers pipeline that `config` names, with its scheduler, from safetensors only.
 
     Of several workers on a machine that ask for a hub model, one downloads each file: the hub's
     client holds a lock for each in its cache, and the others find the file there.
+
+    Args:
+        config: names it.
+        dtype: of its weights.
+        autocast: precision to which the pipeline will be autocast, if it always will be: weights
+            that this rounds take no more memory than they need.
     """
     from t2ipal.torchvision_repair import repair_torchvision
 
     repair_torchvision()
     import diffusers
+    import transformers
 
     check_pipeline(config)
-    source = pipeline_folder(config.pipeline) or config.pipeline
+    folder = pipeline_folder(config.pipeline)
+    source = folder or config.pipeline
     diffusers.utils.logging.disable_progress_bar()
+    if folder is not None:  # for a hub model the bars of downloads would be gone too
+        transformers.utils.logging.disable_progress_bar()
     with _loading("pipeline", source):
+        types = stored_types(folder) if folder and autocast else {}
+        if config.unet_weights is not None:
+            types.pop("unet", None)  # the new ones may be stored in another precision
         pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(
-            str(source), revision=config.revision, dtype=dtype, use_safetensors=True,
+            str(source), revision=config.revision, dtype={**types, "default": dtype},
+            use_safetensors=True,
         )  # fmt: skip
     require(
         hasattr(pipeline, "encode_prompt") and hasattr(pipeline, "unet"),
@@ -113,6 +128,10 @@ def load_pipeline(config: SynthesisConfig, dtype: Any) -> Any:
         vae = _load_vae(config.vae, dtype)
         _require_same_latents(vae, pipeline.vae, config)
         pipeline.vae = vae
+    if autocast:
+        for name in ROUNDED:
+            if (part := getattr(pipeline, name, None)) is not None:
+                round_weights(part, autocast)
     _require_possible(pipeline, config)
     spacing, own = config.timestep_spacing, pipeline.scheduler
     changes = {} if spacing == "default" else {"timestep_spacing": spacing}

@@ -63,7 +63,10 @@ class Synthesizer:
         self._unguided: dict[str, Any] = {}
         self._classes: Any = None
         self._most_at_once = inf  # images; fewer where memory turns out to be short
-        self.pipeline: Any = load_pipeline(config, names["fp32" if autocast else precision])
+        # What quantizes wants weights that were not rounded before.
+        rounded = autocast and config.acceleration.quantize == "none"
+        dtype = names["fp32" if autocast else precision]
+        self.pipeline: Any = load_pipeline(config, dtype, names[precision] if rounded else None)
         self.pipeline.to(self.device)
         unet = self.pipeline.unet
         # A consistency model is told the scale and guides itself, in a batch of one width.

@@ -231,3 +231,10 @@ def test_what_is_no_autoencoder_at_all(folder):
         load_pipeline(config(folder, vae=str(folder)), torch.float32)
     with pytest.raises(FileNotFoundError, match=r"config\.json, or owner/name@rev.*; nope does"):
         load_pipeline(config(folder, vae="./nope"), torch.float32)
+
+
+def test_loading_is_silent(folder, capsys):
+    """A job has a bar of its own, and its output is read by programs."""
+    load_pipeline(config(folder), torch.float32)
+    said = capsys.readouterr()
+    assert said.out == said.err == ""
