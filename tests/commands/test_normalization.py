@@ -63,7 +63,7 @@ def test_full_is_put_on_what_was_trained_and_taken_off_again(given, tmp_path):
     again = train.main([*words, "--normalization", "full"])
     assert again["recognizers"] == summary["recognizers"]
     full = recognizers(tmp_path, again)
-    images = read_training_features(Store(run), summary["features"]).images
+    images = read_training_features(Store(run), summary["features"]).images.rows(slice(None))
     for name, recognizer in full.items():
         assert recognizer.normalization == FULL
         assert torch.equal(recognizer.scores(images), FULL(plain[name].scores(images)))
@@ -96,7 +96,7 @@ def test_partial_is_chosen_on_captions_that_training_never_saw(given, tmp_path):
     assert settings["inputs"]["held_out"] == HELD_OUT
     # A concept is the mean of its captions: those that were held out are not among them.
     bank = found["class_concept-seed0"].scorer.bank
-    assert torch.equal(bank, rest.texts.global_features)
+    assert torch.equal(bank, rest.texts.column("global_features"))
 
     before = times(tmp_path)
     train.main([*words, "--output", str(tmp_path), "--normalization", "partial"])
@@ -114,7 +114,7 @@ def test_partial_on_labelled_validation_images(given, tmp_path, monkeypatch):
     plain = recognizers(tmp_path, train.main(words))
     partial = ["--normalization", "partial", "--validation-set", "pictovoc_validation"]
     summary = train.main([*words, *partial])
-    images = read_training_features(Store(run), summary["features"]).images
+    images = read_training_features(Store(run), summary["features"]).images.rows(slice(None))
     for name, recognizer in recognizers(tmp_path, summary).items():
         assert torch.equal(recognizer.scorer.scores(images), plain[name].scores(images))
 
