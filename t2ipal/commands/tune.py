@@ -19,6 +19,7 @@ from t2ipal.engine.config import RayConfig
 from t2ipal.engine.workers import extract
 from t2ipal.features.config import BackboneConfig
 from t2ipal.places import LocalPath, SharedUri
+from t2ipal.pools import PoolConfig
 from t2ipal.store import Store, read_manifest
 
 
@@ -47,6 +48,7 @@ class Options:
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
+    pool: Annotated[PoolConfig, FLAT] = field(default_factory=PoolConfig)
     ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
@@ -72,10 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     space = load_space(options.space, start)
     if options.num_samples is not None:
         space = dataclasses.replace(space, num_samples=options.num_samples)
-    with session(False, options.ray, least_cpus=math.ceil(cpus), least_gpus=gpus):
+    least_cpus = max(math.ceil(cpus), options.pool.least_cpus)
+    least_gpus = max(gpus, options.pool.least_gpus)
+    with session(False, options.ray, least_cpus=least_cpus, least_gpus=least_gpus):
         from t2ipal.engine.search import run_search
 
-        folder = extract(store, options.backbone, in_process=False)
+        folder = extract(store, options.backbone, False, options.pool)
         searched = {"search": to_dict(space), "recipe": to_dict(start), "features": folder}
         keep_search(output, place, searched)
         result = run_search(

@@ -4,7 +4,6 @@ What items are, and what is done with them, is the business of `extraction` and 
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -12,6 +11,8 @@ import ray
 import ray.data
 
 from t2ipal.engine.waiting import give_signs, watch_workers
+from t2ipal.places import runs_as_submitted_job
+from t2ipal.pools import PoolConfig
 
 MAX_BLOCKS = 4096
 """Ray hands out, and repeats after a crash, single blocks; each costs the driver some memory."""
@@ -56,13 +57,7 @@ class _Actor:
 
 
 def each_on_actors(
-    load: Callable[[], Work],
-    items: Sequence[Any],
-    *,
-    device: str,
-    num_workers: int | None = None,
-    cpus_per_worker: int = 1,
-    gpus_per_worker: float | None = None,
+    load: Callable[[], Work], items: Sequence[Any], *, device: str, pool: PoolConfig | None = None
 ) -> Iterator[Any]:
     """The results of all items, in the order of the items.
 
@@ -70,33 +65,44 @@ def each_on_actors(
         load: called once in every actor.
         items: plain values.
         device: that the work runs on, as torch names it.
-        num_workers: actors; None: as many as the cluster holds, at most one an item.
-        cpus_per_worker: cores, and threads, of each.
-        gpus_per_worker: GPUs of each; None: 1 where the device is one, else 0.
+        pool: how many actors, and how large each is; None: as many as the machines that are there
+            can hold.
 
     Raises:
         RuntimeError: an actor could not load, or do an item, or none started for too long.
     """
-    gpus, resources = gpus_per_worker, ray.cluster_resources()
-    num_gpus = resources.get("GPU", 0)
+    pool = pool or PoolConfig()
+    gpus, there = pool.gpus_per_worker, ray.cluster_resources().get("GPU", 0)
     if gpus is None:
-        gpus = float(device != "cpu" and num_gpus > 0)
-    room = int(resources.get("CPU", os.cpu_count() or 1) // cpus_per_worker)
-    room = min(room, int(num_gpus // gpus)) if gpus > 0 else room
-    size = min(num_workers or max(room, 1), len(items))
-    watch, signs = watch_workers(size, cpus_per_worker, gpus)
+        # A cluster that grows may have none yet.
+        grows = device.startswith("cuda") and runs_as_submitted_job()
+        gpus = float(device != "cpu" and (there > 0 or grows))
+    smallest, largest = pool_sizes(pool, gpus, len(items))
+    watch, signs = watch_workers(smallest, pool.cpus_per_worker, gpus)
     prepare_ray_data()
     rows = [{"item": json.dumps(item)} for item in items]
     table = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS))
     table.context.execution_options.preserve_order = True  # of this data set alone
     results = table.map(
         cast(Any, _Actor),  # Ray's stubs know functions only
-        fn_constructor_args=(load, cpus_per_worker, signs),
-        compute=ray.data.ActorPoolStrategy(size=size),
-        num_cpus=cpus_per_worker,
+        fn_constructor_args=(load, pool.cpus_per_worker, signs),
+        compute=ray.data.ActorPoolStrategy(min_size=smallest, max_size=largest),
+        num_cpus=pool.cpus_per_worker,
         num_gpus=gpus,
     )
     for row in watch.each(results.iter_rows()):
         if row["error"]:
             raise RuntimeError(f"A worker stopped: {row['error']}")
         yield json.loads(row["result"])
+
+
+def pool_sizes(pool: PoolConfig, gpus: float, num_items: int) -> tuple[int, int]:
+    """Smallest and largest number of workers, on the cluster as it is.
+
+    Args:
+        pool: what was asked for.
+        gpus: of each worker.
+        num_items: to be done.
+    """
+    there = ray.cluster_resources()
+    return pool.sizes(num_items, there.get("CPU", 0), there.get("GPU", 0), gpus)

@@ -9,7 +9,7 @@ from typing import Any, cast
 import ray
 import ray.data
 
-from t2ipal.engine.actors import prepare_ray_data
+from t2ipal.engine.actors import pool_sizes, prepare_ray_data
 from t2ipal.engine.waiting import give_signs, watch_workers
 from t2ipal.places import runs_as_submitted_job
 from t2ipal.store import ShardCounts, Store
@@ -43,7 +43,7 @@ def on_ray(
     gpus = execution.gpus_per_worker
     if gpus is None:
         gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
-    smallest, largest = _pool_size(execution, gpus, len(plans))
+    smallest, largest = pool_sizes(execution, gpus, len(plans))
     if execution.gpus_per_worker is None and not gpus and runs_as_submitted_job():
         logger.warning(
             "No GPU is there yet: %d worker%s on CPU cores. On a cluster that grows, say what to "
@@ -76,17 +76,6 @@ def on_ray(
         if row["error"]:
             raise RuntimeError(f"A worker stopped: {row['error']}")
         yield ShardCounts(row["shard"], row["num_rows"], row["num_failed"])
-
-
-def _pool_size(execution: ExecutionConfig, gpus: float, num_plans: int) -> tuple[int, int]:
-    """Smallest and largest number of workers; never more than there are shards to make."""
-    resources = ray.cluster_resources()
-    fitting = int(resources.get("CPU", 0) // execution.cpus_per_worker)
-    if gpus > 0:
-        fitting = min(fitting, int(resources.get("GPU", 0) // gpus))
-    smallest = execution.min_workers or max(1, min(fitting, execution.max_workers or fitting))
-    largest = max(smallest, execution.max_workers or 0)
-    return min(smallest, num_plans), min(largest, num_plans)
 
 
 class _Actor:
