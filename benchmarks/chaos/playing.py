@@ -20,6 +20,7 @@ from t2ipal.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 DRIVER = "driver"
+LOOK_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class Chaos:
         proxy: FaultyProxy | None,
         kinds: Mapping[str, int],
         after_kill: Callable[[], None] = lambda: None,
+        progress: Callable[[], Any] = time.monotonic,
     ):
         """Starts nothing yet.
 
@@ -113,11 +115,13 @@ class Chaos:
             proxy: whose faults count.
             kinds: how often each kind of process is killed, in a series of so many kills.
             after_kill: looks at what is left then.
+            progress: of the run, as a value that changes with it; without any there is no kill, so
+                that a busy machine, too, comes to an end.
         """
         self.options = options
         self.nodes = nodes
         self.proxy = proxy
-        self.kinds, self.after_kill = kinds, after_kill
+        self.kinds, self.after_kill, self.progress = kinds, after_kill, progress
         self.kills: Counter[str] = Counter()
         self.num_starts = 0
         self.gave_up: list[str] = []
@@ -146,15 +150,19 @@ class Chaos:
             Driver(command, Path(f"{prefix}-driver{n}")) for n in range(self.options.num_drivers)
         ]
         try:
-            next_kill = self._next_kill()
+            next_kill, before = None, self.progress()
             while not all([driver.finished() for driver in drivers]):
                 if time.monotonic() > self.end:
                     self.in_time = False
                     break
-                if time.monotonic() > next_kill and self.lacking() and self._kill(drivers):
-                    self.after_kill()
-                    next_kill = self._next_kill()
-                time.sleep(0.2)
+                if next_kill is None and self.progress() != before:
+                    wait = self._rng.uniform(0.5, 1.5) * self.options.seconds_between_kills
+                    next_kill = time.monotonic() + wait
+                if next_kill and time.monotonic() > next_kill and self.lacking():
+                    if self._kill(drivers):
+                        self.after_kill()
+                        next_kill, before = None, self.progress()
+                time.sleep(LOOK_S)
         finally:
             for driver in drivers:
                 driver.stop()
@@ -179,9 +187,6 @@ class Chaos:
             "driver_starts": self.num_starts,
             "drivers_gave_up": len(self.gave_up),
         }
-
-    def _next_kill(self) -> float:
-        return time.monotonic() + self._rng.uniform(0.5, 1.5) * self.options.seconds_between_kills
 
     def _kill(self, drivers: Sequence[Driver]) -> bool:
         """Kills one of the kind whose turn it is, or of the next kind that has any."""

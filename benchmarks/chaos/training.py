@@ -14,6 +14,7 @@ Writes chaos.json and the driver's logs into the output folder; the last line of
 JSON summary, and the exit code is 1 where something does not hold.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import sys
@@ -21,6 +22,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +54,7 @@ from t2ipal.store import Store
 from t2ipal.synthesis.making import synthesize
 from t2ipal.synthesis.rendering import RenderingSynthesizer
 from t2ipal.synthesis.request import SynthesisRequest
+from t2ipal.training.runs import CHECKPOINT
 
 KILLS = {ACTOR: 4, WORKER: 1, DRIVER: 2, NODE: 2}
 """How often each kind of process is killed, of nine times."""
@@ -65,8 +68,8 @@ class Options(Disturbance):
     """Processes and nodes to kill at least; killing ends with enough kills and faults."""
     min_faults: int = 300
     """Faults that the proxy is to make before the run may end."""
-    seconds_between_kills: float = 12.0
-    """On average; workers that train need some seconds to start."""
+    seconds_between_kills: float = 3.0
+    """On average, from when something was done since the last one."""
     num_drivers: int = 1
     """Drivers of the same output at once."""
     cpus_per_node: int = 1
@@ -97,6 +100,16 @@ def copy(source: Store, target: Store) -> None:
         list(pool.map(lambda key: target.write(key, source.read(key)), source.list()))
 
 
+def progress(store: Store) -> int:
+    """Differs where another feature shard, checkpoint or recognizer is there."""
+    keys = store.list("features/") + store.list("train/")
+    contents = []
+    for key in keys:
+        with contextlib.suppress(FileNotFoundError):  # a checkpoint goes in the end
+            contents += [store.read(key)] if key.endswith(CHECKPOINT) else []
+    return hash((*keys, *contents))
+
+
 def run(options: Options) -> dict[str, Any]:
     """Disturbs and checks; returns what there was and every problem."""
     folder, started = new_folder(options.output), time.monotonic()
@@ -107,7 +120,7 @@ def run(options: Options) -> dict[str, Any]:
         copy(reference, store)
         features = extract_run(reference, BackboneConfig())
         with small_cluster(options.num_nodes, options.cpus_per_node, str(ROOT)) as nodes:
-            chaos = Chaos(options, nodes, proxy, KILLS)
+            chaos = Chaos(options, nodes, proxy, KILLS, progress=partial(progress, store))
             for number in itertools.count():
                 work = dataclasses.replace(options.work, num_seeds=options.work.num_seeds + number)
                 train(reference, features, dataclasses.replace(work, seconds_per_step=0.0))

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import fake_clip
@@ -76,6 +78,84 @@ def check_close(result, expected):
     for name in ("global_embeddings", "local_embeddings", "concepts"):
         assert (name in ours) == (name in theirs)
         assert name not in ours or torch.allclose(ours[name], theirs[name], atol=1e-4)
+
+
+class Threads:
+    """A torch.distributed among threads of this process."""
+
+    def __init__(self, world_size: int):
+        self.barrier, self.given = threading.Barrier(world_size), [None] * world_size
+        self.local = threading.local()
+
+    def exchange(self, value):
+        """What each of them gave, the same for all."""
+        self.given[self.local.rank] = value
+        self.barrier.wait()
+        given = [*self.given]
+        self.barrier.wait()
+        return given
+
+    def all_reduce(self, tensor):
+        tensor.copy_(torch.stack(self.exchange(tensor.clone())).sum(dim=0))
+
+    def broadcast_object_list(self, box, src):
+        box[0] = self.exchange(box[0])[src]
+
+
+def curve_of(monkeypatch, world_size, checkpoints=None, on_epoch=None):
+    """The losses of workers that share batches of 10 of 41 captions, in float64."""
+    threads = Threads(world_size)
+    for name in ("all_reduce", "broadcast_object_list"):
+        monkeypatch.setattr(torch.distributed, name, getattr(threads, name))
+    training = dataclasses.replace(RECIPE.training, num_epochs=6, batch_size=10)
+
+    def work(rank):
+        threads.local.rank = rank
+        method = RECIPE.method.build(FakeClip(torch.float64), 0).double()
+        data = fake_clip.training_features(41)
+        return fit(
+            method, data, training, checkpoints=checkpoints, rank=rank, world_size=world_size,
+            on_epoch=on_epoch,
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(world_size) as pool:
+        results = list(pool.map(work, range(world_size)))
+    assert all(result.history == results[0].history for result in results)
+    return [dataclasses.astuple(record) for record in results[0].history]
+
+
+class Kept:
+    """Checkpoints in memory."""
+
+    data = None
+
+    def read(self):
+        return self.data
+
+    def write(self, data):
+        self.data = data
+
+    def is_due(self, is_last):
+        return not is_last
+
+
+def break_off(record):
+    if record.epoch == 2:
+        raise RuntimeError("a worker is lost")
+
+
+def test_losses_do_not_depend_on_the_number_of_workers(monkeypatch):
+    """The last batch has one row: nothing for most workers."""
+    alone = curve_of(monkeypatch, 1)
+    assert [record[0] for record in alone] == list(range(6))
+    for world_size in (2, 3):
+        assert curve_of(monkeypatch, world_size) == [
+            pytest.approx(record, rel=1e-12) for record in alone
+        ]
+    kept = Kept()
+    with pytest.raises(RuntimeError, match="a worker is lost"):
+        curve_of(monkeypatch, 2, kept, break_off)
+    assert curve_of(monkeypatch, 1, kept) == [pytest.approx(record, rel=1e-12) for record in alone]
 
 
 def test_in_process_equals_fit_and_resumes(tmp_path):
