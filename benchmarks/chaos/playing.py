@@ -1,4 +1,4 @@
-"""What every chaos run shares: drivers that are started until they are done, and kills meanwhile."""
+"""What every chaos run shares: drivers, started again until they are done, and kills meanwhile."""
 
 import itertools
 import json
@@ -158,10 +158,10 @@ class Chaos:
                 if next_kill is None and self.progress() != before:
                     wait = self._rng.uniform(0.5, 1.5) * self.options.seconds_between_kills
                     next_kill = time.monotonic() + wait
-                if next_kill and time.monotonic() > next_kill and self.lacking():
-                    if self._kill(drivers):
-                        self.after_kill()
-                        next_kill, before = None, self.progress()
+                due = next_kill is not None and time.monotonic() > next_kill
+                if due and self.lacking() and self._kill(drivers):
+                    self.after_kill()
+                    next_kill, before = None, self.progress()
                 time.sleep(LOOK_S)
         finally:
             for driver in drivers:

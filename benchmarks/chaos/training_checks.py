@@ -41,7 +41,7 @@ def training_problems(
 
 
 def object_problems(store: Store, reference: Store) -> list[str]:
-    """Objects that are missing or left over (a checkpoint, for one), and features of other bytes."""
+    """Objects that are missing or left over, as a checkpoint, and features of other bytes."""
     found, expected = {*store.list()}, {*reference.list()}
     features = [key for key in found & expected if key.startswith("features/")]
     return [

@@ -2,8 +2,8 @@
 
     python benchmarks/chaos/training_driver.py --output s3://chaos/run --address 127.0.0.1:6379
 
-Unusual: it computes in float64. The number of workers changes the order of sums, and training makes
-the rounding of float32 grow from 1e-7 to 1e-2 within a hundred epochs, which would hide real faults.
+Unusual: it computes in float64. The number of workers changes the order of sums, and training
+enlarges the rounding of float32, from 1e-7 to 1e-2 within a hundred epochs: that would hide faults.
 Prints "connected" when it may be killed to some effect.
 """
 

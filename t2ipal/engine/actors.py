@@ -72,11 +72,7 @@ def each_on_actors(
         RuntimeError: an actor could not load, or do an item, or none started for too long.
     """
     pool = pool or PoolConfig()
-    gpus, there = pool.gpus_per_worker, ray.cluster_resources().get("GPU", 0)
-    if gpus is None:
-        # A cluster that grows may have none yet.
-        grows = device.startswith("cuda") and runs_as_submitted_job()
-        gpus = float(device != "cpu" and (there > 0 or grows))
+    gpus = _gpus_of_each(pool, device)
     smallest, largest = pool_sizes(pool, gpus, len(items))
     watch, signs = watch_workers(smallest, pool.cpus_per_worker, gpus)
     prepare_ray_data()
@@ -94,6 +90,14 @@ def each_on_actors(
         if row["error"]:
             raise RuntimeError(f"A worker stopped: {row['error']}")
         yield json.loads(row["result"])
+
+
+def _gpus_of_each(pool: PoolConfig, device: str) -> float:
+    if pool.gpus_per_worker is not None:
+        return pool.gpus_per_worker
+    there = ray.cluster_resources().get("GPU", 0) > 0
+    grows = device.startswith("cuda") and runs_as_submitted_job()  # it may have none yet
+    return float(device != "cpu" and (there or grows))
 
 
 def pool_sizes(pool: PoolConfig, gpus: float, num_items: int) -> tuple[int, int]:

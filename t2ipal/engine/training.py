@@ -73,9 +73,13 @@ def on_ray(
                 run_config=RunConfig(
                     name=fingerprint(work.settings),
                     storage_path=notes,
-                    failure_config=FailureConfig(max_failures=0),
+                    failure_config=FailureConfig(max_failures=0),  # they are counted here
                 ),
             )
+            # Ray reserves machines under this name for an elastic group, and for three minutes
+            # after its driver was killed: the next driver of the same work takes them over.
+            place = fingerprint({"store": work.store.uri, "folder": work.folder})
+            object.__setattr__(trainer.train_run_context, "run_id", place)
             try:
                 with watch.over():
                     return _fit(trainer)

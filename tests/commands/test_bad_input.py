@@ -107,6 +107,7 @@ CASES = [
     ("synthesize", "--guidance-scale -1", "guidance_scale must be >= 0, got -1.0."),
     ("synthesize", "--jpeg-quality 0", "jpeg_quality must be in 1..100, got 0."),
     ("train", "--num-workers -1", "must be a number or MIN:MAX with 1 <= MIN <= MAX, such as"),
+    ("train", "--num-workers 1:999", "num_workers must be at most "),
     ("train", "--max-failures -1", "max_failures must be >= 0, got -1."),
     ("train", "--min-workers 3 --max-workers 2", "min_workers must be <= max_workers, got 3 > 2."),
     ("train", "--seeds -1", "seed must be >= 0, got -1."),
