@@ -34,7 +34,7 @@ from t2ipal.places import Uri
 from t2ipal.store import Store, read_manifest
 from t2ipal.training.plans import TrainingRun
 from t2ipal.training.recipes import Recipe, recipe
-from t2ipal.training.runs import Workers, train_runs
+from t2ipal.training.runs import Workers, in_process, train_runs
 
 METHODS = "t2ipal", "tai_dpt"
 
@@ -107,8 +107,8 @@ def load_inputs(
     return backbone, read_training_features(store, folder)
 
 
-def train(store: Store, folder: str, work: Work, **workers: Workers) -> None:
-    """Trains what is not trained yet, into `train` of the store; by default in this process."""
+def train(store: Store, folder: str, work: Work, workers: Workers = in_process) -> None:
+    """Trains what is not trained yet on the features in a folder, into `train` of the store."""
     names = read_manifest(store).settings
     runs = []
     for seed in range(work.num_seeds):
@@ -124,8 +124,8 @@ def train(store: Store, folder: str, work: Work, **workers: Workers) -> None:
         partial(load_inputs, store, folder, work.seconds_per_step),
         store,
         inputs={"features": folder},
+        workers=workers,
         checkpoint_pause_s=work.checkpoint_pause_s,
-        **workers,
     )
 
 
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with connect(address=options.address):
         print("connected", flush=True)
         folder = extract(store, BackboneConfig(), in_process=False)
-        train(store, folder, options.work, workers=training_workers(group))
+        train(store, folder, options.work, training_workers(group))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ What items are, and what is done with them, is the business of `extraction` and 
 """
 
 import json
+import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -16,6 +18,7 @@ from t2ipal.pools import PoolConfig
 
 MAX_BLOCKS = 4096
 """Ray hands out, and repeats after a crash, single blocks; each costs the driver some memory."""
+logger = logging.getLogger(__name__)
 Work = Callable[[Any], Any]
 """From one item to its result; both are plain values of JSON."""
 
@@ -33,7 +36,7 @@ class _Actor:
     """Loads what the work needs once.
 
     An error becomes a row: Ray would start the actor again and again, and in the end show a page of
-    its own frames.
+    its own frames. Only a fault of the device ends the process.
     """
 
     def __init__(self, load: Callable[[], Work], num_threads: int, signs: str):
@@ -41,7 +44,7 @@ class _Actor:
         import torch
 
         torch.set_num_threads(num_threads)
-        self.error = ""
+        self.error, self.num_finished = "", 0
         try:
             self.work = load()
         except Exception as error:
@@ -51,9 +54,29 @@ class _Actor:
         if self.error:
             return {"result": "", "error": self.error}
         try:
-            return {"result": json.dumps(self.work(json.loads(row["item"]))), "error": ""}
+            result = json.dumps(self.work(json.loads(row["item"])))
+            self.num_finished += 1
+            return {"result": result, "error": ""}
         except Exception as error:
+            replace_if_device_failed(error, self.num_finished)
             return {"result": "", "error": f"{type(error).__name__}: {error}"}
+
+
+def replace_if_device_failed(error: Exception, num_finished: int) -> None:
+    """Ends an actor's process on a fault of its device, unless its replacement would be in vain.
+
+    Ray then starts it anew, with a device that may work, and repeats its items.
+
+    Args:
+        error: of an item.
+        num_finished: items that this process has done.
+    """
+    from t2ipal.devices import is_device_fault  # loads torch
+
+    replaced = ray.get_runtime_context().was_current_actor_reconstructed
+    if is_device_fault(error) and (num_finished or not replaced):
+        logger.error("This process ends: its device failed.\n%s", error)
+        os._exit(1)  # an actor that exits in Ray's own way is not restarted
 
 
 def each_on_actors(

@@ -2,14 +2,13 @@
 
 import dataclasses
 import logging
-import os
 from collections.abc import Generator, Sequence
 from typing import Any, cast
 
 import ray
 import ray.data
 
-from t2ipal.engine.actors import pool_sizes, prepare_ray_data
+from t2ipal.engine.actors import pool_sizes, prepare_ray_data, replace_if_device_failed
 from t2ipal.engine.waiting import give_signs, watch_workers
 from t2ipal.places import runs_as_submitted_job
 from t2ipal.store import ShardCounts, Store
@@ -111,15 +110,6 @@ class _Actor:
                 result.update({name: getattr(marker, name) for name in COUNTS})
                 self.num_finished += 1
             except Exception as error:
-                self._replace_if_device_failed(error)
+                replace_if_device_failed(error, self.num_finished)
                 result["error"] = f"{type(error).__name__}: {error}"
         return result
-
-    def _replace_if_device_failed(self, error: Exception) -> None:
-        """Ends this process on a fault of its device, unless its replacement would be in vain."""
-        from t2ipal.devices import is_device_fault  # loads torch
-
-        replaced = ray.get_runtime_context().was_current_actor_reconstructed
-        if is_device_fault(error) and (self.num_finished or not replaced):
-            logger.error("This process ends: its device failed.\n%s", error)
-            os._exit(1)  # an actor that exits in Ray's own way is not restarted

@@ -11,12 +11,15 @@ from t2ipal.pools import PoolConfig
 
 
 def load_and_die_once(folder):
-    """Ends its process in the midst of an item, as where its machine goes."""
+    """Ends its process in the midst of an item, as where its machine goes; and its GPU fails."""
 
     def work(item):
         if item == 3 and not (folder / "died").exists():
             (folder / "died").touch()
             os._exit(1)
+        if item == 7 and not (folder / "fault").exists():
+            (folder / "fault").touch()
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
         (folder / str(item)).touch()
         return [item, item * item]
 
@@ -28,7 +31,7 @@ def test_a_lost_actor_loses_no_item(ray_session, tmp_path):
     pool = PoolConfig(min_workers=1, max_workers=2)
     results = list(each_on_actors(load, range(12), device="cpu", pool=pool))
     assert results == [[item, item * item] for item in range(12)]
-    assert len(list(tmp_path.iterdir())) == 13
+    assert len(list(tmp_path.iterdir())) == 14
 
 
 def test_a_worker_on_cuda_needs_a_gpu_where_one_can_come(ray_session, monkeypatch):
