@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 
 Result = TypeVar("Result")
-OUT_OF_MEMORY = "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "not enough memory"
+OUT_OF_MEMORY = "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator"
 """Words by which torch and its libraries say so: of GPUs, of cuBLAS, and of CPUs."""
 BF16_CAPABILITIES = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 """Names in `torch.cpu.get_capabilities()`, of x86 and of ARM."""

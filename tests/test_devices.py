@@ -68,7 +68,10 @@ def test_what_torch_calls_an_error_of_the_accelerator_is_a_fault_of_the_device()
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB."), True),
         (RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you"),
+            True,
+        ),
         (RuntimeError("expected scalar type Half but found Float"), False),
         (ValueError("out of memory, says a caption"), False),
     ],

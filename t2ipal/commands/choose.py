@@ -56,8 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     store = Store(options.run, options.endpoint_url)
     read_manifest_with_images(store)  # before Ray starts: there may be no run
     pool, in_process = options.pool, options.in_process
-    least = {"least_cpus": pool.least_cpus, "least_gpus": pool.least_gpus}
-    with session(in_process, options.ray, **least):
+    with session(in_process, options.ray, pool):
         folder = extract(store, options.backbone, in_process, pool)
         measured = measure_run(store, folder, options.backbone, options.quality)
     facts = {"features": folder, "quality": to_dict(options.quality)}

@@ -75,8 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     where = Whereabouts(options.device, options.model, options.pretrained)
     work = PredictionWork(images, recognizers, options.predictions, where)
     pool, in_process = options.pool, options.in_process
-    least = {"least_cpus": pool.least_cpus, "least_gpus": pool.least_gpus}
-    with session(in_process, options.ray, **least):
+    with session(in_process, options.ray, pool):
         workers = prediction_workers(in_process, pool)
         summary, failures = write_predictions(work, keys, class_names, options.to, workers, url)
     if failures:

@@ -102,8 +102,7 @@ def _synthesize(store: Store, options: Options) -> dict[str, Any]:
         remark,
     )
     execution, in_process = options.execution, options.in_process
-    least = {"least_cpus": execution.least_cpus, "least_gpus": execution.least_gpus}
-    with session(in_process, options.ray, **least):
+    with session(in_process, options.ray, execution):
         return fill(store, filling, execution, synthesis_workers(in_process))
 
 

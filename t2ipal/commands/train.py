@@ -87,10 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if batches:
         group.check_batch(min(read_manifest(store).settings.num_captions, *batches))
     least, most = group.sizes
-    cpus = max(least * pool.cpus_per_worker, pool.least_cpus)
-    gpus = max(least * group.use_gpu, pool.least_gpus)
-    in_process = most == 0
-    with session(in_process, options.ray, least_cpus=cpus, least_gpus=gpus):
+    cpus, gpus, in_process = least * pool.cpus_per_worker, least * group.use_gpu, most == 0
+    with session(in_process, options.ray, pool, cpus, gpus):
         folder = extract(store, options.backbone, in_process, pool)
         place = "" if options.output else "train"
         workers = training_workers(group, pool.cpus_per_worker)

@@ -74,9 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     space = load_space(options.space, start)
     if options.num_samples is not None:
         space = dataclasses.replace(space, num_samples=options.num_samples)
-    least_cpus = max(math.ceil(cpus), options.pool.least_cpus)
-    least_gpus = max(gpus, options.pool.least_gpus)
-    with session(False, options.ray, least_cpus=least_cpus, least_gpus=least_gpus):
+    with session(False, options.ray, options.pool, math.ceil(cpus), gpus):
         from t2ipal.engine.search import run_search
 
         folder = extract(store, options.backbone, False, options.pool)
