@@ -68,6 +68,8 @@ class Options(Disturbance):
     """Processes and nodes to kill at least; killing ends with enough kills and faults."""
     min_faults: int = 300
     """Faults that the proxy is to make before the run may end."""
+    fault_rate: float = 0.2
+    """Share of the store's requests that meet a fault."""
     seconds_between_kills: float = 3.0
     """On average, from when something was done since the last one."""
     num_drivers: int = 1

@@ -6,6 +6,7 @@ its notes about the workers, in a temporary folder of the driver's machine.
 
 import contextlib
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import ray.train
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
+from tqdm import tqdm
 
 from t2ipal.config import fingerprint, require
 from t2ipal.engine.config import TrainingGroup
@@ -88,6 +90,8 @@ def on_ray(
                 failures = failures + 1 if reached == before else 1
                 if failures > max_failures or any(map(_in_vain, _failures(error))):
                     raise RuntimeError(f"Training failed: {_reason(error)}") from error
+                lost = f"Workers were lost; their training goes on. {_reason(error)}"
+                tqdm.write(lost, sys.stderr)
 
 
 def _fit(trainer: TorchTrainer) -> None:
