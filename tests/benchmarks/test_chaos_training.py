@@ -86,11 +86,12 @@ def test_every_check_sees_its_damage(tmp_path, reference, problem):
     assert any(line.startswith(problem) for line in problems), problems
 
 
+@pytest.mark.skipif("T2IPAL_SLOW_TESTS" not in os.environ, reason="set T2IPAL_SLOW_TESTS=1")
 def test_a_short_run_survives_it_all(tmp_path):
     options = {
         "output": tmp_path / "chaos", "server": "moto", "num_captions": 24, "min_kills": 2,
         "min_faults": 5, "fault_rate": 0.25, "num_nodes": 1, "num_workers": "1:2",
-        "cpus_per_node": 2, "max_seconds": 150, "num_epochs": 8, "seconds_between_kills": 0.5,
+        "cpus_per_node": 2, "max_seconds": 200, "num_epochs": 8, "seconds_between_kills": 0.5,
         "checkpoint_pause_s": 0.2,
     }  # fmt: skip
     flags = [[f"--{name.replace('_', '-')}", str(value)] for name, value in options.items()]

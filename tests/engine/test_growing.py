@@ -1,8 +1,6 @@
 """A pool on a cluster that grows from nothing, with Ray's own autoscaler and nodes that are fake.
 
-Takes half a minute and more than two cores, so it is not one of the tests of each day:
-
-    T2IPAL_SLOW_TESTS=1 pytest tests/engine/test_growing.py
+One of the slow tests: `T2IPAL_SLOW_TESTS=1 pytest tests/engine/test_growing.py`.
 """
 
 import contextlib
@@ -28,7 +26,7 @@ PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeP
 HEAD = "f" * 51 + "00000"
 """Id of the head by which Ray's fake provider knows it."""
 pytestmark = pytest.mark.skipif(
-    "T2IPAL_SLOW_TESTS" not in os.environ, reason="slow: set T2IPAL_SLOW_TESTS=1"
+    "T2IPAL_SLOW_TESTS" not in os.environ, reason="set T2IPAL_SLOW_TESTS=1"
 )
 SCRIPT = """
 import json, time
