@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from t2ipal.devices import bf16_autocast, computes_bf16, device_name, is_device_fault
+from t2ipal.devices import (
+    Halving,
+    bf16_autocast,
+    computes_bf16,
+    device_name,
+    is_device_fault,
+    is_out_of_memory,
+)
 
 
 @pytest.mark.parametrize(
@@ -53,3 +60,60 @@ def test_faults_of_a_device(error, expected):
 @pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="an old version of torch")
 def test_what_torch_calls_an_error_of_the_accelerator_is_a_fault_of_the_device():
     assert is_device_fault(torch.AcceleratorError("device-side assert triggered"))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB."), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you"),
+            True,
+        ),
+        (RuntimeError("expected scalar type Half but found Float"), False),
+        (ValueError("out of memory, says a caption"), False),
+    ],
+)
+def test_what_is_too_little_memory(error, expected):
+    assert is_out_of_memory(error) is expected
+    assert not (expected and is_device_fault(error))
+
+
+class Memory:
+    """Has room for so many rows."""
+
+    def __init__(self, most):
+        self.most, self.tried = most, []
+
+    def work(self, rows):
+        self.tried.append(rows.stop - rows.start)
+        if self.tried[-1] > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return list(range(100))[rows]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 5, 9])
+def test_short_memory_halves_what_is_done_at_once(most):
+    halving, memory = Halving(), Memory(most)
+    for count in (9, 9, 4, 0):
+        parts = halving(memory.work, count, "rows")
+        assert [row for part in parts for row in part] == list(range(count))
+        assert max(map(len, parts)) <= most
+    failed = [tried for tried in memory.tried if tried > most]
+    assert failed == sorted(set(failed), reverse=True)  # nothing is tried again that failed
+
+
+def test_no_room_for_one_is_an_error():
+    message = "The device has no memory for images, not even one at once. Take a device with more"
+    with pytest.raises(torch.OutOfMemoryError, match=message):
+        Halving()(Memory(0).work, 5, "images")
+
+
+def test_other_errors_are_not_hidden():
+    def work(rows):
+        raise RuntimeError("expected scalar type Half but found Float")
+
+    with pytest.raises(RuntimeError, match="expected scalar type"):
+        Halving()(work, 5, "images")

@@ -67,7 +67,7 @@ def stand_ins(monkeypatch):
     from t2ipal.synthesis import worker
     from t2ipal.training import runs
 
-    def extract(store, backbone, in_process):
+    def extract(store, backbone, in_process, pool):
         return extraction.extract_run(store, backbone)
 
     monkeypatch.setattr("t2ipal.diffusion.synthesizer.Synthesizer", RenderingSynthesizer)

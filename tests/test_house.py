@@ -21,7 +21,7 @@ FLOORS = (
     ("methods", "synthesis"),
     ("features", "diffusion", "captions"),
     ("store", "pictovoc"),
-    ("places",),
+    ("places", "pools"),
     ("config", "devices", "torchvision_repair"),
 )
 """A room imports from floors below its own, and from no other room of its own floor."""

@@ -20,6 +20,8 @@ from ray._private.authentication.authentication_token_setup import (  # noqa: TI
 from ray.cluster_utils import Cluster  # noqa: TID251
 
 ACTOR, WORKER, NODE = "actor", "worker", "node"
+ACTORS = "(_Actor)", "TrainWorker"
+"""In the titles of their processes: Ray Data names the actors of a pool after what they map."""
 
 
 @contextlib.contextmanager
@@ -71,7 +73,7 @@ class SmallCluster:
         """Kills one at random with SIGKILL; False where there is none. A node is replaced.
 
         Args:
-            kind: ACTOR, one that makes shards; WORKER, any other worker process; or NODE.
+            kind: ACTOR, one that makes shards or trains; WORKER, any other process; or NODE.
             rng: chooses.
         """
         if kind == NODE:
@@ -96,6 +98,6 @@ class SmallCluster:
                     title = " ".join(process.cmdline()[:1])
                     # A raylet dies with its agents: that would be another way to kill a node.
                     if title.startswith("ray::") and not title.endswith("Agent"):
-                        # Ray Data names the actors of a pool after what they map.
-                        found[ACTOR if "(_Actor)" in title else WORKER].append(process)
+                        is_actor = any(name in title for name in ACTORS)
+                        found[ACTOR if is_actor else WORKER].append(process)
         return found

@@ -23,6 +23,7 @@ from t2ipal.engine.config import RayConfig
 from t2ipal.engine.workers import extract
 from t2ipal.features.config import BackboneConfig, FeatureAccess
 from t2ipal.places import SharedUri
+from t2ipal.pools import PoolConfig
 from t2ipal.selection.config import ChoiceConfig, QualityConfig
 from t2ipal.store import Store, check_choice_name, read_manifest_with_images
 
@@ -43,6 +44,7 @@ class Options:
     quality: Annotated[QualityConfig, FLAT] = field(default_factory=QualityConfig)
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
     access: Annotated[FeatureAccess, FLAT] = field(default_factory=FeatureAccess)
+    pool: Annotated[PoolConfig, FLAT] = field(default_factory=PoolConfig)
     ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
@@ -54,8 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     check_choice_name(options.name)
     store = Store(options.run, options.endpoint_url)
     read_manifest_with_images(store)  # before Ray starts: there may be no run
-    with session(options.in_process, options.ray):
-        folder = extract(store, options.backbone, options.in_process)
+    pool, in_process = options.pool, options.in_process
+    with session(in_process, options.ray, pool):
+        folder = extract(store, options.backbone, in_process, pool)
         measured = measure_run(store, folder, options.backbone, options.quality, options.access)
     facts = {"features": folder, "quality": to_dict(options.quality)}
     kept, summary = save_choice(measured, options.name, options.choice, facts)

@@ -30,6 +30,7 @@ from t2ipal.engine.workers import test_set_workers
 from t2ipal.evaluation.config import EvaluationOptions
 from t2ipal.features.config import BackboneConfig, FeatureAccess
 from t2ipal.places import NameOrUri, SharedUri, Uri
+from t2ipal.pools import PoolConfig
 from t2ipal.store import Store
 
 
@@ -65,6 +66,7 @@ class Options:
     measures: Annotated[Measures, FLAT] = field(default_factory=Measures)
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
     access: Annotated[FeatureAccess, FLAT] = field(default_factory=FeatureAccess)
+    pool: Annotated[PoolConfig, FLAT] = field(default_factory=PoolConfig)
     ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
@@ -112,12 +114,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         remark(f"Left out of the mean, for no image shows them: {', '.join(absent)}.")
     with feature_place(store, output) as (features_at, is_kept):
         in_process = options.in_process or not (is_kept and worth_starting_ray(test))
-        with session(in_process, options.ray):
+        with session(in_process, options.ray, options.pool):
             features = stored_features(
                 test,
                 backbone,
                 features_at,
-                workers=test_set_workers(in_process),
+                workers=test_set_workers(in_process, options.pool),
                 access=options.access,
                 max_unreadable_fraction=options.measures.max_unreadable_fraction,
                 progress=True,

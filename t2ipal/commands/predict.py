@@ -21,6 +21,7 @@ from t2ipal.commands.running import FLAT, finish, parse, remark, session
 from t2ipal.engine.config import RayConfig
 from t2ipal.engine.workers import prediction_workers
 from t2ipal.places import NameOrPath, SharedUri
+from t2ipal.pools import PoolConfig
 from t2ipal.recognition.config import PredictionOptions
 from t2ipal.report.config import PredictionOutput
 from t2ipal.store import store_and_key, table_format
@@ -51,6 +52,7 @@ class Options:
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
     predictions: Annotated[PredictionOptions, FLAT] = field(default_factory=PredictionOptions)
+    pool: Annotated[PoolConfig, FLAT] = field(default_factory=PoolConfig)
     ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
@@ -72,8 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         store.require_writable(key)
     where = Whereabouts(options.device, options.model, options.pretrained)
     work = PredictionWork(images, recognizers, options.predictions, where)
-    with session(options.in_process, options.ray):
-        workers = prediction_workers(options.in_process)
+    pool, in_process = options.pool, options.in_process
+    with session(in_process, options.ray, pool):
+        workers = prediction_workers(in_process, pool)
         summary, failures = write_predictions(work, keys, class_names, options.to, workers, url)
     if failures:
         remark(failures)

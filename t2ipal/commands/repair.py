@@ -68,10 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
     def measure() -> Any:
         read_manifest_with_images(store)  # not before: an interrupted repair may bring some
-        folder = extract(store, options.backbone, options.in_process)
+        folder = extract(store, options.backbone, options.in_process, options.execution)
         return measure_run(store, folder, options.backbone, options.quality)
 
-    with session(options.in_process, options.ray):
+    with session(options.in_process, options.ray, options.execution):
         measured, kept, summary = repair_run(
             store, options.name, options.repair, options.quality, draw, measure
         )

@@ -14,6 +14,7 @@ import tyro
 from t2ipal.commands.stopping import GO_ON
 from t2ipal.engine.config import RayConfig
 from t2ipal.places import resolve_places
+from t2ipal.pools import PoolConfig
 
 Options = TypeVar("Options")
 LEAST_COLUMNS = 40
@@ -61,13 +62,28 @@ def _columns() -> Iterator[None]:
             os.environ["COLUMNS"] = given
 
 
-def session(in_process: bool, ray: RayConfig, **least: Any) -> AbstractContextManager[Any]:
-    """Connected to Ray inside the `with` block, or nothing where all is done in this process."""
+def session(
+    in_process: bool,
+    ray: RayConfig,
+    pool: PoolConfig,
+    least_cpus: int = 1,
+    least_gpus: float = 0,
+) -> AbstractContextManager[Any]:
+    """Connected to Ray inside the `with` block, or nothing where all is done in this process.
+
+    Args:
+        in_process: whether it is.
+        ray: how long to wait.
+        pool: which a private Ray must be able to hold.
+        least_cpus: that something else in the block needs at once.
+        least_gpus: the same.
+    """
     if in_process:
         return nullcontext()
     from t2ipal.engine.session import connect
 
-    return connect(ray, **least)
+    cpus, gpus = max(least_cpus, pool.least_cpus), max(least_gpus, pool.least_gpus)
+    return connect(ray, least_cpus=cpus, least_gpus=gpus)
 
 
 def remark(text: str) -> None:

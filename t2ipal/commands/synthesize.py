@@ -102,9 +102,7 @@ def _synthesize(store: Store, options: Options) -> dict[str, Any]:
         remark,
     )
     execution, in_process = options.execution, options.in_process
-    cpus = (execution.min_workers or 1) * execution.cpus_per_worker
-    gpus = execution.gpus_per_worker or 0
-    with session(in_process, options.ray, least_cpus=cpus, least_gpus=gpus):
+    with session(in_process, options.ray, execution):
         return fill(store, filling, execution, synthesis_workers(in_process))
 
 

@@ -15,11 +15,12 @@ from typing import Annotated, Any, Literal
 
 from t2ipal.commands.running import FLAT, finish, parse, remark, session
 from t2ipal.config import parse_changes, require
-from t2ipal.engine.config import RayConfig
+from t2ipal.engine.config import RayConfig, TrainingGroup
 from t2ipal.engine.workers import extract, training_workers
 from t2ipal.features.config import BackboneConfig, FeatureAccess
 from t2ipal.places import NameOrUri, SharedUri
-from t2ipal.store import Store
+from t2ipal.pools import PoolConfig
+from t2ipal.store import Store, read_manifest
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,6 @@ class Options:
     set: tuple[str, ...] = ()
     """Changes as name=value with dotted names, e.g. method.sharpness=3.5; each holds for all
     methods that have the option."""
-    num_workers: int = 1
-    """Ray Train workers; 0 trains in this process without Ray."""
-    use_gpu: bool = False
-    """One GPU for each worker."""
     unnamed_classes: Literal["train", "refuse"] = "train"
     """What becomes of a class that no caption names: `train` it from its name alone, or `refuse`
     to train."""
@@ -59,6 +56,8 @@ class Options:
     """Server of an S3 store that is not on AWS."""
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
     access: Annotated[FeatureAccess, FLAT] = field(default_factory=FeatureAccess)
+    group: Annotated[TrainingGroup, FLAT] = field(default_factory=TrainingGroup)
+    pool: Annotated[PoolConfig, FLAT] = field(default_factory=PoolConfig)
     ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
@@ -68,9 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     from t2ipal.evaluation.test_sets import schedule_of
     from t2ipal.recognition.making import TrainingRequest, check_request, train_recognizers
 
-    require(options.num_workers >= 0, f"num_workers must be >= 0, got {options.num_workers}.")
+    group, pool = options.group, options.pool
     require(
-        not options.use_gpu or options.backbone.device != "cpu",
+        not group.use_gpu or options.backbone.device != "cpu",
         "use_gpu needs the backbone, and with it what is trained, on a GPU: add --device cuda.",
     )
     store = Store(options.run, options.endpoint_url)
@@ -90,12 +89,15 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     runs, remarks = check_request(store, request)  # before Ray starts
     for each in remarks:
         remark(each)
-    in_process = options.num_workers == 0
-    cpus, gpus = max(options.num_workers, 1), options.num_workers if options.use_gpu else 0
-    with session(in_process, options.ray, least_cpus=cpus, least_gpus=gpus):
-        folder = extract(store, options.backbone, in_process)
+    batches = [run.recipe.training.batch_size for run in runs if run.recipe.training.num_epochs]
+    if batches:
+        group.check_batch(min(read_manifest(store).settings.num_captions, *batches))
+    least, most = group.sizes
+    cpus, gpus, in_process = least * pool.cpus_per_worker, least * group.use_gpu, most == 0
+    with session(in_process, options.ray, pool, cpus, gpus):
+        folder = extract(store, options.backbone, in_process, pool)
         place = "" if options.output else "train"
-        workers = training_workers(options.num_workers, options.use_gpu)
+        workers = training_workers(group, pool.cpus_per_worker)
         results = train_recognizers(store, request, runs, folder, workers, output, place)
     return finish(
         {

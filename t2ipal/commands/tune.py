@@ -19,6 +19,7 @@ from t2ipal.engine.config import RayConfig
 from t2ipal.engine.workers import extract
 from t2ipal.features.config import BackboneConfig, FeatureAccess
 from t2ipal.places import LocalPath, SharedUri
+from t2ipal.pools import PoolConfig
 from t2ipal.store import Store, read_manifest
 
 
@@ -48,6 +49,7 @@ class Options:
     """Server of an S3 store that is not on AWS."""
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
     access: Annotated[FeatureAccess, FLAT] = field(default_factory=FeatureAccess)
+    pool: Annotated[PoolConfig, FLAT] = field(default_factory=PoolConfig)
     ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
@@ -73,10 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     space = load_space(options.space, start)
     if options.num_samples is not None:
         space = dataclasses.replace(space, num_samples=options.num_samples)
-    with session(False, options.ray, least_cpus=math.ceil(cpus), least_gpus=gpus):
+    with session(False, options.ray, options.pool, math.ceil(cpus), gpus):
         from t2ipal.engine.search import run_search
 
-        folder = extract(store, options.backbone, in_process=False)
+        folder = extract(store, options.backbone, False, options.pool)
         searched = {"search": to_dict(space), "recipe": to_dict(start), "features": folder}
         keep_search(output, place, searched)
         result = run_search(

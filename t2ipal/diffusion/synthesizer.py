@@ -6,7 +6,7 @@ Knows nothing of stores, shards or Ray.
 import hashlib
 from functools import partial
 from importlib.metadata import version
-from math import inf, isfinite
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import UInt8
 
 from t2ipal.config import fingerprint, require, to_dict
-from t2ipal.devices import computes_bf16, device_name
+from t2ipal.devices import Halving, computes_bf16, device_name
 from t2ipal.diffusion.acceleration import accelerate, one_at_a_time
 from t2ipal.diffusion.config import SynthesisConfig
 from t2ipal.diffusion.guidance import Conjunction, guide_steps, interval
@@ -62,7 +62,7 @@ class Synthesizer:
         self._autocast = torch.autocast(self.device, names[precision], enabled=autocast)
         self._unguided: dict[str, Any] = {}
         self._classes: Any = None
-        self._most_at_once = inf  # images; fewer where memory turns out to be short
+        self._halving = Halving()
         # What quantizes wants weights that were not rounded before.
         rounded = autocast and config.acceleration.quantize == "none"
         dtype = names["fp32" if autocast else precision]
@@ -121,22 +121,11 @@ class Synthesizer:
         self, prompts: list[str], labels: list[list[int]], seeds: list[int], **settings: Any
     ) -> tuple[UInt8[np.ndarray, "batch height width 3"], list[str]]:
         """Images and what is wrong with each, "" for nothing; in halves where memory is short."""
-        if len(prompts) <= self._most_at_once:
-            try:
-                return self._draw_at_once(prompts, labels, seeds, **settings)
-            except torch.OutOfMemoryError:
-                if len(prompts) == 1:
-                    raise
-                # Sizes below are still tried: so the parts are those of a worker that forgets.
-                self._most_at_once = len(prompts) - 1
-            # Only here, outside of the except, are the tensors free that the error's frames held.
-            if self.device.startswith("cuda"):
-                torch.cuda.empty_cache()
-        middle = len(prompts) // 2
-        parts = [
-            self._draw(prompts[part], labels[part], seeds[part], **settings)
-            for part in (slice(middle), slice(middle, None))
-        ]
+        parts = self._halving(
+            lambda rows: self._draw_at_once(prompts[rows], labels[rows], seeds[rows], **settings),
+            len(prompts),
+            "images",
+        )
         return np.concatenate([images for images, _ in parts]), [r for _, rs in parts for r in rs]
 
     def _draw_at_once(

@@ -3,17 +3,20 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 from t2ipal.engine.actors import Work, each_on_actors
 from t2ipal.features.backbone import load_backbone
 from t2ipal.features.config import BackboneConfig
 from t2ipal.features.extraction import FeatureExtractor, FeatureTask
+from t2ipal.pools import PoolConfig
 from t2ipal.store import Store
 
 
 def on_ray(
-    store: Store, config: BackboneConfig, tasks: Sequence[FeatureTask], **pool: Any
+    store: Store,
+    config: BackboneConfig,
+    tasks: Sequence[FeatureTask],
+    pool: PoolConfig | None = None,
 ) -> Iterator[FeatureTask]:
     """Computes every task on Ray; yields each one that is done.
 
@@ -23,14 +26,14 @@ def on_ray(
         store: of the run.
         config: of the backbone, which every worker loads.
         tasks: what to compute.
-        pool: options of `each_on_actors`: how many workers, and of what size.
+        pool: of the workers; None: as many as the machines that are there can hold.
 
     Raises:
         RuntimeError: a worker could not load the backbone, or read or write the store.
     """
     load = partial(_load, store, config)
     items = [asdict(task) for task in tasks]
-    for item in each_on_actors(load, items, device=config.device, **pool):
+    for item in each_on_actors(load, items, device=config.device, pool=pool):
         yield FeatureTask(**item)
 
 

@@ -2,14 +2,13 @@
 
 import dataclasses
 import logging
-import os
 from collections.abc import Generator, Sequence
 from typing import Any, cast
 
 import ray
 import ray.data
 
-from t2ipal.engine.actors import prepare_ray_data
+from t2ipal.engine.actors import pool_sizes, prepare_ray_data, replace_if_device_failed
 from t2ipal.engine.waiting import give_signs, watch_workers
 from t2ipal.places import runs_as_submitted_job
 from t2ipal.store import ShardCounts, Store
@@ -43,7 +42,7 @@ def on_ray(
     gpus = execution.gpus_per_worker
     if gpus is None:
         gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
-    smallest, largest = _pool_size(execution, gpus, len(plans))
+    smallest, largest = pool_sizes(execution, gpus, len(plans))
     if execution.gpus_per_worker is None and not gpus and runs_as_submitted_job():
         logger.warning(
             "No GPU is there yet: %d worker%s on CPU cores. On a cluster that grows, say what to "
@@ -76,17 +75,6 @@ def on_ray(
         if row["error"]:
             raise RuntimeError(f"A worker stopped: {row['error']}")
         yield ShardCounts(row["shard"], row["num_rows"], row["num_failed"])
-
-
-def _pool_size(execution: ExecutionConfig, gpus: float, num_plans: int) -> tuple[int, int]:
-    """Smallest and largest number of workers; never more than there are shards to make."""
-    resources = ray.cluster_resources()
-    fitting = int(resources.get("CPU", 0) // execution.cpus_per_worker)
-    if gpus > 0:
-        fitting = min(fitting, int(resources.get("GPU", 0) // gpus))
-    smallest = execution.min_workers or max(1, min(fitting, execution.max_workers or fitting))
-    largest = max(smallest, execution.max_workers or 0)
-    return min(smallest, num_plans), min(largest, num_plans)
 
 
 class _Actor:
@@ -122,15 +110,6 @@ class _Actor:
                 result.update({name: getattr(marker, name) for name in COUNTS})
                 self.num_finished += 1
             except Exception as error:
-                self._replace_if_device_failed(error)
+                replace_if_device_failed(error, self.num_finished)
                 result["error"] = f"{type(error).__name__}: {error}"
         return result
-
-    def _replace_if_device_failed(self, error: Exception) -> None:
-        """Ends this process on a fault of its device, unless its replacement would be in vain."""
-        from t2ipal.devices import is_device_fault  # loads torch
-
-        replaced = ray.get_runtime_context().was_current_actor_reconstructed
-        if is_device_fault(error) and (self.num_finished or not replaced):
-            logger.error("This process ends: its device failed.\n%s", error)
-            os._exit(1)  # an actor that exits in Ray's own way is not restarted

@@ -6,12 +6,13 @@ from functools import partial
 from typing import Any
 
 from t2ipal.engine.actors import Work, each_on_actors
+from t2ipal.pools import PoolConfig
 from t2ipal.recognition.predict import Batch, PredictionWork, Predictor
 from t2ipal.recognition.rows import Prediction
 
 
 def on_ray(
-    work: PredictionWork, batches: Sequence[Batch], **pool: Any
+    work: PredictionWork, batches: Sequence[Batch], pool: PoolConfig | None = None
 ) -> Iterator[list[Prediction]]:
     """Looks at every batch on Ray; yields their rows in the order of the batches.
 
@@ -20,13 +21,13 @@ def on_ray(
     Args:
         work: what every worker loads.
         batches: what to look at.
-        pool: options of `each_on_actors`: how many workers, and of what size.
+        pool: of the workers; None: as many as the machines that are there can hold.
 
     Raises:
         RuntimeError: a worker could not load the recognizers or reach the photographs.
     """
     items = [asdict(batch) for batch in batches]
-    for rows in each_on_actors(partial(_load, work), items, device=work.where.device, **pool):
+    for rows in each_on_actors(partial(_load, work), items, device=work.where.device, pool=pool):
         yield [Prediction.from_dict(values) for values in rows]
 
 

@@ -9,11 +9,16 @@ from t2ipal.engine.actors import Work, each_on_actors
 from t2ipal.evaluation.stored_sets import PartExtractor, SetPart, Source
 from t2ipal.features.backbone import load_backbone
 from t2ipal.features.config import BackboneConfig
+from t2ipal.pools import PoolConfig
 from t2ipal.store import Store
 
 
 def on_ray(
-    place: Store, config: BackboneConfig, source: Source, parts: Sequence[SetPart], **pool: Any
+    place: Store,
+    config: BackboneConfig,
+    source: Source,
+    parts: Sequence[SetPart],
+    pool: PoolConfig | None = None,
 ) -> Iterator[int]:
     """Computes every part on Ray; yields the number of images of each.
 
@@ -24,13 +29,14 @@ def on_ray(
         config: of the backbone, which every worker loads.
         source: home of the photographs, or the scenes themselves.
         parts: what to compute.
-        pool: options of `each_on_actors`: how many workers, and of what size.
+        pool: how many workers, and of what size.
 
     Raises:
         RuntimeError: a worker could not load the backbone, or read or write a store.
     """
     load = partial(_load, place, config, source)
-    yield from each_on_actors(load, [asdict(part) for part in parts], device=config.device, **pool)
+    items = [asdict(part) for part in parts]
+    yield from each_on_actors(load, items, device=config.device, pool=pool)
 
 
 def _load(place: Store, config: BackboneConfig, source: Source) -> Work:

@@ -6,7 +6,9 @@ The one place that decides it; loads neither Ray nor a stage before it is asked.
 from functools import partial
 from typing import Any
 
+from t2ipal.engine.config import TrainingGroup
 from t2ipal.features.config import BackboneConfig
+from t2ipal.pools import PoolConfig
 from t2ipal.store import Store
 
 
@@ -19,41 +21,56 @@ def synthesis_workers(in_process: bool) -> Any:
     return workers
 
 
-def extract(store: Store, backbone: BackboneConfig, in_process: bool) -> str:
+def extract(
+    store: Store, backbone: BackboneConfig, in_process: bool, pool: PoolConfig | None = None
+) -> str:
     """Computes what features a run lacks, with a bar; returns their folder in the store."""
     from t2ipal.features.extraction import extract_run
 
     if in_process:
         from t2ipal.features.extraction import in_process as workers
     else:
-        from t2ipal.engine.extraction import on_ray as workers
+        from t2ipal.engine.extraction import on_ray
+
+        workers = partial(on_ray, pool=pool)
     return extract_run(store, backbone, workers=workers, progress=True)
 
 
-def training_workers(num_workers: int, use_gpu: bool) -> Any:
-    """The `workers` of `t2ipal.training.runs`; none is this process."""
-    if num_workers == 0:
+def training_workers(group: TrainingGroup, cpus_per_worker: int = 1) -> Any:
+    """The `workers` of `t2ipal.training.runs`."""
+    least, most = group.sizes
+    if most == 0:
         from t2ipal.training.runs import in_process as workers
 
         return workers
     from t2ipal.engine.training import on_ray
 
-    return partial(on_ray, num_workers=num_workers, use_gpu=use_gpu)
+    return partial(
+        on_ray,
+        num_workers=most if least == most else (least, most),
+        use_gpu=group.use_gpu,
+        cpus_per_worker=cpus_per_worker,
+        max_failures=group.max_failures,
+    )
 
 
-def test_set_workers(in_process: bool) -> Any:
+def test_set_workers(in_process: bool, pool: PoolConfig | None = None) -> Any:
     """The `workers` of `t2ipal.evaluation.stored_sets`."""
     if in_process:
         from t2ipal.evaluation.stored_sets import in_process as workers
-    else:
-        from t2ipal.engine.test_sets import on_ray as workers
-    return workers
+
+        return workers
+    from t2ipal.engine.test_sets import on_ray
+
+    return partial(on_ray, pool=pool)
 
 
-def prediction_workers(in_process: bool) -> Any:
+def prediction_workers(in_process: bool, pool: PoolConfig | None = None) -> Any:
     """The `workers` of `t2ipal.recognition.predict`."""
     if in_process:
         from t2ipal.recognition.predict import in_process as workers
-    else:
-        from t2ipal.engine.prediction import on_ray as workers
-    return workers
+
+        return workers
+    from t2ipal.engine.prediction import on_ray
+
+    return partial(on_ray, pool=pool)

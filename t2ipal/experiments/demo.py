@@ -10,6 +10,7 @@ from typing import Any
 
 from t2ipal.captions import Caption, FilterResult, Vocabulary, filter_captions, load_vocabulary
 from t2ipal.config import parse_changes, to_dict
+from t2ipal.engine.config import TrainingGroup
 from t2ipal.engine.session import connect
 from t2ipal.engine.workers import extract, synthesis_workers, training_workers
 from t2ipal.evaluation.config import EvaluationOptions
@@ -96,7 +97,7 @@ def run_demo(
                 tell(describe_choice(measured, kept))
         with timed("features_and_training"):
             folder = extract(store, config.backbone, in_process=False)
-            workers = training_workers(config.num_workers, use_gpu=False)
+            workers = training_workers(TrainingGroup(str(config.num_workers)))
             train_recognizers(store, training, runs, folder, workers, store)
     with timed("evaluation"):
         backbone, recognizers = load_same_backbone(store, find_recognizers(store), config.backbone)

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from t2ipal.config import one_of, require
+from t2ipal.devices import Halving
 from t2ipal.features.config import BackboneConfig, BackboneIdentity
 from t2ipal.features.prompt_tower import can_share_prefix, encode_shared
 from t2ipal.features.sets import ImageFeatures, TextFeatures
@@ -44,6 +45,7 @@ class Backbone:
         self.config = config
         self.model: Any = model.eval().requires_grad_(False).to(config.device)
         self._tokenizer = tokenizer
+        self._images_at_once, self._texts_at_once = Halving(), Halving()
         visual = self.model.visual
         size = visual.image_size
         self.image_size_px = int(size[0] if isinstance(size, tuple | list) else size)
@@ -112,7 +114,16 @@ class Backbone:
 
     @torch.no_grad()
     def encode_images(self, images: UInt8[Tensor, "batch height width 3"]) -> ImageFeatures:
-        """Global and local features of uint8 RGB images of any one size."""
+        """Global and local features of uint8 RGB images of any one size.
+
+        In halves where the device's memory is short.
+        """
+        parts = self._images_at_once(
+            lambda rows: self._encode_images(images[rows]), len(images), "images"
+        )
+        return ImageFeatures(*(torch.cat(columns) for columns in zip(*parts)))
+
+    def _encode_images(self, images: UInt8[Tensor, "batch height width 3"]) -> list[Tensor]:
         pixels, larger = self.preprocess(images), self.config.local_image_size_px
         with torch.autocast(
             self.device.type,
@@ -128,18 +139,26 @@ class Backbone:
                     features = features[0], local, features[2]
             else:
                 features = _vit_features(visual, pixels, self.config.dense_features)
-        return ImageFeatures(*(F.normalize(f.float(), dim=-1) for f in features))
+        return [F.normalize(feature.float(), dim=-1) for feature in features]
 
     @torch.no_grad()
     def encode_texts(self, texts: list[str]) -> TextFeatures:
-        """Global (end token) and local (every position) features of captions."""
+        """Global (end token) and local (every position) features of captions.
+
+        In halves where the device's memory is short.
+        """
         tokens = self.tokenize(texts)
         end = tokens.argmax(dim=-1)
-        length = int(end.max()) + 1
-        positions = self._project(
-            text_positions(self.model, self.model.token_embedding(tokens[:, :length]))
+        tokens = tokens[:, : int(end.max()) + 1]
+        parts = self._texts_at_once(
+            lambda rows: self._project(
+                text_positions(self.model, self.model.token_embedding(tokens[rows]))
+            ),
+            len(texts),
+            "captions",
         )
-        mask = torch.arange(length, device=self.device) <= end[:, None]
+        positions = torch.cat(parts)
+        mask = torch.arange(tokens.shape[1], device=self.device) <= end[:, None]
         rows = torch.arange(len(tokens), device=self.device)
         return TextFeatures(positions[rows, end], positions, mask)
 

@@ -20,37 +20,22 @@ from t2ipal.captions import (
     photo_prompts,
     read_captions,
 )
-from t2ipal.config import NonNegativeFloat, PositiveInt, Share, check_fields, require, to_dict
+from t2ipal.config import Share, require, to_dict
 from t2ipal.diffusion.config import SynthesisConfig
 from t2ipal.places import NameOrPath, Uri
+from t2ipal.pools import PoolConfig
 from t2ipal.store import RunSettings
 
 
 @dataclass(frozen=True)
-class ExecutionConfig:
+class ExecutionConfig(PoolConfig):
     """Where a synthesis runs and when it gives up; nothing here changes an image."""
 
-    min_workers: PositiveInt | None = None
-    """Workers to start with; None: as many as the machines that are there now can hold."""
-    max_workers: PositiveInt | None = None
-    """Workers at most, on a cluster that grows; None: the same as min_workers."""
-    cpus_per_worker: PositiveInt = 1
-    """CPU cores, and threads, of each worker."""
-    gpus_per_worker: NonNegativeFloat | None = None
-    """GPUs of each worker, a share of one allowed; None: 1 where there are GPUs, else 0."""
     max_failed_fraction: Share = 0.05
     """Share of samples that may fail, 0 to 1, before the run stops with an error."""
     retry_failed: bool = False
     """Also make again the samples that failed at their last attempt, with other seeds: those of the
     number of the attempt, which is kept with each sample."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.min_workers is not None and self.max_workers is not None:
-            require(
-                self.min_workers <= self.max_workers,
-                f"min_workers must be <= max_workers, got {self.min_workers} > {self.max_workers}.",
-            )
 
 
 @dataclass(frozen=True)

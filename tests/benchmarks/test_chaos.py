@@ -21,8 +21,8 @@ from small_shard import all_samples
 
 from benchmarks.chaos.checks import all_problems, fetch, marker_problems, orphans, plant_orphan
 from benchmarks.chaos.driver import StubSynthesizer, Work
+from benchmarks.chaos.playing import Chaos, Disturbance, Driver
 from benchmarks.chaos.proxy import FAULTS, FaultyProxy
-from benchmarks.chaos.run import Chaos, Driver, Options
 from t2ipal.store import Store
 from t2ipal.synthesis.making import synthesize
 
@@ -135,8 +135,8 @@ def test_a_driver_is_started_until_it_exits_well(tmp_path):
 def test_what_a_run_had_too_little_of_is_said(tmp_path, upstream):
     proxy = FaultyProxy(upstream[0], rate=1, seed=0)
     proxy._server.server_close()
-    options = Options(str(tmp_path), min_kills=2, min_faults=1)
-    chaos = Chaos(options, cast(Any, None), Store(tmp_path), proxy)
+    options = Disturbance(str(tmp_path), min_kills=2, min_faults=1)
+    chaos = Chaos(options, cast(Any, None), proxy, {})
     assert chaos.lacking() == ["only 0 kills of 2", "only 0 faults of 1"]
     proxy.draw("GET", b"")
     chaos.kills.update(["node", "driver"])

@@ -106,7 +106,11 @@ CASES = [
     ("synthesize", "--images-per-shard 0", "images_per_shard must be > 0, got 0."),
     ("synthesize", "--guidance-scale -1", "guidance_scale must be >= 0, got -1.0."),
     ("synthesize", "--jpeg-quality 0", "jpeg_quality must be in 1..100, got 0."),
-    ("train", "--num-workers -1", "num_workers must be >= 0, got -1."),
+    ("train", "--num-workers -1", "must be a number or MIN:MAX with 1 <= MIN <= MAX, such as"),
+    ("train", "--num-workers two", "must be a number or MIN:MAX with 1 <= MIN <= MAX, such as"),
+    ("train", "--num-workers 1:999", "num_workers must be at most "),
+    ("train", "--max-failures -1", "max_failures must be >= 0, got -1."),
+    ("train", "--min-workers 3 --max-workers 2", "min_workers must be <= max_workers, got 3 > 2."),
     ("train", "--seeds -1", "seed must be >= 0, got -1."),
     ("train", "--methods", "Give at least one method and one seed."),
     ("train", "--set training.batch_size=0", "batch_size must be > 0, got 0."),
@@ -300,9 +304,9 @@ def test_a_relative_run_of_a_submitted_job_is_refused(folder, monkeypatch, job):
 
 def test_a_flag_without_its_number_is_refused(capsys):
     with pytest.raises(SystemExit) as stopped:
-        train.main(["--run", "run", "--num-workers", "two"])
+        train.main(["--run", "run", "--max-failures", "two"])
     assert stopped.value.code == 2
-    assert "--num-workers" in capsys.readouterr().err
+    assert "--max-failures" in capsys.readouterr().err
 
 
 def drawn_test_set(class_names, labels, folder):

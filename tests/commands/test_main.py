@@ -53,12 +53,12 @@ def test_an_unknown_job_names_the_nearest():
 
 
 def test_a_mistake_is_one_line_either_way(tmp_path):
-    words = ["train", "--run", str(tmp_path), "--num-workers", "-1"]
+    words = ["train", "--run", str(tmp_path), "--max-failures", "-1"]
     named, launched = t2ipal(*words), [sys.executable, str(ROOT / "jobs" / "train.py"), *words[1:]]
     launched = subprocess.run(launched, capture_output=True, text=True, timeout=60)
     for done in (named, launched):
         assert done.returncode == 2
-        assert done.stderr == "error: num_workers must be >= 0, got -1.\n"
+        assert done.stderr == "error: max_failures must be >= 0, got -1.\n"
     dashed = t2ipal("pretrain-pictovoc", "--help")  # as people write it
     assert dashed.returncode == 0 and "usage: t2ipal pretrain_pictovoc" in dashed.stdout
 

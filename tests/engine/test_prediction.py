@@ -5,6 +5,7 @@ import torch
 from small_recognizer import write_photographs, write_recognizers
 
 from t2ipal.engine.prediction import on_ray
+from t2ipal.pools import PoolConfig
 from t2ipal.recognition.bundle import Whereabouts
 from t2ipal.recognition.config import PredictionOptions
 from t2ipal.recognition.predict import (
@@ -37,7 +38,7 @@ def test_the_same_rows_in_the_same_order_on_ray(ray_session, one_thread, tmp_pat
     assert [row.file for rows in alone for row in rows] == keys and len(alone) == 7
 
     def two_workers(work, batches):
-        return on_ray(work, batches, num_workers=2)
+        return on_ray(work, batches, PoolConfig(min_workers=2))
 
     for workers in (on_ray, two_workers):
         assert list(predict_photographs(work, keys, num_shown=3, workers=workers)) == alone

@@ -346,3 +346,30 @@ def test_activation_is_the_one_that_the_weights_were_trained_with(monkeypatch, m
     monkeypatch.setattr(open_clip, "create_model", create_model)
     with pytest.raises(NoDownloadError):
         load_backbone(BackboneConfig(model=model, pretrained=tag))
+
+
+def test_short_memory_halves_the_batch(vit_dir, monkeypatch):
+    backbone = load_backbone(BackboneConfig(model=str(vit_dir)))
+    images, texts = random_images(40, count=5), [*TEXTS, "a bus"]
+    whole = backbone.encode_images(images), backbone.encode_texts(texts)
+    sizes, preprocess = [], backbone.preprocess
+
+    def check(rows):
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("no room")
+
+    def small(images, side=None):
+        check(images)
+        return preprocess(images, side)
+
+    monkeypatch.setattr(backbone, "preprocess", small)
+    embedding = backbone.model.token_embedding
+    embedding.register_forward_pre_hook(lambda module, arguments: check(arguments[0]))
+    for encoded, expected in zip((backbone.encode_images, backbone.encode_texts), whole):
+        inputs = images if expected is whole[0] else texts
+        for name, tensor in vars(encoded(inputs)).items():
+            assert_close(tensor.float(), getattr(expected, name).float())
+    assert sizes == [5, 2, 3, 1, 2] * 2
+    encoded = backbone.encode_images(images)
+    assert sizes[10:] == [2, 1, 2] and len(encoded.global_features) == 5
