@@ -41,6 +41,7 @@ from t2ipal.captions import load_vocabulary
 from t2ipal.commands.running import finish, parse, run_job
 from t2ipal.features.backbone import Backbone, load_backbone
 from t2ipal.features.config import BackboneConfig
+from t2ipal.features.prompt_tower import PromptLayout, encode_plain, joined
 from t2ipal.features.sets import FeatureSet
 from t2ipal.features.towers import text_positions
 from t2ipal.methods.t2ipal import T2IPAL
@@ -87,14 +88,17 @@ class Reading:
         return getattr(self.backbone, name)
 
     def encode_token_embeddings(
-        self, embeddings: Tensor, end: Tensor, num_shared: int = 0
+        self, embeddings: Tensor, end: Tensor, shared: Tensor, layout: PromptLayout | None
     ) -> Tensor:
-        """As the backbone's; at all 77 positions for `usual` and `cached`."""
-        if self.contestant in ("usual", "cached"):
-            missing = MAX_TOKENS - embeddings.shape[-2]
-            embeddings = torch.nn.functional.pad(embeddings, (0, 0, 0, missing))
-        shared = num_shared if self.contestant == "ours" else 0
-        return self.backbone.encode_token_embeddings(embeddings, end, shared)
+        """As the backbone's; whole prompts but for `ours`, at all 77 positions but `truncated`."""
+        if self.contestant == "ours":
+            return self.backbone.encode_token_embeddings(embeddings, end, shared, layout)
+        whole = joined(shared, embeddings)
+        if self.contestant != "truncated":
+            missing = MAX_TOKENS - whole.shape[-2]
+            whole = torch.nn.functional.pad(whole, (0, 0, 0, missing))
+        at_once = encode_plain(self.backbone.model, whole, end, group_tokens=whole.numel())
+        return self.backbone._project(at_once)
 
 
 @dataclass

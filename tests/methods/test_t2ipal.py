@@ -8,6 +8,7 @@ import torch
 from fake_clip import FakeClip, config, images, texts, unit
 
 from t2ipal.config import from_dict, to_dict
+from t2ipal.features.prompt_tower import joined
 from t2ipal.features.sets import FeatureSet
 from t2ipal.methods import scoring
 from t2ipal.methods.losses import ranking_losses
@@ -340,14 +341,18 @@ def test_prompts_are_start_context_name_end():
     assert tokens.num_context == 3
     assert tokens.embeddings.shape == (CLASSES, 1 + 3 + 2 + 1 + 1, fake_clip.TEXT_WIDTH)
     assert tokens.end.tolist() == [6, 6, 7, 7, 6]  # "potted plant" and "tv monitor" are two words
-    context = torch.full((3, fake_clip.TEXT_WIDTH), 9.0)
-    placed = with_context(tokens.embeddings, context)
     plain = clip.embed_tokens(clip.tokenize([f"x x x {name}." for name in fake_clip.PROMPT_NAMES]))
-    assert (placed[:, 1:4] == 9).all()
-    assert torch.equal(placed[:, 0], plain[:, 0])
-    assert torch.equal(placed[:, 4:], plain[:, 4:8])
-    own = torch.arange(CLASSES).reshape(-1, 1, 1).expand(-1, 3, fake_clip.TEXT_WIDTH).float()
-    assert (with_context(tokens.embeddings, own)[:, 1:4] == own).all()
+    contexts = torch.tensor([8.0, 9.0]).view(2, 1, 1).expand(-1, 3, fake_clip.TEXT_WIDTH)
+    own = torch.arange(CLASSES).view(1, -1, 1, 1).expand(2, -1, 3, fake_clip.TEXT_WIDTH).float()
+    for placed, expected in (
+        (with_context(tokens.embeddings, contexts), contexts.unsqueeze(1)),
+        (with_context(tokens.embeddings, own), own),
+    ):
+        whole = joined(*placed)
+        assert whole.shape[:3] == (2, CLASSES, 8)
+        assert (whole[:, :, 1:4] == expected).all()
+        assert (whole[:, :, 0] == plain[:, 0]).all()
+        assert (whole[:, :, 4:] == plain[:, 4:8]).all()
 
 
 def test_cutting_behind_the_longest_end_changes_nothing():
