@@ -3,9 +3,14 @@
 Owns the formula; does not know where the scores come from.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+BLOCK_POSITIVES = 8
+"""Positive classes of each row whose pairs are looked at together."""
 
 
 def ranking_losses(
@@ -31,5 +36,34 @@ def ranking_losses(
     scaled = scale * scores
     positive = scaled.gather(-1, places.expand(*scores.shape[:-2], -1, -1))
     negative = scaled.masked_fill(labels > 0, float("-inf"))
-    hinge = torch.relu((margin - positive).unsqueeze(-1) + negative.unsqueeze(-2))
-    return (hinge.sum(dim=-1) * labelled).sum(dim=-1)
+    return _Hinges.apply(margin - positive, negative, labelled)  # type: ignore
+
+
+class _Hinges(torch.autograd.Function):
+    """sum_i w_i sum_j max(0, t_i + n_j). Its gradients count pairs, so no pairs are kept for them:
+    one row with many positives would make each of the others as large."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        thresholds: Float[Tensor, "*kinds batch positives"],
+        negative: Float[Tensor, "*kinds batch classes"],
+        weights: Float[Tensor, "batch positives"],
+    ) -> Float[Tensor, "*kinds batch"]:
+        losses, of_thresholds, of_negative = torch.zeros_like(negative[..., 0]), [], 0
+        for some, weight in zip(
+            thresholds.split(BLOCK_POSITIVES, dim=-1), weights.split(BLOCK_POSITIVES, dim=-1)
+        ):
+            hinge = (some.unsqueeze(-1) + negative.unsqueeze(-2)).relu_()
+            losses = losses + (hinge.sum(dim=-1) * weight).sum(dim=-1)
+            counts = hinge.sign_()
+            of_thresholds.append(counts.sum(dim=-1) * weight)
+            of_negative = of_negative + (weight.unsqueeze(-2) @ counts).squeeze(-2)
+        ctx.save_for_backward(torch.cat(of_thresholds, dim=-1), of_negative)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        gradient = gradients[0].unsqueeze(-1)
+        of_thresholds, of_negative = ctx.saved_tensors
+        return of_thresholds * gradient, of_negative * gradient, None

@@ -115,6 +115,28 @@ def test_affinity_is_one_where_feature_is_prototype():
     assert torch.equal(scoring.affinity(attended, prototypes, 0.0), ones)
 
 
+@pytest.mark.parametrize("aggregation", ["weighted", "mean", "max"])
+def test_affinity_of_attended_features_without_them(aggregation):
+    model, (_, local) = scorer(), features()
+    mask = torch.arange(9) < torch.arange(3, 9).unsqueeze(1)
+    results = []
+    for form in (
+        lambda heatmap: scoring.affinity(scoring.attend(heatmap, local), prototypes, 5.5),
+        lambda heatmap: scoring.attended_affinity(heatmap, local, prototypes, 5.5),
+    ):
+        similarities = scoring.local_similarities(local, model.local_embeddings).requires_grad_()
+        prototypes = (3 * model.prototypes).requires_grad_()
+        affinities = form(scoring.class_wise_heatmap(similarities, mask, 0.1, aggregation))
+        affinities.sum().backward()
+        results.append((affinities, prototypes.grad, similarities.grad))
+    for expected, found in zip(*results):
+        assert (expected is None) == (found is None)  # "mean" and "max" have no gradient there
+        assert found is None or torch.allclose(found, expected, rtol=1e-12, atol=1e-13)
+    nothing = torch.zeros_like(local)
+    none = scoring.attended_affinity(torch.ones(6, CLASSES, 9).double() / 9, nothing, prototypes, 2)
+    assert torch.allclose(none, torch.full_like(none, math.exp(-2)))
+
+
 def test_residual_forms():
     prior, phi = torch.tensor([[0.2, 0.4]]), torch.tensor([[1.0, 0.5]])
     assert torch.allclose(scoring.residual(prior, phi, 0.5, "add"), torch.tensor([[0.7, 0.65]]))
