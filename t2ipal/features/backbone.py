@@ -191,7 +191,9 @@ class Backbone:
 
     def _project(self, hidden: Tensor) -> Tensor:
         projection = self.model.text_projection
-        projected = projection(hidden) if isinstance(projection, nn.Linear) else hidden @ projection
+        with torch.autocast(self.device.type, enabled=False):  # embeddings stay in float32
+            linear = isinstance(projection, nn.Linear)
+            projected = projection(hidden) if linear else hidden @ projection
         return F.normalize(projected.float(), dim=-1)
 
 

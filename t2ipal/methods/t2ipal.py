@@ -336,25 +336,26 @@ class T2IPAL(nn.Module):
             num_images: divisor of the images' mean where this is one part of a larger batch.
             num_texts: the same for captions.
         """
-        scorer, weight = self.scorer(), self.config.image_weight
-        zero = torch.zeros((), device=self._tokens.device)
-        image_loss = text_loss = zero
-        if weight > 0 and images is not None:
-            branch = scorer.branch_scores(
-                image_globals(images, self.config),
-                images.local_features,
-                images.mask,
-                self.config.image_temperature,
-            )
-            image_loss = self._branch_loss(branch, images.labels, num_images)
-        if weight < 1 and texts is not None:
-            branch = scorer.branch_scores(
-                texts.global_features,
-                texts.local_features,
-                texts.mask,
-                self.config.text_temperature,
-            )
-            text_loss = self._branch_loss(branch, texts.labels, num_texts)
+        scorer, device = self.scorer(), self._tokens.device
+        weight = self.config.image_weight
+        image_loss = text_loss = torch.zeros((), device=device)
+        with torch.autocast(device.type, enabled=False):  # scores and loss are float32's
+            if weight > 0 and images is not None:
+                branch = scorer.branch_scores(
+                    image_globals(images, self.config),
+                    images.local_features,
+                    images.mask,
+                    self.config.image_temperature,
+                )
+                image_loss = self._branch_loss(branch, images.labels, num_images)
+            if weight < 1 and texts is not None:
+                branch = scorer.branch_scores(
+                    texts.global_features,
+                    texts.local_features,
+                    texts.mask,
+                    self.config.text_temperature,
+                )
+                text_loss = self._branch_loss(branch, texts.labels, num_texts)
         return Losses(weight * image_loss + (1 - weight) * text_loss, image_loss, text_loss)
 
     def _branch_loss(self, branch: BranchScores, labels: Tensor, count: int | None) -> Tensor:
