@@ -20,9 +20,9 @@ from t2ipal.features.towers import text_positions
 
 BIN_TOKENS = 64
 """Own tokens of a bin, where no class has more; 24 to 128 take the same time."""
-GROUP_TOKENS = 1024
-"""Own tokens of a set whose activations lie in memory at once: of two sets of CLIP's text tower
-some 0.5 GB."""
+KEPT_TOKENS = 1024
+"""Tokens of a set whose activations are kept for the backward pass, some 0.7 GB of two sets of
+CLIP's text tower. More are encoded in groups of half as many, and again in the backward pass."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,12 @@ class PromptLayout:
 
 
 def lay_out(
-    end: Int[Tensor, " classes"], num_shared: int, group_tokens: int = GROUP_TOKENS
+    end: Int[Tensor, " classes"], num_shared: int, kept_tokens: int = KEPT_TOKENS
 ) -> PromptLayout:
     """The layout of prompts with their end tokens at `end`, each at least `num_shared`."""
     counts = [position + 1 - num_shared for position in end.tolist()]
     longest = max(counts)
-    num_groups = -(-sum(counts) // group_tokens)
-    step = -(-len(counts) // num_groups)
+    step = _group_size(len(counts), sum(counts), kept_tokens)
     groups = [
         _pack(counts[first : first + step], first, longest, num_shared)
         for first in range(0, len(counts), step)
@@ -70,6 +69,12 @@ def lay_out(
             for group in groups
         ),
     )
+
+
+def _group_size(classes: int, tokens: int, kept_tokens: int) -> int:
+    """How many classes are encoded at once; all where their tokens may be kept."""
+    num_groups = 1 if tokens <= kept_tokens else -(-2 * tokens // kept_tokens)
+    return -(-classes // num_groups)
 
 
 def _pack(counts: list[int], first: int, length: int, num_shared: int) -> PackedClasses:
@@ -124,7 +129,7 @@ def encode_plain(
     model: Any,
     embeddings: Float[Tensor, "*sets classes positions text"],
     end: Int[Tensor, " classes"],
-    group_tokens: int = GROUP_TOKENS,
+    kept_tokens: int = KEPT_TOKENS,
 ) -> Float[Tensor, "*sets classes text"]:
     """The tower's output at each class's end token, after its last norm; of any causal tower.
 
@@ -132,16 +137,15 @@ def encode_plain(
         model: open_clip's CLIP.
         embeddings: of the prompts' tokens, without positions.
         end: position of each class's end token.
-        group_tokens: of a set, whose activations are kept at once; more are encoded in groups of
-            classes, and once more in the backward pass.
+        kept_tokens: of a set, padding included; see `KEPT_TOKENS`.
     """
 
     def encode(part: Tensor, ends: Tensor) -> Tensor:
         hidden = text_positions(model, part.flatten(0, -3)).view(part.shape)
         return hidden[..., torch.arange(len(ends), device=ends.device), ends, :]
 
-    group = max(group_tokens // embeddings.shape[-2], 1)
-    if len(end) <= group:
+    group = _group_size(len(end), len(end) * embeddings.shape[-2], kept_tokens)
+    if group == len(end):
         return encode(embeddings, end)
     parts = zip(embeddings.split(group, dim=-3), end.split(group))
     return torch.cat([checkpoint(encode, *part, use_reentrant=False) for part in parts], dim=-2)

@@ -1,4 +1,4 @@
-"""Every way to encode prompts gives what the plain tower gives at 77 positions, and its gradients."""
+"""Prompts are encoded as the plain tower does at 77 positions: outputs and gradients."""
 
 import pytest
 import torch
@@ -56,13 +56,13 @@ def at_all_positions(model, embeddings, end):
     own_sets=st.booleans(),
     num_shared=st.integers(1, 17),
     lengths=st.lists(st.one_of(st.integers(1, 9), st.integers(1, 59)), min_size=1, max_size=9),
-    group_tokens=st.sampled_from([1, 20, 1024]),
+    kept_tokens=st.sampled_from([1, 20, 1024]),
     seed=st.integers(0, 2**31),
 )
 @pytest.mark.parametrize("clip", ["pictovoc", *CLIPS])
 @PRECISIONS
 def test_equals_77_tokens(
-    models, clip, dtype, close, sets, own_sets, num_shared, lengths, group_tokens, seed
+    models, clip, dtype, close, sets, own_sets, num_shared, lengths, kept_tokens, seed
 ):
     """In groups and at once; what is not shared the same in all sets, or not (contexts of classes).
 
@@ -84,10 +84,10 @@ def test_equals_77_tokens(
     weight = noise(sets, classes)
 
     def plain(shared, own):
-        return encode_plain(model, joined(shared, own), end, group_tokens)
+        return encode_plain(model, joined(shared, own), end, kept_tokens)
 
     def packed(shared, own):
-        return encode_shared(model, shared, own, lay_out(end, num_shared, group_tokens))
+        return encode_shared(model, shared, own, lay_out(end, num_shared, kept_tokens))
 
     def result(encode):
         shared, own = (part.clone().requires_grad_() for part in (beginning, names))
@@ -106,11 +106,11 @@ def test_equals_77_tokens(
 @given(
     lengths=st.lists(st.integers(1, 76), min_size=1, max_size=60),
     num_shared=st.integers(1, 30),
-    group_tokens=st.sampled_from([1, 100, 1024]),
+    kept_tokens=st.sampled_from([1, 100, 1024]),
 )
-def test_every_own_token_lies_in_one_slot(lengths, num_shared, group_tokens):
+def test_every_own_token_lies_in_one_slot(lengths, num_shared, kept_tokens):
     end = num_shared + torch.tensor(lengths) - 1
-    layout = lay_out(end, num_shared, group_tokens)
+    layout = lay_out(end, num_shared, kept_tokens)
     assert sum(len(group.last) for group in layout.groups) == len(lengths)
     first = 0
     for group in layout.groups:

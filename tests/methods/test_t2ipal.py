@@ -121,12 +121,13 @@ def test_affinity_of_attended_features_without_them(aggregation):
     mask = torch.arange(9) < torch.arange(3, 9).unsqueeze(1)
     results = []
     for form in (
-        lambda heatmap: scoring.affinity(scoring.attend(heatmap, local), prototypes, 5.5),
-        lambda heatmap: scoring.attended_affinity(heatmap, local, prototypes, 5.5),
+        lambda heatmap, w: scoring.affinity(scoring.attend(heatmap, local), w, 5.5),
+        lambda heatmap, w: scoring.attended_affinity(heatmap, local, w, 5.5),
     ):
         similarities = scoring.local_similarities(local, model.local_embeddings).requires_grad_()
         prototypes = (3 * model.prototypes).requires_grad_()
-        affinities = form(scoring.class_wise_heatmap(similarities, mask, 0.1, aggregation))
+        heatmap = scoring.class_wise_heatmap(similarities, mask, 0.1, aggregation)
+        affinities = form(heatmap, prototypes)
         affinities.sum().backward()
         results.append((affinities, prototypes.grad, similarities.grad))
     for expected, found in zip(*results):
