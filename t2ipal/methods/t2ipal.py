@@ -272,7 +272,8 @@ class T2IPAL(nn.Module):
 
         Without local scores L is G, so that a heatmap can still be drawn.
         """
-        contexts = [c for c in (self.global_context, self.local_context) if c is not None]
+        both = self.global_context, self.local_context
+        contexts: list[Tensor] = [context for context in both if context is not None]
         prompts = with_context(self._tokens, torch.stack(contexts))
         embeddings = self._encode(prompts.own, self._end, prompts.shared, self._layout)
         embeddings = embeddings.to(self._tokens.dtype)
