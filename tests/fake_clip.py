@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from t2ipal.features.config import BackboneConfig, BackboneIdentity
+from t2ipal.features.prompt_tower import joined
 from t2ipal.features.sets import FeatureSet, TrainingFeatures
 from t2ipal.methods.t2ipal import T2IPALConfig
 
@@ -46,9 +47,18 @@ class FakeClip:
     def embed_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.embedding[tokens]
 
+    def prompt_layout(self, end: torch.Tensor, num_shared: int) -> None:
+        return None
+
     def encode_token_embeddings(
-        self, embeddings: torch.Tensor, end: torch.Tensor, num_shared: int = 0
+        self,
+        embeddings: torch.Tensor,
+        end: torch.Tensor,
+        shared: torch.Tensor | None = None,
+        layout: None = None,
     ) -> torch.Tensor:
+        if shared is not None:
+            embeddings = joined(shared, embeddings)
         length = embeddings.shape[-2]
         count = torch.arange(1, length + 1, dtype=embeddings.dtype).unsqueeze(1)
         hidden = embeddings + self.positions[:length]

@@ -27,6 +27,7 @@ from t2ipal.engine.session import connect
 from t2ipal.engine.workers import extract, training_workers
 from t2ipal.features.backbone import Backbone, load_backbone
 from t2ipal.features.config import BackboneConfig
+from t2ipal.features.prompt_tower import PromptLayout
 from t2ipal.features.reading import read_training_features
 from t2ipal.features.sets import TrainingFeatures
 from t2ipal.methods.t2ipal import T2IPAL, T2IPALConfig
@@ -77,11 +78,15 @@ class PreciseBackbone(Backbone):
     seconds_per_step = 0.0
 
     def encode_token_embeddings(
-        self, embeddings: Tensor, end: Tensor, num_shared: int = 0
+        self,
+        embeddings: Tensor,
+        end: Tensor,
+        shared: Tensor | None = None,
+        layout: PromptLayout | None = None,
     ) -> Tensor:
         """As the backbone's."""
         time.sleep(self.seconds_per_step)
-        return super().encode_token_embeddings(embeddings, end, num_shared)
+        return super().encode_token_embeddings(embeddings, end, shared, layout)
 
     def _project(self, hidden: Tensor) -> Tensor:
         projection = self.model.text_projection

@@ -19,7 +19,14 @@ from torch import Tensor, nn
 from t2ipal.config import one_of, require
 from t2ipal.devices import Halving
 from t2ipal.features.config import BackboneConfig, BackboneIdentity
-from t2ipal.features.prompt_tower import can_share_prefix, encode_shared
+from t2ipal.features.prompt_tower import (
+    PromptLayout,
+    can_share_prefix,
+    encode_plain,
+    encode_shared,
+    joined,
+    lay_out,
+)
 from t2ipal.features.sets import ImageFeatures, TextFeatures
 from t2ipal.features.towers import (
     _vit_features,
@@ -168,40 +175,44 @@ class Backbone:
         """Token embeddings, without positions."""
         return self.model.token_embedding(tokens)
 
+    def prompt_layout(self, end: Int[Tensor, "classes"], num_shared: int) -> PromptLayout | None:
+        """For `encode_token_embeddings`; None where the tower encodes whole prompts only.
+
+        Args:
+            end: position of each class's end token.
+            num_shared: first positions that are the same for all classes.
+        """
+        return lay_out(end, num_shared) if can_share_prefix(self.model) else None
+
     def encode_token_embeddings(
         self,
         embeddings: Float[Tensor, "*sets classes positions text"],
         end: Int[Tensor, "classes"],
-        num_shared: int = 0,
-    ) -> Float[Tensor, "*sets classes width"]:
+        shared: Float[Tensor, "several shared text"] | None = None,
+        layout: PromptLayout | None = None,
+    ) -> Float[Tensor, "*prompts width"]:
         """Class embeddings of prompts given as token embeddings, read at their end token.
 
-        Differentiable in `embeddings`. Positions after the longest end change nothing (the encoder
-        is causal), so callers cut them away.
+        Differentiable. Positions after the longest end change nothing (the encoder is causal), so
+        callers cut them away.
 
         Args:
-            embeddings: one set of prompts, or several.
+            embeddings: one set of prompts, or several; or what comes behind `shared`, where one set
+                may stand for all.
             end: position of each class's end token, the same in all sets.
-            num_shared: first positions that are the same for all classes of a set, which then go
-                through the tower once (the gradient is that of the first class's).
+            shared: what all prompts of a set begin with; None: nothing.
+            layout: of the prompts behind `shared`; None: everything is encoded as it is.
         """
-        sets = embeddings.shape[:-3]
-        several = embeddings.reshape(-1, *embeddings.shape[-3:])
-        if num_shared and self._shares_prefixes:
-            hidden = encode_shared(self.model, several, end, num_shared)
-        else:
-            positions = text_positions(self.model, several.flatten(0, 1))
-            classes = torch.arange(len(end), device=end.device)
-            hidden = positions.view(several.shape)[:, classes, end]
-        return self._project(hidden).view(*sets, len(end), -1)
-
-    @functools.cached_property
-    def _shares_prefixes(self) -> bool:
-        return can_share_prefix(self.model)
+        if shared is not None and layout is not None:
+            return self._project(encode_shared(self.model, shared, embeddings, layout))
+        whole = embeddings if shared is None else joined(shared, embeddings)
+        return self._project(encode_plain(self.model, whole, end))
 
     def _project(self, hidden: Tensor) -> Tensor:
         projection = self.model.text_projection
-        projected = projection(hidden) if isinstance(projection, nn.Linear) else hidden @ projection
+        with torch.autocast(self.device.type, enabled=False):  # embeddings stay in float32
+            linear = isinstance(projection, nn.Linear)
+            projected = projection(hidden) if linear else hidden @ projection
         return F.normalize(projected.float(), dim=-1)
 
 

@@ -1,9 +1,10 @@
 """The text tower on prompts that begin alike: what they share goes through it once.
 
 A causal tower's output at a position depends on the positions before it alone. So the start token
-and a shared context are encoded once, and of every class only its few own tokens, packed without
-padding, which attend to the shared ones and to their own. The same numbers as `text_positions`
-gives at the end tokens, for a small part of the work.
+and a shared context are encoded once, and of every class only its few own tokens, which lie side by
+side in bins and attend to the shared ones and to their own. The same numbers as `text_positions`
+gives at the end tokens, for a small part of the work. Where each token lies is a `PromptLayout`,
+made once: every step then has the same shapes, and asks the device nothing.
 """
 
 from dataclasses import dataclass
@@ -11,12 +12,104 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-GROUP_SIZE = 200
-"""Classes whose activations lie in memory at once, some 0.5 GB with CLIP's text tower."""
+from t2ipal.features.towers import text_positions
+
+BIN_TOKENS = 64
+"""Own tokens of a bin, where no class has more; 24 to 128 take the same time."""
+KEPT_TOKENS = 1024
+"""Tokens of a set whose activations are kept for the backward pass, some 0.7 GB of two sets of
+CLIP's text tower. More are encoded in groups of half as many, and again in the backward pass."""
+
+
+@dataclass(frozen=True)
+class PackedClasses:
+    """Own tokens of some classes, side by side in bins of one size."""
+
+    own: Int[Tensor, " slots"]
+    """Which of [classes, own positions], flattened, lies in each slot; 0 where none does."""
+    position: Int[Tensor, " slots"]
+    """In its prompt."""
+    seen: Bool[Tensor, "bins size keys"]
+    """Whether a slot sees each shared token (all do), and each slot of its bin: those of its class
+    up to itself."""
+    last: Int[Tensor, " classes"]
+    """The slot of each class's end token."""
+
+
+@dataclass(frozen=True)
+class PromptLayout:
+    """Where the tokens lie that prompts do not share."""
+
+    num_shared: int
+    """First positions, the same for all classes of a set."""
+    groups: tuple[PackedClasses, ...]
+    """Classes in their order; the activations of one group at a time are kept where there are
+    several."""
+
+
+def lay_out(
+    end: Int[Tensor, " classes"], num_shared: int, kept_tokens: int = KEPT_TOKENS
+) -> PromptLayout:
+    """The layout of prompts with their end tokens at `end`, each at least `num_shared`."""
+    counts = [position + 1 - num_shared for position in end.tolist()]
+    longest = max(counts)
+    step = _group_size(len(counts), sum(counts), kept_tokens)
+    groups = [
+        _pack(counts[first : first + step], first, longest, num_shared)
+        for first in range(0, len(counts), step)
+    ]
+    return PromptLayout(
+        num_shared,
+        tuple(
+            PackedClasses(*(part.to(end.device) for part in vars(group).values()))
+            for group in groups
+        ),
+    )
+
+
+def _group_size(classes: int, tokens: int, kept_tokens: int) -> int:
+    """How many classes are encoded at once; all where their tokens may be kept."""
+    num_groups = 1 if tokens <= kept_tokens else -(-2 * tokens // kept_tokens)
+    return -(-classes // num_groups)
+
+
+def _pack(counts: list[int], first: int, length: int, num_shared: int) -> PackedClasses:
+    """Classes from number `first` on, that have `counts` own tokens of `length` with padding."""
+    num_bins = -(-sum(counts) // BIN_TOKENS)
+    size = max(max(counts), -(-sum(counts) // num_bins))
+    while (bins := _fill(counts, num_bins, size)) is None:
+        size += 1
+    own, owner = torch.zeros(num_bins, size, dtype=torch.long), torch.full((num_bins, size), -1)
+    position, last = own + num_shared, torch.zeros(len(counts), dtype=torch.long)
+    for at, names in enumerate(bins):
+        start = 0
+        for name in names:
+            slots, tokens = slice(start, start + counts[name]), torch.arange(counts[name])
+            own[at, slots] = (first + name) * length + tokens
+            position[at, slots] = num_shared + tokens
+            owner[at, slots] = name
+            start += counts[name]
+            last[name] = at * size + start - 1
+    of_class = (owner[:, :, None] == owner[:, None, :]).tril()
+    seen = torch.cat([of_class.new_ones(num_bins, size, num_shared), of_class], dim=2)
+    return PackedClasses(own.flatten(), position.flatten(), seen, last)
+
+
+def _fill(counts: list[int], num_bins: int, size: int) -> list[list[int]] | None:
+    """The classes of each bin, the longest placed first; None where they do not fit."""
+    bins: list[list[int]] = [[] for _ in range(num_bins)]
+    room = [size] * num_bins
+    for name in sorted(range(len(counts)), key=lambda name: -counts[name]):
+        at = next((at for at in range(num_bins) if room[at] >= counts[name]), None)
+        if at is None:
+            return None
+        bins[at].append(name)
+        room[at] -= counts[name]
+    return bins
 
 
 def can_share_prefix(model: Any) -> bool:
@@ -32,81 +125,85 @@ def can_share_prefix(model: Any) -> bool:
     )
 
 
-def encode_shared(
+def encode_plain(
     model: Any,
-    embeddings: Float[Tensor, "sets classes positions text"],
+    embeddings: Float[Tensor, "*sets classes positions text"],
     end: Int[Tensor, " classes"],
-    num_shared: int,
-    group_size: int = GROUP_SIZE,
-) -> Float[Tensor, "sets classes text"]:
-    """The tower's output at each class's end token, after its last norm.
+    kept_tokens: int = KEPT_TOKENS,
+) -> Float[Tensor, "*sets classes text"]:
+    """The tower's output at each class's end token, after its last norm; of any causal tower.
 
     Args:
         model: open_clip's CLIP.
         embeddings: of the prompts' tokens, without positions.
-        end: position of each class's end token, at least `num_shared`.
-        num_shared: first positions that are the same for all classes of a set.
-        group_size: classes whose activations are kept at once; more are encoded in groups, and once
-            more in the backward pass.
+        end: position of each class's end token.
+        kept_tokens: of a set, padding included; see `KEPT_TOKENS`.
     """
-    if embeddings.shape[1] <= group_size:
-        return _encode(model, embeddings, end, num_shared)
-    prefix = embeddings[:, :1, :num_shared]
-    outputs = []
-    for names, ends in zip(
-        embeddings[:, :, num_shared:].split(group_size, dim=1), end.split(group_size)
-    ):
-        whole = torch.cat([prefix.expand(-1, names.shape[1], -1, -1), names], dim=2)
-        outputs.append(checkpoint(_encode, model, whole, ends, num_shared, use_reentrant=False))
+
+    def encode(part: Tensor, ends: Tensor) -> Tensor:
+        hidden = text_positions(model, part.flatten(0, -3)).view(part.shape)
+        return hidden[..., torch.arange(len(ends), device=ends.device), ends, :]
+
+    group = _group_size(len(end), len(end) * embeddings.shape[-2], kept_tokens)
+    if group == len(end):
+        return encode(embeddings, end)
+    parts = zip(embeddings.split(group, dim=-3), end.split(group))
+    return torch.cat([checkpoint(encode, *part, use_reentrant=False) for part in parts], dim=-2)
+
+
+def joined(
+    shared: Float[Tensor, "sets shared text"], own: Float[Tensor, "#sets classes own text"]
+) -> Float[Tensor, "sets classes positions text"]:
+    """Whole prompts, for a tower that takes no others."""
+    classes, sets = own.shape[1], len(shared)
+    shared = shared.unsqueeze(1).expand(-1, classes, -1, -1)
+    return torch.cat([shared, own.expand(sets, -1, -1, -1)], dim=2)
+
+
+def encode_shared(
+    model: Any,
+    shared: Float[Tensor, "sets shared text"],
+    own: Float[Tensor, "#sets classes own text"],
+    layout: PromptLayout,
+) -> Float[Tensor, "sets classes text"]:
+    """The same of prompts that begin alike, on a tower that `can_share_prefix`.
+
+    Args:
+        model: open_clip's CLIP.
+        shared: embeddings of the tokens that all classes of a set begin with, without positions.
+        own: of each class's tokens after those, cut behind the longest end.
+        layout: of these prompts.
+    """
+    shared = shared + model.positional_embedding[: layout.num_shared]
+    own = own.flatten(1, 2)
+    if len(layout.groups) == 1:
+        return _encode(model, shared, own, layout.groups[0])
+    outputs = [
+        checkpoint(_encode, model, shared, own, group, use_reentrant=False)
+        for group in layout.groups
+    ]
     return torch.cat(outputs, dim=1)
 
 
 def _encode(
     model: Any,
-    embeddings: Float[Tensor, "sets classes positions text"],
-    end: Int[Tensor, " classes"],
-    num_shared: int,
+    shared: Float[Tensor, "sets shared text"],
+    own: Float[Tensor, "#sets all_own text"],
+    classes: PackedClasses,
 ) -> Float[Tensor, "sets classes text"]:
-    _, classes, length, _ = embeddings.shape
-    own = torch.arange(num_shared, length, device=end.device) <= end[:, None]
-    packed = own.flatten().nonzero().squeeze(1)
-    place = (own.flatten().cumsum(0) - 1).clamp(min=0).view(own.shape)
-    last = place[torch.arange(classes, device=end.device), end - num_shared]
-    tokens = _OwnTokens(num_shared, packed, place, last)
-    hidden = embeddings + model.positional_embedding[:length]
-    hidden = torch.cat([hidden[:, 0, :num_shared], tokens.pack(hidden[:, :, num_shared:])], dim=1)
+    packed = own.index_select(1, classes.own) + model.positional_embedding[classes.position]
+    hidden = torch.cat([shared, packed.expand(len(shared), -1, -1)], dim=1)
+    mask = torch.zeros_like(classes.seen, dtype=hidden.dtype)
+    mask = mask.masked_fill(~classes.seen, float("-inf")).repeat(len(shared), 1, 1)
     blocks = model.transformer.resblocks
     for block in blocks[:-1]:
-        attended = _attention(block.attn, block.ln_1(hidden), tokens)
+        attended = _attention(block.attn, block.ln_1(hidden), mask)
         hidden = _behind_attention(block, hidden, attended)
-    block = blocks[-1]
     # Nothing but the end tokens is read behind the last block.
-    attended = _attention(block.attn, block.ln_1(hidden), tokens)[:, num_shared:][:, last]
-    hidden = _behind_attention(block, hidden[:, num_shared:][:, last], attended)
+    block, last = blocks[-1], shared.shape[1] + classes.last
+    attended = _attention(block.attn, block.ln_1(hidden), mask)
+    hidden = _behind_attention(block, hidden[:, last], attended[:, last])
     return model.ln_final(hidden)
-
-
-@dataclass(frozen=True)
-class _OwnTokens:
-    """Where the tokens lie that are not shared: class after class, without padding."""
-
-    num_shared: int
-    packed: Int[Tensor, " packed"]
-    """Place of each in [classes, own], flattened."""
-    place: Int[Tensor, "classes own"]
-    """And back; what stands for padding is never looked at."""
-    last: Int[Tensor, " classes"]
-    """The end token of each class."""
-
-    def pack(
-        self, part: Float[Tensor, "sets classes own text"]
-    ) -> Float[Tensor, "sets packed text"]:
-        return part.flatten(1, 2)[:, self.packed]
-
-    def by_class(
-        self, part: Float[Tensor, "sets heads packed head"]
-    ) -> Float[Tensor, "sets heads classes own head"]:
-        return part[:, :, self.place]
 
 
 def _behind_attention(block: Any, hidden: Tensor, attended: Tensor) -> Tensor:
@@ -117,29 +214,26 @@ def _behind_attention(block: Any, hidden: Tensor, attended: Tensor) -> Tensor:
 def _attention(
     attention: nn.MultiheadAttention,
     normed: Float[Tensor, "sets tokens text"],
-    tokens: _OwnTokens,
+    mask: Float[Tensor, "bins_of_sets size keys"],
 ) -> Float[Tensor, "sets tokens text"]:
-    """What every token gathers, before the output projection.
-
-    An own token sees the shared ones and those of its class up to itself. Its scores with both are
-    computed apart, so that the shared keys and values are not copied for each class.
-    """
-    heads, num_shared = attention.num_heads, tokens.num_shared
+    """What every token gathers, before the output projection: the shared ones first, then bins."""
+    sets, size = len(normed), mask.shape[1]
+    num_shared, bins = mask.shape[2] - size, len(mask) // sets
     both = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
-    query, key, value = both.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-    begun, shared_key, shared_value = (part[:, :, :num_shared] for part in (query, key, value))
-    first = F.scaled_dot_product_attention(begun, shared_key, shared_value, is_causal=True)
-    query, key, value = (part[:, :, num_shared:] for part in (query, key, value))
-    query = query * query.shape[-1] ** -0.5
-    with_shared = query @ shared_key.transpose(-1, -2)
-    with_own = tokens.by_class(query) @ tokens.by_class(key).transpose(-1, -2)
-    length = with_own.shape[-1]
-    seen = torch.ones(length, length, dtype=torch.bool, device=normed.device).tril()
-    with_own = with_own.masked_fill(~seen, float("-inf")).flatten(2, 3)[:, :, tokens.packed]
-    weights = torch.softmax(torch.cat([with_shared, with_own], dim=-1), dim=-1)
-    to_shared, to_own = weights.split([num_shared, length], dim=-1)
-    own = (
-        to_shared @ shared_value
-        + (tokens.by_class(to_own) @ tokens.by_class(value)).flatten(2, 3)[:, :, tokens.packed]
+    both = both.unflatten(-1, (3, attention.num_heads, -1))
+    begun, own = both.split([num_shared, bins * size], dim=1)
+    query, shared_key, shared_value = begun.permute(2, 0, 3, 1, 4).unbind()
+    first = F.scaled_dot_product_attention(query, shared_key, shared_value, is_causal=True)
+    query, key, value = own.reshape(sets * bins, size, *own.shape[2:]).permute(2, 0, 3, 1, 4)
+
+    def behind_shared(beginning: Tensor, rest: Tensor) -> Tensor:
+        return torch.cat([beginning.repeat_interleave(bins, dim=0), rest], dim=2)
+
+    rest = F.scaled_dot_product_attention(
+        query,
+        behind_shared(shared_key, key),
+        behind_shared(shared_value, value),
+        attn_mask=mask.unsqueeze(1).to(query.dtype),
     )
-    return torch.cat([first, own], dim=2).transpose(1, 2).flatten(2)
+    rest = rest.transpose(1, 2).reshape(sets, bins * size, -1)
+    return torch.cat([first.transpose(1, 2).flatten(2), rest], dim=1)

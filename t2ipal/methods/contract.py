@@ -64,7 +64,7 @@ class Method(Protocol):
         num_images: int | None = None,
         num_texts: int | None = None,
     ) -> Losses:
-        """The loss of a batch.
+        """The loss of a batch, computed under autocast where the user asks for bfloat16.
 
         Args:
             images: of the batch with their labels; None where the method uses none.

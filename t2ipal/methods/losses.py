@@ -3,24 +3,67 @@
 Owns the formula; does not know where the scores come from.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+BLOCK_POSITIVES = 8
+"""Positive classes of each row whose pairs are looked at together."""
+
 
 def ranking_losses(
-    scores: Float[Tensor, "batch classes"],
+    scores: Float[Tensor, "*kinds batch classes"],
     labels: Float[Tensor, "batch classes"],
     margin: float,
     scale: float,
-) -> Float[Tensor, " batch"]:
+    max_positives: int | None = None,
+) -> Float[Tensor, "*kinds batch"]:
     """Sum over positive i, negative j of max(0, m - s p_i + s p_j), one per row (paper, eq. 7).
 
     A row in which all or no classes are positive has no pairs and a loss of 0.
+
+    Args:
+        scores: of one kind or several.
+        labels: 1 where a class is positive, else 0.
+        margin: m.
+        scale: s.
+        max_positives: no row has more positive classes; None: it may have all. Pairs are looked at
+            for so many classes of each row, whatever its labels: shapes do not depend on them.
     """
+    labelled, places = labels.topk(max_positives or labels.shape[-1], dim=-1, sorted=False)
     scaled = scale * scores
-    # Few classes of a row are positive: their pairs alone, not those of all classes.
-    row, positive = labels.nonzero(as_tuple=True)
-    hinge = torch.relu(margin - scaled[row, positive].unsqueeze(1) + scaled[row])
-    each = (hinge * (1 - labels)[row]).sum(dim=1)
-    return scaled.new_zeros(len(scores)).index_add(0, row, each * labels[row, positive])
+    positive = scaled.gather(-1, places.expand(*scores.shape[:-2], -1, -1))
+    negative = scaled.masked_fill(labels > 0, float("-inf"))
+    return _Hinges.apply(margin - positive, negative, labelled)  # type: ignore
+
+
+class _Hinges(torch.autograd.Function):
+    """sum_i w_i sum_j max(0, t_i + n_j). Its gradients count pairs, so no pairs are kept for them:
+    one row with many positives would make each of the others as large."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        thresholds: Float[Tensor, "*kinds batch positives"],
+        negative: Float[Tensor, "*kinds batch classes"],
+        weights: Float[Tensor, "batch positives"],
+    ) -> Float[Tensor, "*kinds batch"]:
+        losses, of_thresholds, of_negative = torch.zeros_like(negative[..., 0]), [], 0
+        for some, weight in zip(
+            thresholds.split(BLOCK_POSITIVES, dim=-1), weights.split(BLOCK_POSITIVES, dim=-1)
+        ):
+            hinge = (some.unsqueeze(-1) + negative.unsqueeze(-2)).relu_()
+            losses = losses + (hinge.sum(dim=-1) * weight).sum(dim=-1)
+            counts = hinge.sign_()
+            of_thresholds.append(counts.sum(dim=-1) * weight)
+            of_negative = of_negative + (weight.unsqueeze(-2) @ counts).squeeze(-2)
+        ctx.save_for_backward(torch.cat(of_thresholds, dim=-1), of_negative)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        gradient = gradients[0].unsqueeze(-1)
+        of_thresholds, of_negative = ctx.saved_tensors
+        return of_thresholds * gradient, of_negative * gradient, None

@@ -4,7 +4,7 @@ Owns equation 1; does not know the scores that the class embeddings are for.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -26,12 +26,16 @@ class PromptEncoder(Protocol):
         """Token embeddings [texts, tokens, text width], without positions."""
         ...
 
-    def encode_token_embeddings(
-        self, embeddings: Tensor, end: Tensor, num_shared: int = 0
-    ) -> Tensor:
-        """L2-normalized [..., texts, width] at the `end` tokens; differentiable in `embeddings`.
+    def prompt_layout(self, end: Tensor, num_shared: int) -> Any:
+        """What `encode_token_embeddings` may work out beforehand, of texts that begin alike."""
+        ...
 
-        The first `num_shared` tokens are the same in all texts, and may be encoded once.
+    def encode_token_embeddings(
+        self, embeddings: Tensor, end: Tensor, shared: Tensor | None = None, layout: Any = None
+    ) -> Tensor:
+        """L2-normalized [sets, texts, width] at the `end` tokens; differentiable.
+
+        All texts of a set begin with `shared` [sets, tokens, text width].
         """
         ...
 
@@ -81,11 +85,27 @@ def prompt_tokens(
     return PromptTokens(embeddings, end, num_context)
 
 
+class Prompts(NamedTuple):
+    """Token embeddings of sets of prompts, those of one set with the same beginning."""
+
+    shared: Float[Tensor, "sets shared text_width"]
+    own: Float[Tensor, "#sets classes own text_width"]
+    """What comes behind it; one set where it is the same in all."""
+
+
 def with_context(
     tokens: Float[Tensor, "classes tokens text_width"],
-    context: Float[Tensor, "context text_width"] | Float[Tensor, "classes context text_width"],
-) -> Float[Tensor, "classes tokens text_width"]:
-    """The prompts with `context`, shared or one per class, after the start token (paper, eq. 1)."""
-    context = context.expand(len(tokens), *context.shape[-2:])
-    rest = tokens[:, 1 + context.shape[1] :]
-    return torch.cat([tokens[:, :1], context, rest], dim=1)
+    contexts: Float[Tensor, "sets context text_width"]
+    | Float[Tensor, "sets classes context text_width"],
+) -> Prompts:
+    """The prompts with each of `contexts` after the start token (paper, eq. 1).
+
+    Args:
+        tokens: of `prompt_tokens`.
+        contexts: shared by all classes, or one per class.
+    """
+    start = tokens[:1, :1].expand(len(contexts), -1, -1)
+    rest = tokens[None, :, 1 + contexts.shape[-2] :]
+    if contexts.dim() == 3:
+        return Prompts(torch.cat([start, contexts], dim=1), rest)
+    return Prompts(start, torch.cat([contexts, rest.expand(len(contexts), -1, -1, -1)], dim=2))

@@ -71,6 +71,25 @@ def affinity(
     return torch.exp(-sharpness * (1 - cosine))
 
 
+def attended_affinity(
+    heatmap: Float[Tensor, "batch classes locations"],
+    local_features: Float[Tensor, "batch locations width"],
+    prototypes: Float[Tensor, "classes width"],
+    sharpness: float,
+) -> Float[Tensor, "batch classes"]:
+    """`affinity` of `attend`, without the [batch, classes, width] that lies between them.
+
+    <zhat_i, W_i> = sum_j A_ij <z_j, W_i>, and |zhat_i|^2 = sum_jk A_ij A_ik <z_j, z_k>: of all that
+    is as wide as a feature, the second holds constants only, and few of them.
+    """
+    prototypes = functional.normalize(prototypes, dim=-1)
+    along = aggregate(local_similarities(local_features, prototypes), heatmap)
+    products = local_features @ local_features.mT
+    squared_norm = ((heatmap @ products) * heatmap).sum(dim=-1)
+    cosine = along * squared_norm.clamp(min=1e-24).rsqrt()
+    return torch.exp(-sharpness * (1 - cosine))
+
+
 def residual(
     prior: Float[Tensor, "batch classes"],
     affinities: Float[Tensor, "batch classes"],

@@ -142,8 +142,10 @@ class T2IPALScorer:
         global_features = global_features.to(self.global_embeddings.dtype)
         global_scores = global_features @ self.global_embeddings.T
         if prototypes is not None and config.adapter == "global":
-            attended = global_features.unsqueeze(1).expand(-1, len(prototypes), -1)
-            affinities = scoring.affinity(attended, prototypes, config.sharpness)
+            whole = global_features.new_ones(len(global_features), len(prototypes), 1)
+            affinities = scoring.attended_affinity(
+                whole, global_features.unsqueeze(1), prototypes, config.sharpness
+            )
             global_scores = scoring.residual(
                 global_scores, affinities, self.residual_ratio, config.residual
             )
@@ -156,8 +158,9 @@ class T2IPALScorer:
         )
         local_scores = scoring.aggregate(similarities, heatmap)
         if prototypes is not None and config.adapter == "local":
-            attended = scoring.attend(heatmap, local_features)
-            affinities = scoring.affinity(attended, prototypes, config.sharpness)
+            affinities = scoring.attended_affinity(
+                heatmap, local_features, prototypes, config.sharpness
+            )
             local_scores = scoring.residual(
                 local_scores, affinities, self.residual_ratio, config.residual
             )
@@ -233,6 +236,10 @@ class T2IPAL(nn.Module):
         )
         self.register_buffer("_tokens", tokens.embeddings, persistent=False)
         self.register_buffer("_end", tokens.end.to(tokens.embeddings.device), persistent=False)
+        # Behind the start token the prompts go on alike, unless each class has its own context.
+        num_shared = 1 + (0 if config.class_specific_context else tokens.num_context)
+        self._layout = backbone.prompt_layout(self._end, num_shared)
+        self._max_positives = len(config.class_names)
         start = tokens.embeddings[:, 1 : 1 + tokens.num_context]
         start = start.clone() if config.class_specific_context else start[0].clone()
         generator = torch.Generator().manual_seed(seed)
@@ -265,12 +272,11 @@ class T2IPAL(nn.Module):
 
         Without local scores L is G, so that a heatmap can still be drawn.
         """
-        contexts = [c for c in (self.global_context, self.local_context) if c is not None]
-        prompts = torch.stack([with_context(self._tokens, context) for context in contexts])
-        num_shared = 1 + contexts[0].shape[-2]  # the start token and the context
-        if self.config.class_specific_context:
-            num_shared = 0
-        embeddings = self._encode(prompts, self._end, num_shared).to(self._tokens.dtype)
+        both = self.global_context, self.local_context
+        contexts: list[Tensor] = [context for context in both if context is not None]
+        prompts = with_context(self._tokens, torch.stack(contexts))
+        embeddings = self._encode(prompts.own, self._end, prompts.shared, self._layout)
+        embeddings = embeddings.to(self._tokens.dtype)
         return embeddings[0], embeddings[-1]
 
     def scorer(self) -> T2IPALScorer:
@@ -293,7 +299,7 @@ class T2IPAL(nn.Module):
         return Recognizer(detached(self.scorer()), self._backbone)
 
     def prepare(self, data: TrainingFeatures) -> None:
-        """Checks that there are images where they have weight; keeps nothing of the data."""
+        """Checks that there are images where they have weight; keeps how many classes a row has."""
         weight = self.config.image_weight
         has_images = data.images is not None and bool((data.image_of_caption >= 0).any())
         require(
@@ -301,6 +307,9 @@ class T2IPAL(nn.Module):
             f"image_weight {weight} needs synthetic images, got none. "
             "Synthesize or choose some, or set image_weight to 0.",
         )
+        sets = [features for features in (data.texts, data.images) if features is not None]
+        positives = [int(part.labels.sum(dim=1).max()) for part in sets if len(part)]
+        self._max_positives = max([1, *positives])
 
     def parameter_groups(self, training: Any) -> list[dict[str, Any]]:
         """Everything learned; the prototypes are a group of their own."""
@@ -328,35 +337,33 @@ class T2IPAL(nn.Module):
             num_images: divisor of the images' mean where this is one part of a larger batch.
             num_texts: the same for captions.
         """
-        scorer, weight = self.scorer(), self.config.image_weight
-        zero = torch.zeros((), device=self._tokens.device)
-        image_loss = text_loss = zero
-        if weight > 0 and images is not None:
-            branch = scorer.branch_scores(
-                image_globals(images, self.config),
-                images.local_features,
-                images.mask,
-                self.config.image_temperature,
-            )
-            image_loss = self._branch_loss(branch, images.labels, num_images)
-        if weight < 1 and texts is not None:
-            branch = scorer.branch_scores(
-                texts.global_features,
-                texts.local_features,
-                texts.mask,
-                self.config.text_temperature,
-            )
-            text_loss = self._branch_loss(branch, texts.labels, num_texts)
+        scorer, device = self.scorer(), self._tokens.device
+        weight = self.config.image_weight
+        image_loss = text_loss = torch.zeros((), device=device)
+        with torch.autocast(device.type, enabled=False):  # scores and loss are float32's
+            if weight > 0 and images is not None:
+                branch = scorer.branch_scores(
+                    image_globals(images, self.config),
+                    images.local_features,
+                    images.mask,
+                    self.config.image_temperature,
+                )
+                image_loss = self._branch_loss(branch, images.labels, num_images)
+            if weight < 1 and texts is not None:
+                branch = scorer.branch_scores(
+                    texts.global_features,
+                    texts.local_features,
+                    texts.mask,
+                    self.config.text_temperature,
+                )
+                text_loss = self._branch_loss(branch, texts.labels, num_texts)
         return Losses(weight * image_loss + (1 - weight) * text_loss, image_loss, text_loss)
 
     def _branch_loss(self, branch: BranchScores, labels: Tensor, count: int | None) -> Tensor:
-        labels = labels.to(branch.global_scores.dtype)
-        losses = [
-            ranking_losses(scores, labels, self.config.margin, self.config.scale).sum()
-            for scores in branch
-            if scores is not None
-        ]
-        return torch.stack(losses).sum() / (len(labels) if count is None else count)
+        scores = torch.stack([scores for scores in branch if scores is not None])
+        labels, config = labels.to(scores.dtype), self.config
+        losses = ranking_losses(scores, labels, config.margin, config.scale, self._max_positives)
+        return losses.sum() / (len(labels) if count is None else count)
 
 
 def _context_start(words: Tensor, normal: bool, generator: torch.Generator) -> Tensor:

@@ -12,7 +12,7 @@ import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from jaxtyping import Int
@@ -24,11 +24,13 @@ from t2ipal.config import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    added,
     check_fields,
     differences,
     require,
     to_dict,
 )
+from t2ipal.devices import computes_bf16
 from t2ipal.features.sets import TrainingFeatures
 from t2ipal.methods.contract import Method
 from t2ipal.methods.recognizer import Recognizer
@@ -59,6 +61,9 @@ class TrainingConfig:
     """Only the first so many images of a caption are drawn from; None: all there are (paper: 6)."""
     seed: NonNegativeInt = 0
     """Of the context's start, the order of captions and the choice of images."""
+    precision: Literal["auto", "fp32", "bf16"] = added("auto")
+    """Of the text encoder's passes over prompts: `bf16` (autocast) or `fp32`; `auto`: bf16 on a
+    CUDA device that has it. Class embeddings, scores and loss are always in float32."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -179,12 +184,13 @@ def _epoch(
     sums, steps = torch.zeros(3, device=device), 0
     share = Share(rank, world_size, device, method.uses_images, method.uses_texts)
     for batch in epoch_batches(data, order, chosen, config.batch_size, share):
-        losses = method.loss(
-            batch.images,
-            batch.texts,
-            num_images=max(batch.num_images, 1),
-            num_texts=batch.num_texts,
-        )
+        with autocast(config.precision, device):
+            losses = method.loss(
+                batch.images,
+                batch.texts,
+                num_images=max(batch.num_images, 1),
+                num_texts=batch.num_texts,
+            )
         optimizer.zero_grad()
         losses.total.backward()
         if world_size > 1:
@@ -194,6 +200,13 @@ def _epoch(
     if world_size > 1:
         torch.distributed.all_reduce(sums)
     return (sums / steps).tolist()
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """What the loss is computed under; a method leaves it where float32 is needed."""
+    fast = device.type == "cuda" and computes_bf16(str(device))
+    bf16 = precision == "bf16" or (precision == "auto" and fast)
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
 def lr_at(config: TrainingConfig, epoch: int) -> float:

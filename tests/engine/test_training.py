@@ -49,12 +49,12 @@ def load_inputs_or_die(marker):
     clip, data = load_inputs()
     encode = clip.encode_token_embeddings
 
-    def encode_or_die(embeddings, end, num_shared):
-        if not marker.exists() and len(embeddings) == 2 and clip.calls == 20:
+    def encode_or_die(embeddings, end, shared, layout):
+        if not marker.exists() and len(shared) == 2 and clip.calls == 20:
             marker.touch()
             raise RuntimeError("the worker is lost")
         clip.calls += 1
-        return encode(embeddings, end, num_shared)
+        return encode(embeddings, end, shared, layout)
 
     clip.calls, clip.encode_token_embeddings = 0, encode_or_die
     return clip, data

@@ -8,6 +8,7 @@ import torch
 from fake_clip import FakeClip, config, images, texts, unit
 
 from t2ipal.config import from_dict, to_dict
+from t2ipal.features.prompt_tower import joined
 from t2ipal.features.sets import FeatureSet
 from t2ipal.methods import scoring
 from t2ipal.methods.losses import ranking_losses
@@ -112,6 +113,29 @@ def test_affinity_is_one_where_feature_is_prototype():
     opposite = scoring.affinity(-attended, prototypes, 5.5)
     assert torch.allclose(opposite, ones * math.exp(-11))
     assert torch.equal(scoring.affinity(attended, prototypes, 0.0), ones)
+
+
+@pytest.mark.parametrize("aggregation", ["weighted", "mean", "max"])
+def test_affinity_of_attended_features_without_them(aggregation):
+    model, (_, local) = scorer(), features()
+    mask = torch.arange(9) < torch.arange(3, 9).unsqueeze(1)
+    results = []
+    for form in (
+        lambda heatmap, w: scoring.affinity(scoring.attend(heatmap, local), w, 5.5),
+        lambda heatmap, w: scoring.attended_affinity(heatmap, local, w, 5.5),
+    ):
+        similarities = scoring.local_similarities(local, model.local_embeddings).requires_grad_()
+        prototypes = (3 * model.prototypes).requires_grad_()
+        heatmap = scoring.class_wise_heatmap(similarities, mask, 0.1, aggregation)
+        affinities = form(heatmap, prototypes)
+        affinities.sum().backward()
+        results.append((affinities, prototypes.grad, similarities.grad))
+    for expected, found in zip(*results):
+        assert (expected is None) == (found is None)  # "mean" and "max" have no gradient there
+        assert found is None or torch.allclose(found, expected, rtol=1e-12, atol=1e-13)
+    nothing = torch.zeros_like(local)
+    none = scoring.attended_affinity(torch.ones(6, CLASSES, 9).double() / 9, nothing, prototypes, 2)
+    assert torch.allclose(none, torch.full_like(none, math.exp(-2)))
 
 
 def test_residual_forms():
@@ -340,14 +364,18 @@ def test_prompts_are_start_context_name_end():
     assert tokens.num_context == 3
     assert tokens.embeddings.shape == (CLASSES, 1 + 3 + 2 + 1 + 1, fake_clip.TEXT_WIDTH)
     assert tokens.end.tolist() == [6, 6, 7, 7, 6]  # "potted plant" and "tv monitor" are two words
-    context = torch.full((3, fake_clip.TEXT_WIDTH), 9.0)
-    placed = with_context(tokens.embeddings, context)
     plain = clip.embed_tokens(clip.tokenize([f"x x x {name}." for name in fake_clip.PROMPT_NAMES]))
-    assert (placed[:, 1:4] == 9).all()
-    assert torch.equal(placed[:, 0], plain[:, 0])
-    assert torch.equal(placed[:, 4:], plain[:, 4:8])
-    own = torch.arange(CLASSES).reshape(-1, 1, 1).expand(-1, 3, fake_clip.TEXT_WIDTH).float()
-    assert (with_context(tokens.embeddings, own)[:, 1:4] == own).all()
+    contexts = torch.tensor([8.0, 9.0]).view(2, 1, 1).expand(-1, 3, fake_clip.TEXT_WIDTH)
+    own = torch.arange(CLASSES).view(1, -1, 1, 1).expand(2, -1, 3, fake_clip.TEXT_WIDTH).float()
+    for placed, expected in (
+        (with_context(tokens.embeddings, contexts), contexts.unsqueeze(1)),
+        (with_context(tokens.embeddings, own), own),
+    ):
+        whole = joined(*placed)
+        assert whole.shape[:3] == (2, CLASSES, 8)
+        assert (whole[:, :, 1:4] == expected).all()
+        assert (whole[:, :, 0] == plain[:, 0]).all()
+        assert (whole[:, :, 4:] == plain[:, 4:8]).all()
 
 
 def test_cutting_behind_the_longest_end_changes_nothing():

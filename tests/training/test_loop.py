@@ -4,17 +4,23 @@ import math
 
 import pytest
 import torch
-from fake_clip import FakeClip, config, images, training_features
+from fake_clip import FakeClip, config, images, texts, training_features, unit
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from t2ipal.config import from_dict, to_dict
 from t2ipal.evaluation.evaluate import evaluate
+from t2ipal.features.backbone import load_backbone
+from t2ipal.features.config import BackboneConfig
+from t2ipal.features.sets import TrainingFeatures
 from t2ipal.methods.t2ipal import T2IPAL
 from t2ipal.training.loop import (
     TrainingConfig,
+    autocast,
     choose_images,
     epoch_generator,
     fit,
     lr_at,
+    make_optimizer,
     usable_images,
 )
 
@@ -266,3 +272,82 @@ def test_bad_input():
 
 def test_config_survives_json():
     assert from_dict(TrainingConfig, to_dict(SHORT)) == SHORT
+
+
+class Forbid(TorchDispatchMode):
+    """Refuses what waits for a device."""
+
+    waits = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal")
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        name = function.overloadpacket.__name__
+        masked = name == "index" and any(
+            index is not None and index.dtype == torch.bool for index in arguments[1]
+        )
+        assert name not in self.waits and not masked, name
+        return function(*arguments, **(named or {}))
+
+
+@pytest.fixture(scope="module")
+def true_method():
+    """T2I-PAL before the CLIP that ships, and a batch."""
+    backbone = load_backbone(BackboneConfig())
+    method = T2IPAL(config(aggregation="learnable", residual="learnable"), backbone)
+
+    def as_wide(features):
+        columns = {
+            name: unit(*value.shape[:-1], backbone.embed_dim, seed=3)
+            for name, value in vars(features).items()
+            if name.endswith("features") and value is not None
+        }
+        return dataclasses.replace(features, **columns)
+
+    data = TrainingFeatures(as_wide(texts()), as_wide(images()), torch.arange(40).unsqueeze(1))
+    method.prepare(data)
+    return method, data
+
+
+def gradients(method, loss, data):
+    method.zero_grad()
+    total = loss(data.images, data.texts, num_images=40, num_texts=40).total
+    total.backward()
+    return [total.detach(), *(parameter.grad.clone() for parameter in method.parameters())]
+
+
+def test_a_step_waits_for_no_device(true_method):
+    method, data = true_method
+    optimizer = make_optimizer(method.parameter_groups(SHORT), SHORT)
+    with Forbid():
+        gradients(method, method.loss, data)
+        optimizer.step()
+    with pytest.raises(AssertionError, match="nonzero"), Forbid():
+        data.texts.labels.nonzero()
+
+
+def test_a_step_is_one_graph(true_method):
+    """With the same numbers: no shape depends on what a tensor holds, nothing is asked midway."""
+    method, data = true_method
+    compiled = torch.compile(method.loss, fullgraph=True, backend="eager")
+    for expected, found in zip(
+        gradients(method, method.loss, data), gradients(method, compiled, data)
+    ):
+        assert torch.allclose(found, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_precision(true_method):
+    """bf16 reaches the text encoder; what it gives, the scores and the loss stay in float32."""
+    method, data = true_method
+    cpu = torch.device("cpu")
+    exact = gradients(method, method.loss, data)
+    with autocast("auto", cpu):
+        assert all(map(torch.equal, exact, gradients(method, method.loss, data)))
+    with autocast("bf16", cpu):
+        rough = gradients(method, method.loss, data)
+        assert all(part.dtype == torch.float32 for part in method.class_embeddings())
+    assert rough[0] != exact[0] and torch.allclose(rough[0], exact[0], rtol=1e-2)
+    assert not any(map(torch.equal, exact[1:3], rough[1:3]))
+    first = fit(method, data, dataclasses.replace(SHORT, precision="bf16"))
+    assert first.recognizer.scorer.global_embeddings.dtype == torch.float32
+    assert to_dict(SHORT) == to_dict(dataclasses.replace(SHORT, precision="auto"))
+    with pytest.raises(ValueError, match="Unknown precision 'fp16'"):
+        TrainingConfig(precision="fp16")
