@@ -294,10 +294,8 @@ def growth(backbone: Backbone, options: Options) -> dict[str, Any]:
         training = TrainingConfig(num_epochs=1, batch_size=32, precision="fp32")
         return fit(method, batch.data(), training).seconds
 
-    print(
-        "\nour cost grows: seconds of a step by classes (batch 32) and by batch (80 classes), and"
-    )
-    print("of an epoch by captions (batch 32, 80 classes)")
+    print("\nour cost grows: seconds of a step by classes (batch 32) and by batch (80 classes),")
+    print("and of an epoch by captions (batch 32, 80 classes)")
     found: dict[str, Any] = {}
     for what, sizes, measure in (
         ("classes", (20, 80, 320, 1000), lambda n: step_seconds(n, 32)),

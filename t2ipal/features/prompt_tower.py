@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from t2ipal.features.towers import text_positions
 
 BIN_TOKENS = 64
-"""Own tokens of a bin, where no class has more; 24 to 128 take the same time."""
+"""Own tokens of a bin at most, but for what does not fit; 24 to 128 take the same time."""
 KEPT_TOKENS = 1024
 """Tokens of a set whose activations are kept for the backward pass, some 0.7 GB of two sets of
 CLIP's text tower. More are encoded in groups of half as many, and again in the backward pass."""
@@ -79,10 +79,10 @@ def _group_size(classes: int, tokens: int, kept_tokens: int) -> int:
 
 def _pack(counts: list[int], first: int, length: int, num_shared: int) -> PackedClasses:
     """Classes from number `first` on, that have `counts` own tokens of `length` with padding."""
-    num_bins = -(-sum(counts) // BIN_TOKENS)
-    size = max(max(counts), -(-sum(counts) // num_bins))
-    while (bins := _fill(counts, num_bins, size)) is None:
-        size += 1
+    least = -(-sum(counts) // BIN_TOKENS)
+    more = range(least, least + least // 4 + 2)
+    size, bins = min((_bins(counts, number) for number in more), key=lambda b: b[0] * len(b[1]))
+    num_bins = len(bins)
     own, owner = torch.zeros(num_bins, size, dtype=torch.long), torch.full((num_bins, size), -1)
     position, last = own + num_shared, torch.zeros(len(counts), dtype=torch.long)
     for at, names in enumerate(bins):
@@ -97,6 +97,14 @@ def _pack(counts: list[int], first: int, length: int, num_shared: int) -> Packed
     of_class = (owner[:, :, None] == owner[:, None, :]).tril()
     seen = torch.cat([of_class.new_ones(num_bins, size, num_shared), of_class], dim=2)
     return PackedClasses(own.flatten(), position.flatten(), seen, last)
+
+
+def _bins(counts: list[int], num_bins: int) -> tuple[int, list[list[int]]]:
+    """The least size of so many bins, and the classes of each."""
+    size = max(max(counts), -(-sum(counts) // num_bins))
+    while (bins := _fill(counts, num_bins, size)) is None:
+        size += 1
+    return size, bins
 
 
 def _fill(counts: list[int], num_bins: int, size: int) -> list[list[int]] | None:

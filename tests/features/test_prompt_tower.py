@@ -127,10 +127,11 @@ def test_every_own_token_lies_in_one_slot(lengths, num_shared, kept_tokens):
             first += 1
 
 
-def test_names_of_few_lengths_leave_little_room():
-    lengths = torch.tensor([3] * 50 + [4] * 24 + [5] * 5 + [6])
-    group = lay_out(16 + lengths, 17).groups[0]
-    assert len(group.own) <= 1.05 * lengths.sum()
+@pytest.mark.parametrize("lengths", [[3] * 50 + [4] * 24 + [5] * 5 + [6], [20] * 80])
+def test_little_room_is_left_over(lengths):
+    """Names behind a shared context, and contexts of classes."""
+    group = lay_out(16 + torch.tensor(lengths), 17, 2048).groups[0]
+    assert len(group.own) <= 1.05 * sum(lengths)
 
 
 def test_another_tower_is_encoded_as_it_is(models, monkeypatch):
