@@ -59,7 +59,9 @@ class Backbone:
         self._mean = torch.tensor(visual.preprocess_cfg["mean"], device=config.device)
         self._std = torch.tensor(visual.preprocess_cfg["std"], device=config.device)
         self.text_width = int(self.model.token_embedding.embedding_dim)
-        self.embed_dim = int(self.model.text_projection.shape[1])
+        projection = self.model.text_projection  # a layer where it has a bias
+        is_layer = isinstance(projection, nn.Linear)
+        self.embed_dim = int(projection.out_features if is_layer else projection.shape[1])
         self.context_length = int(self.model.context_length)
         self.logit_scale = float(self.model.logit_scale.exp())
         require(

@@ -155,6 +155,15 @@ def test_text_features(resnet):
     assert_close(alone.local_features[0], features.local_features[0, :length])
 
 
+def test_a_projection_with_a_bias(tmp_path):
+    architecture = {**VIT, "text_cfg": {**VIT["text_cfg"], "proj_bias": True}}
+    clip = load_backbone(BackboneConfig(model=str(write_tiny_clip(tmp_path, architecture))))
+    assert clip.embed_dim == 12
+    with torch.no_grad():
+        expected = unit(clip.model.encode_text(clip.tokenize(TEXTS)))
+    assert_close(clip.encode_texts(TEXTS).global_features, expected)
+
+
 def test_long_captions_are_cut_at_the_context_length(resnet):
     features = resnet.encode_texts(["dog " * 200])
     assert features.mask.shape == (1, 77) and features.mask.all()
