@@ -239,11 +239,10 @@ def test_an_evaluation_gives_the_same_numbers_and_a_report(stored):
     for key in ("test_set", "num_images", "definition", "class_names"):
         assert here[key] == there[key]
     assert {*here["methods"]} == {*there["methods"]} == {"zsclip", "tai_dpt", "t2ipal"}
-    # Where the last bits of features differ, as on another processor, two scenes out of 2,000 may
-    # change places: 1e-4 of a mAP in percent.
+    # The version before kept no features of test sets; now they are kept as halves.
     for method, numbers in there["methods"].items():
-        assert here["methods"][method]["mAPs"] == pytest.approx(numbers["mAPs"], abs=1e-3)
-        assert here["methods"][method]["per_class"] == pytest.approx(numbers["per_class"], abs=0.02)
+        assert here["methods"][method]["mAPs"] == pytest.approx(numbers["mAPs"], abs=0.01)
+        assert here["methods"][method]["per_class"] == pytest.approx(numbers["per_class"], abs=0.1)
     summary = job("report", "--run", run, "--num-captions", "3", "--num-heatmaps", "2")
     assert summary["num_images"] == 12
     page = (run / "report.html").read_text()

@@ -431,7 +431,7 @@ def test_ray_computes_the_same_features(ray_session, store, backbone, config):
     assert folder == feature_folder(backbone)
     alone = {key: read_arrays(store, key) for key in store.list(f"{folder}/")}
     assert len(alone) == 4
-    two = partial(extraction_on_ray, num_workers=2)
+    two = partial(extraction_on_ray, pool=PoolConfig(min_workers=2))
     shutil.rmtree(Path(store.uri) / folder)
     assert extract_run(store, config, workers=two, progress=True) == folder
     assert store.list(f"{folder}/") == list(alone)
@@ -446,7 +446,7 @@ def test_ray_computes_the_same_features(ray_session, store, backbone, config):
 def test_workers_on_ray_store_features_too(ray_session, tmp_path, backbone, config):
     request, folder = pets(7, FakeConfig()), feature_folder(backbone)
     pooled, alone = Store(tmp_path / "pooled"), Store(tmp_path / "alone")
-    one = partial(extraction_on_ray, num_workers=1)
+    one = partial(extraction_on_ray, pool=PoolConfig(min_workers=1))
     synthesize(
         pooled,
         request,
