@@ -31,6 +31,7 @@ from t2ipal.features.extraction import (
     text_set,
 )
 from t2ipal.features.reading import read_hashes, read_training_features
+from t2ipal.pools import PoolConfig
 from t2ipal.store import Store, read_arrays, read_encoded_images, read_images, read_run
 from t2ipal.store.images import ENDINGS
 from t2ipal.synthesis import worker as shard_worker
