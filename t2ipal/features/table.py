@@ -30,8 +30,9 @@ SCALES = "local_scales"
 """Of 8-bit features: what a location's numbers are multiplied by."""
 LENGTHS = "lengths"
 """Of captions: how many positions each has; the shard holds them one behind the other."""
-MAX_OPEN = 8192
-"""Files that are mapped at once; Linux lets a process have 65,530 mappings."""
+MAX_OPEN, MAX_OPEN_COPIES = 8192, 1024
+"""Files that are mapped at once: Linux lets a process have 65,530 mappings. Fewer copies of a
+bucket's, for one that gave way to others takes room on the disk until it is closed."""
 FETCHERS = 16
 """Files of a bucket that are fetched at once: it answers to many as fast as to one."""
 REMEDY = "Remove it and run the command again: features are computed anew."
@@ -154,7 +155,7 @@ class FeatureFiles:
         opened = self._read(number)
         with self._opening:
             self._open[number] = opened
-            while len(self._open) > MAX_OPEN:
+            while len(self._open) > (MAX_OPEN if self._copies is None else MAX_OPEN_COPIES):
                 self._open.popitem(last=False)
         return opened
 
@@ -345,7 +346,11 @@ def _opened(stored: StoredArrays, wanted: Sequence[str], place: str) -> _Opened:
         ValueError: they are rows of other samples.
     """
     arrays = dict(stored.arrays)
+    require(GLOBAL in arrays, f"{place} holds no features. {REMEDY}")
     at, num_rows = None, len(arrays[GLOBAL])
+    row_keys = range(num_rows) if stored.row_keys is None else stored.row_keys
+    even = {len(array) for name, array in arrays.items() if name not in (LOCAL, SCALES)}
+    require(even == {len(row_keys)}, f"{place} holds columns of {sorted(even)} rows. {REMEDY}")
     if stored.row_keys is None:  # from before rows had keys: in the samples' order
         require(
             num_rows == len(wanted),
@@ -361,6 +366,11 @@ def _opened(stored: StoredArrays, wanted: Sequence[str], place: str) -> _Opened:
         return _Opened(arrays, at, starts, mask.sum(axis=1, dtype=np.int64))
     if (lengths := arrays.pop(LENGTHS, None)) is not None:
         lengths = lengths.astype(np.int64)
+        require(
+            int(lengths.sum()) == len(arrays[LOCAL]) and bool((lengths >= 0).all()),
+            f"{place} holds {len(arrays[LOCAL])} positions, and captions of {lengths.sum()}. "
+            f"{REMEDY}",
+        )
         return _Opened(arrays, at, np.cumsum(lengths) - lengths, lengths)
     return _Opened(arrays, at)
 

@@ -165,6 +165,14 @@ def infinite(arrays):
     arrays[GLOBAL][2, 0] = np.inf
 
 
+def uneven(arrays):
+    arrays[POOLED] = arrays[POOLED][1:]
+
+
+def none(arrays):
+    arrays["other"] = arrays.pop(GLOBAL)
+
+
 def narrow(arrays):
     for name in arrays:
         arrays[name] = arrays[name][..., :3]
@@ -175,6 +183,8 @@ def narrow(arrays):
     [
         (nan, "f/2 in .* holds local_features that are infinite or no numbers. Remove it and run"),
         (infinite, "f/2 in .* holds global_features that are infinite or no numbers"),
+        (uneven, r"f/2 in .* holds columns of \[2, 3\] rows. Remove it and run the command again"),
+        (none, r"f/2 in .* holds no features. Remove it and run the command again"),
         (narrow, r"f/2 in .* holds .* of shape .*3.* other files have .*6.*another backbone"),
     ],
 )
@@ -187,6 +197,19 @@ def test_damaged_numbers(tmp_path, change, message):
     for read in (table.held, lambda: table.rows(torch.tensor([0, 5, 6]))):
         with pytest.raises(ValueError, match=message):
             read()
+
+
+def test_lengths_that_do_not_fit(tmp_path):
+    table = stored(Store(tmp_path), text_rows())
+
+    def longer(arrays):
+        arrays[LENGTHS] = arrays[LENGTHS] + 1
+
+    damage(Store(tmp_path), "f/0", longer)
+    with pytest.raises(
+        ValueError, match=r"f/0 in .* holds 9 positions, and captions of 12. Remove"
+    ):
+        table.rows(slice(None))
 
 
 def test_features_of_another_backbone(tmp_path):
