@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the job and returns its summary; `arguments` None: those of the process."""
     options = parse(Options, arguments, __doc__)
     from t2ipal.evaluation.test_sets import schedule_of
-    from t2ipal.features.backbone import load_backbone
+    from t2ipal.features.backbone import load_text_tower
     from t2ipal.features.reading import read_training_features
     from t2ipal.search.space import load_space
     from t2ipal.search.trials import keep_search
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         keep_search(output, place, searched)
         result = run_search(
             space, start, read_training_features(store, folder, access=options.access),
-            partial(load_backbone, options.backbone), output, place,
+            partial(load_text_tower, options.backbone), output, place,
             cpus_per_trial=cpus, gpus_per_trial=gpus, verbose=1,
         )  # fmt: skip
     return finish(

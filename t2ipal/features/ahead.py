@@ -7,7 +7,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-NUM_AHEAD = 3
+NUM_AHEAD = 2
 """Results that wait, besides the one in use."""
 
 

@@ -218,6 +218,14 @@ class Backbone:
         return F.normalize(projected.float(), dim=-1)
 
 
+def load_text_tower(config: BackboneConfig) -> Backbone:
+    """The backbone for who has features of the images: the memory of its visual tower is free."""
+    backbone = load_backbone(config)
+    assert backbone.fingerprint  # of all weights, as long as they are there
+    backbone.model.visual = None
+    return backbone
+
+
 def load_backbone(config: BackboneConfig) -> Backbone:
     """Loads the CLIP that `config` names, from a folder or by open_clip's name and tag.
 

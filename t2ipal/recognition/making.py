@@ -14,7 +14,7 @@ from t2ipal.evaluation.config import EvaluationOptions
 from t2ipal.evaluation.metrics import shown_classes
 from t2ipal.evaluation.normalization import normalized
 from t2ipal.evaluation.test_sets import DATA_SETS, TestSet, is_own, load_test_set, see
-from t2ipal.features.backbone import Backbone, load_backbone
+from t2ipal.features.backbone import Backbone, load_backbone, load_text_tower
 from t2ipal.features.config import BackboneConfig, FeatureAccess
 from t2ipal.features.reading import read_training_features
 from t2ipal.features.sets import FeatureTable, TrainingFeatures
@@ -192,7 +192,7 @@ def load_inputs(
     """What a training worker reads; a share of captions may be left to choose with."""
     data = read_training_features(store, feature_folder, request.images, request.access)
     held_out = request.held_out
-    return load_backbone(request.backbone), _split(data, held_out)[0] if held_out else data
+    return load_text_tower(request.backbone), _split(data, held_out)[0] if held_out else data
 
 
 def _split(data: TrainingFeatures, held_out: float) -> tuple[TrainingFeatures, FeatureTable]:

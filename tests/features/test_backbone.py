@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_clip import RESNET, VIT, write_tiny_clip
 from torch.nn import functional
 
-from t2ipal.features.backbone import WEIGHTS_FILE, Backbone, load_backbone
+from t2ipal.features.backbone import WEIGHTS_FILE, Backbone, load_backbone, load_text_tower
 from t2ipal.features.config import BackboneConfig
 from t2ipal.features.photographs import load_photograph
 from t2ipal.features.sets import FeatureSet
@@ -153,6 +153,12 @@ def test_text_features(resnet):
     alone = resnet.encode_texts(TEXTS[:1])
     length = alone.mask.shape[1]
     assert_close(alone.local_features[0], features.local_features[0, :length])
+
+
+def test_a_text_tower_alone(vit_dir, vit):
+    alone = load_text_tower(vit.config)
+    assert alone.identity == vit.identity and alone.model.visual is None
+    assert torch.equal(*(clip.encode_texts(TEXTS).global_features for clip in (alone, vit)))
 
 
 def test_a_projection_with_a_bias(tmp_path):
