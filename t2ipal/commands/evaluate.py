@@ -113,7 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if absent:
         remark(f"Left out of the mean, for no image shows them: {', '.join(absent)}.")
     with feature_place(store, output) as (features_at, is_kept):
-        in_process = options.in_process or not (is_kept and worth_starting_ray(test))
+        in_process = options.in_process or not (
+            is_kept and worth_starting_ray(test, backbone, features_at)
+        )
         with session(in_process, options.ray, options.pool):
             features = stored_features(
                 test,

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from t2ipal.commands.running import FLAT, finish, parse, session
 from t2ipal.engine.config import RayConfig
 from t2ipal.engine.workers import extract, synthesis_workers
-from t2ipal.features.config import BackboneConfig
+from t2ipal.features.config import BackboneConfig, FeatureAccess
 from t2ipal.places import SharedUri
 from t2ipal.selection.config import QualityConfig, RepairConfig
 from t2ipal.store import Store, check_choice_name, read_manifest, read_manifest_with_images
@@ -41,6 +41,7 @@ class Options:
     execution: Annotated[ExecutionConfig, FLAT] = field(default_factory=ExecutionConfig)
     quality: Annotated[QualityConfig, FLAT] = field(default_factory=QualityConfig)
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
+    access: Annotated[FeatureAccess, FLAT] = field(default_factory=FeatureAccess)
     ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     def measure() -> Any:
         read_manifest_with_images(store)  # not before: an interrupted repair may bring some
         folder = extract(store, options.backbone, options.in_process, options.execution)
-        return measure_run(store, folder, options.backbone, options.quality)
+        return measure_run(store, folder, options.backbone, options.quality, options.access)
 
     with session(options.in_process, options.ray, options.execution):
         measured, kept, summary = repair_run(

@@ -132,13 +132,11 @@ def _trainable(
     signs: str,
 ) -> Any:
     """`_trial` with all that it needs beside its values."""
-    train, validation = split_captions(data, search.validation_fraction, search.seed)
     # Tune puts each of these into the object store once. Of features that are not in memory these
     # are the names of files, which the trials of a machine map together.
     return tune.with_parameters(
         _trial,
-        train=train,
-        validation=validation,
+        data=split_captions(data, search.validation_fraction, search.seed),
         recipe=recipe,
         each_epoch=search.scheduler != "none",
         load_backbone=load_backbone,
@@ -168,8 +166,7 @@ def _log_folder(store: Store, folder: str) -> Iterator[Path]:
 def _trial(
     values: dict[str, Any],
     *,
-    train: TrainingFeatures,
-    validation: FeatureTable,
+    data: tuple[TrainingFeatures, FeatureTable],
     recipe: Recipe,
     each_epoch: bool,
     load_backbone: Callable[[], FrozenBackbone],
@@ -183,8 +180,7 @@ def _trial(
         try:
             metrics = run_trial(
                 override(recipe, values),
-                train,
-                validation,
+                *data,
                 backbone,
                 on_epoch=tune.report if each_epoch else None,
             )

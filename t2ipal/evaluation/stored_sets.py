@@ -37,8 +37,14 @@ from t2ipal.features.extraction import (
     stored_columns,
 )
 from t2ipal.features.photographs import load_photograph
-from t2ipal.features.table import BACKBONE, FeatureFiles, StoredFeatures, map_shard
-from t2ipal.store import Entry, Names, Store, StoredArrays, write_arrays
+from t2ipal.features.table import (
+    BACKBONE,
+    FETCHERS,
+    FeatureFiles,
+    StoredFeatures,
+    map_shard,
+)
+from t2ipal.store import Entry, LocalCopies, Names, Store, write_arrays
 
 FOLDER = "test_features"
 IMAGES_PER_PART = 1024
@@ -152,9 +158,8 @@ def stored_features(
     source: Source = test.images if photographs is None else photographs.store  # type: ignore
     copies = access.copies() if place.is_bucket else None
     parts = set_parts(test, backbone)
-    folder = os.path.dirname(parts[0].key)
-    there = place.entries(f"{folder}/")
-    missing = [part for part in parts if not _is_done(place, part, there, copies)]
+    there, heads = _look(place, parts, copies)
+    missing = [part for part in parts if heads.get(part.key, AGAIN_AT_LEAST).again]
     total = sum(part.last - part.first for part in missing)
     with tqdm(
         total=total, desc="test set", unit="image", disable=not (progress and missing)
@@ -162,15 +167,19 @@ def stored_features(
         for count in workers(place, backbone.config, source, missing) if missing else ():
             bar.update(count)
     if missing:
-        there = place.entries(f"{folder}/")
-    stored = [map_shard(place, part.key, there[part.key], copies) for part in parts]
-    unreadable = [each for one in stored for each in _unreadable(one)]
+        there, heads = _look(place, parts, copies)
+        lost = [part.key for part in parts if part.key not in heads]
+        if lost:
+            raise FileNotFoundError(
+                f"{lost[0]} in {place.uri} is gone since it was written. Run the command again."
+            )
+    unreadable = [each for part in parts for each in heads[part.key].unreadable]
     if photographs is not None:
         if unreadable:
             require_few(photographs, unreadable, max_unreadable_fraction)
         tell_left_out(photographs, unreadable)
-    kept = [one.row_keys or [] for one in stored]
-    some = [(part, keys) for part, keys in zip(parts, kept) if keys]
+    kept = [(part, heads[part.key].row_keys) for part in parts]
+    some = [(part, keys) for part, keys in kept if keys]
     rows = np.array([part.first + int(key) for part, keys in some for key in keys], np.int64)
     files = FeatureFiles(
         place,
@@ -199,17 +208,23 @@ def stored_features(
 def feature_place(*places: Store) -> Iterator[tuple[Store, bool]]:
     """The first of some stores that can be written, and True; else a folder that goes again."""
     for place in places:
-        with contextlib.suppress(OSError):
+        try:
             place.require_writable(f"{FOLDER}/.try")
-            yield place, True
-            return
+        except OSError:
+            continue
+        yield place, True
+        return
     with tempfile.TemporaryDirectory(prefix="t2ipal-test-set-") as folder:
         yield Store(folder), False
 
 
-def worth_starting_ray(test: TestSet) -> bool:
-    """Whether several workers are sooner done than Ray is started."""
-    return isinstance(test.images, PhotographSet) and len(test.labels) > ON_RAY
+def worth_starting_ray(test: TestSet, backbone: Backbone, place: Store) -> bool:
+    """Whether so many photographs are to be seen that several workers are sooner done."""
+    if not isinstance(test.images, PhotographSet):
+        return False
+    there = place.entries(f"{FOLDER}/")
+    missing = [part for part in set_parts(test, backbone) if part.key not in there]
+    return sum(part.last - part.first for part in missing) > ON_RAY
 
 
 def set_parts(test: TestSet, backbone: Backbone) -> list[SetPart]:
@@ -240,13 +255,35 @@ def _versions(photographs: PhotographSet) -> dict[str, str]:
     return {key: entry.version for key, entry in photographs.store.entries(prefix).items()}
 
 
-def _is_done(place: Store, part: SetPart, there: dict[str, Entry], copies: object) -> bool:
-    """Whether a part is stored, and no photograph of it may be readable by now."""
-    if part.key not in there:
-        return False
-    stored = map_shard(place, part.key, there[part.key], copies)  # type: ignore
-    return AGAIN not in stored.facts
+@dataclass(frozen=True)
+class _Head:
+    """What is known of a stored part without its features."""
+
+    row_keys: list[str]
+    unreadable: list[Unreadable]
+    again: bool
+    """Whether a photograph of it may be there, or readable, another time."""
 
 
-def _unreadable(stored: StoredArrays) -> list[Unreadable]:
-    return [Unreadable(*each) for each in json.loads(stored.facts.get(UNREADABLE, "[]"))]
+AGAIN_AT_LEAST = _Head([], [], True)
+"""What a part that is not stored stands for."""
+
+
+def _look(
+    place: Store, parts: Sequence[SetPart], copies: LocalCopies | None
+) -> tuple[dict[str, Entry], dict[str, _Head]]:
+    """What a listing tells of the stored parts, and their heads; many are looked at at once."""
+    there = place.entries(f"{os.path.dirname(parts[0].key)}/")
+
+    def look(part: SetPart) -> _Head:
+        stored = map_shard(place, part.key, there[part.key], copies)
+        unreadable = json.loads(stored.facts.get(UNREADABLE, "[]"))
+        return _Head(
+            stored.row_keys or [],
+            [Unreadable(*each) for each in unreadable],
+            AGAIN in stored.facts,
+        )
+
+    stored = [part for part in parts if part.key in there]
+    with ThreadPoolExecutor(FETCHERS) as pool:
+        return there, dict(zip([part.key for part in stored], pool.map(look, stored)))

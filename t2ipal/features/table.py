@@ -30,9 +30,14 @@ SCALES = "local_scales"
 """Of 8-bit features: what a location's numbers are multiplied by."""
 LENGTHS = "lengths"
 """Of captions: how many positions each has; the shard holds them one behind the other."""
-MAX_OPEN, MAX_OPEN_COPIES = 8192, 1024
-"""Files that are mapped at once: Linux lets a process have 65,530 mappings. Fewer copies of a
-bucket's, for one that gave way to others takes room on the disk until it is closed."""
+MAX_OPEN = 8192
+"""Files that are mapped at once: Linux lets a process have 65,530 mappings."""
+COPIES_SHARE = 20
+"""Copies of a bucket's files are open up to this part of the cache's size: one that gave way to
+others takes room on the disk until it is closed."""
+COPY_TRIES = 3
+BLOCK_ROWS = 65536
+"""Rows of which a column is read at once."""
 FETCHERS = 16
 """Files of a bucket that are fetched at once: it answers to many as fast as to one."""
 REMEDY = "Remove it and run the command again: features are computed anew."
@@ -117,6 +122,10 @@ class FeatureFiles:
         self.access, self.fingerprint = access, fingerprint
         self._copies = access.copies() if store.is_bucket else None
         self._open: OrderedDict[int, _Opened] = OrderedDict()
+        self._open_bytes = 0
+        self._most_bytes = float("inf")
+        if self._copies is not None:
+            self._most_bytes = self._copies.max_bytes / COPIES_SHARE
         self._opening = threading.Lock()
 
     def __reduce__(self):
@@ -138,7 +147,8 @@ class FeatureFiles:
         if self._copies is None or len(waiting) < 2:
             return
         with ThreadPoolExecutor(FETCHERS) as pool:
-            list(pool.map(self.open, waiting))
+            for opened in pool.map(self.open, waiting):
+                del opened  # the table asks again for what it needs
 
     def open(self, number: int) -> _Opened:
         """The arrays of one file.
@@ -155,8 +165,12 @@ class FeatureFiles:
         opened = self._read(number)
         with self._opening:
             self._open[number] = opened
-            while len(self._open) > (MAX_OPEN if self._copies is None else MAX_OPEN_COPIES):
-                self._open.popitem(last=False)
+            self._open_bytes += self.shards[number][1].size_bytes
+            while len(self._open) > MAX_OPEN or (
+                self._open_bytes > self._most_bytes and len(self._open) > 1
+            ):
+                closed, _ = self._open.popitem(last=False)
+                self._open_bytes -= self.shards[closed][1].size_bytes
         return opened
 
     def _read(self, number: int) -> _Opened:
@@ -253,7 +267,9 @@ class StoredFeatures:
             KeyError: the files do not have it.
         """
         places = self._places(slice(None) if index is None else index)
-        column = torch.from_numpy(self._gather(places, (name,))[name])
+        blocks = [places[at : at + BLOCK_ROWS] for at in range(0, len(places), BLOCK_ROWS)]
+        parts = [self._gather(block, (name,))[name] for block in blocks or [places]]
+        column = torch.from_numpy(np.concatenate(parts) if len(parts) > 1 else parts[0])
         return column.float() if column.is_floating_point() else column
 
     def held(self) -> "StoredFeatures":
@@ -300,13 +316,20 @@ class StoredFeatures:
                 lengths[mine] = opened.lengths[rows]
             parts.append((number, opened, mine, rows))
         columns: dict[str, NDArray[Any]] = {}
+        there = [name for name in names if name in parts[0][1].arrays]
         for number, opened, mine, rows in parts:
-            for name in (name for name in names if name in opened.arrays):
+            differs = {name for name in names if name in opened.arrays} ^ {*there}
+            require(
+                not differs,
+                f"Some files of the same features have {', '.join(sorted(differs))}, others do "
+                f"not, first {files.place(number)}. {REMEDY}",
+            )
+            for name in there:
                 part = opened.take(name, rows)
                 if not opened.is_checked:
                     _require_sound(name, part, parts[0][1].arrays[name], files.place(number))
                 if opened.is_ragged(name):
-                    part = _padded(part, lengths[mine], int(lengths.max(initial=0)))
+                    part = _padded(part, lengths[mine], int(lengths.max(initial=1)))
                 if len(needed) == 1:
                     columns[name] = part
                     continue
@@ -333,10 +356,17 @@ def map_shard(
         ValueError: it is damaged.
     """
     place, path = f"{key} in {store.uri}", store.local_path(key)
-    if path is None:
-        assert copies is not None
-        path = copies.fetch(store, key, entry.version)
-    return map_arrays(path, place)
+    if path is not None:
+        return map_arrays(path, place)
+    assert copies is not None
+    for attempt in range(1, COPY_TRIES + 1):
+        copy = copies.fetch(store, key, entry.version)
+        try:
+            return map_arrays(copy, place)
+        except FileNotFoundError:  # it gave way to others before it was opened
+            if attempt == COPY_TRIES:
+                raise
+    raise AssertionError
 
 
 def _opened(stored: StoredArrays, wanted: Sequence[str], place: str) -> _Opened:
@@ -346,10 +376,32 @@ def _opened(stored: StoredArrays, wanted: Sequence[str], place: str) -> _Opened:
         ValueError: they are rows of other samples.
     """
     arrays = dict(stored.arrays)
-    require(GLOBAL in arrays, f"{place} holds no features. {REMEDY}")
+    require(GLOBAL in arrays and LOCAL in arrays, f"{place} holds no features. {REMEDY}")
     at, num_rows = None, len(arrays[GLOBAL])
     row_keys = range(num_rows) if stored.row_keys is None else stored.row_keys
-    even = {len(array) for name, array in arrays.items() if name not in (LOCAL, SCALES)}
+    mask, lengths = arrays.pop("mask", None), arrays.pop(LENGTHS, None)
+    if mask is not None:  # of a version that padded captions
+        require(
+            mask.shape == arrays[LOCAL].shape[:2],
+            f"{place} holds a mask that does not fit its captions. {REMEDY}",
+        )
+        starts = np.arange(num_rows, dtype=np.int64) * mask.shape[1]
+        arrays[LOCAL] = arrays[LOCAL].reshape(-1, arrays[LOCAL].shape[-1])
+        lengths = mask.sum(axis=1, dtype=np.int64)
+    elif lengths is not None:
+        lengths = lengths.astype(np.int64)
+        starts = np.cumsum(lengths) - lengths
+        num_positions = {len(arrays[name]) for name in (LOCAL, SCALES) if name in arrays}
+        require(
+            num_positions == {int(lengths.sum())} and bool((lengths >= 0).all()),
+            f"{place} holds {max(num_positions)} positions, and captions of {lengths.sum()}. "
+            f"{REMEDY}",
+        )
+    else:
+        starts = None
+    ragged = (LOCAL, SCALES) if lengths is not None else ()
+    even = {len(array) for name, array in arrays.items() if name not in ragged}
+    even |= set() if lengths is None else {len(lengths)}
     require(even == {len(row_keys)}, f"{place} holds columns of {sorted(even)} rows. {REMEDY}")
     if stored.row_keys is None:  # from before rows had keys: in the samples' order
         require(
@@ -359,20 +411,7 @@ def _opened(stored: StoredArrays, wanted: Sequence[str], place: str) -> _Opened:
         )
     elif stored.row_keys != list(wanted):
         at = _joined(stored.row_keys, wanted, place)
-    if (mask := arrays.pop("mask", None)) is not None:  # of a version that padded captions
-        longest = mask.shape[1]
-        arrays[LOCAL] = arrays[LOCAL].reshape(-1, arrays[LOCAL].shape[-1])
-        starts = np.arange(num_rows, dtype=np.int64) * longest
-        return _Opened(arrays, at, starts, mask.sum(axis=1, dtype=np.int64))
-    if (lengths := arrays.pop(LENGTHS, None)) is not None:
-        lengths = lengths.astype(np.int64)
-        require(
-            int(lengths.sum()) == len(arrays[LOCAL]) and bool((lengths >= 0).all()),
-            f"{place} holds {len(arrays[LOCAL])} positions, and captions of {lengths.sum()}. "
-            f"{REMEDY}",
-        )
-        return _Opened(arrays, at, np.cumsum(lengths) - lengths, lengths)
-    return _Opened(arrays, at)
+    return _Opened(arrays, at, starts, lengths)
 
 
 def _joined(there: Sequence[str], wanted: Sequence[str], place: str) -> NDArray[np.int64]:

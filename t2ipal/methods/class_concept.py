@@ -25,6 +25,8 @@ from t2ipal.methods.contract import FrozenBackbone, Losses
 from t2ipal.methods.recognizer import Recognizer, detached
 
 BLOCK_VALUES = 2**26
+BLOCK_ROWS = 65536
+"""Captions of which features are in memory at once."""
 """Of one block's attention over the bank, 256 MB: images x locations x captions."""
 
 
@@ -143,7 +145,7 @@ class ClassConcept(nn.Module):
         Raises:
             ValueError: a class that no caption names.
         """
-        features, labels = data.texts.column("global_features"), data.texts.labels.float()
+        texts, labels = data.texts, data.texts.labels
         counts = labels.sum(dim=0)
         names = zip(self.config.class_names, counts.tolist())
         missing = [name for name, count in names if count == 0]
@@ -152,11 +154,15 @@ class ClassConcept(nn.Module):
             f"A class concept needs a caption of every class, got none of: {', '.join(missing)}. "
             "Add captions that name them, or leave the classes out.",
         )
-        concepts = functional.normalize(labels.T @ features / counts.unsqueeze(1), dim=-1)
-        count = min(len(features), self.config.max_captions)
-        chosen = torch.arange(count) * len(features) // count
+        sums = sum(
+            labels[rows].float().T @ texts.column("global_features", rows)
+            for rows in torch.arange(len(texts)).split(BLOCK_ROWS)
+        )
+        concepts = functional.normalize(sums / counts.unsqueeze(1), dim=-1)
+        count = min(len(texts), self.config.max_captions)
         device = self._device
-        bank = features[chosen].to(device)
+        chosen = torch.arange(count) * len(texts) // count
+        bank = texts.column("global_features", chosen).to(device)
         self._scorer = ClassConceptScorer(self.config, concepts.to(device), bank)
 
     def loss(

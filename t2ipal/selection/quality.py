@@ -75,15 +75,19 @@ def measure_quality(
     assert images is not None
     caption = caption_of_image(data)
     named = images.labels > 0
-    captions = data.texts.column("global_features")
-    similarity = torch.cat(
-        [
-            (images.column("pooled_features", rows) * captions[caption[rows]]).sum(dim=1)
-            for rows in torch.arange(len(images)).split(BLOCK_ROWS)
-        ]
-    )
+    blocks = torch.arange(len(images)).split(BLOCK_ROWS)
+    similarity = torch.cat([_similarity(data, rows, caption[rows]) for rows in blocks])
     found = named & find_classes(images, class_embeddings, config.false_alarms)
     return ImageQuality(caption, similarity, named, found, _twins(images, hashes, config))
+
+
+def _similarity(
+    data: TrainingFeatures, rows: Int[Tensor, " some"], captions: Int[Tensor, " some"]
+) -> Float[Tensor, " some"]:
+    """Cosines of some images with their captions."""
+    assert data.images is not None
+    ours = data.images.column("pooled_features", rows)
+    return (ours * data.texts.column("global_features", captions)).sum(dim=1)
 
 
 def caption_of_image(data: TrainingFeatures) -> Int[Tensor, " images"]:

@@ -5,7 +5,6 @@ The head keeps the names of the rows, plain facts, and a digest of what follows 
 
 import hashlib
 import json
-import mmap
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
+from numpy.typing import NDArray
 
 from t2ipal.config import parse_json, require
 from t2ipal.store.objects import Store
@@ -77,7 +77,8 @@ def read_arrays(store: Store, key: str) -> tuple[dict[str, np.ndarray], list[str
         FileNotFoundError: there is no such object.
         ValueError: it is not a complete safetensors file.
     """
-    there = _arrays_in(store.read(key), f"{key} in {store.uri}")
+    data = np.frombuffer(store.read(key), np.uint8)
+    there = _arrays_in(data, f"{key} in {store.uri}")
     return {name: array.copy() for name, array in there.arrays.items()}, there.row_keys
 
 
@@ -90,17 +91,25 @@ def map_arrays(path: Path, place: str) -> StoredArrays:
 
     Raises:
         FileNotFoundError: there is no such file.
+        OSError: it cannot be read.
         ValueError: it is not a complete safetensors file.
     """
+    import torch  # Python's own mapping would keep a descriptor for each file
+
+    data = torch.empty(0, dtype=torch.uint8)
     try:
-        with path.open("rb") as file:
-            is_empty = os.fstat(file.fileno()).st_size == 0
-            data = b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with path.open("rb") as file:  # raises what is wrong with it
+            size = os.fstat(file.fileno()).st_size
+        if size:
+            storage: Any = torch.UntypedStorage.from_file(str(path), False, size)
+            data.set_(storage)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{place} is gone. Run the command again to make it anew."
         ) from error
-    return _arrays_in(data, place)
+    except (OSError, RuntimeError) as error:
+        raise OSError(f"{place} cannot be read: {error}") from error
+    return _arrays_in(data.numpy(), place)
 
 
 def require_digest_of_arrays(path: Path, place: str) -> None:
@@ -118,13 +127,14 @@ def incomplete(place: str) -> str:
     return f"{place} is not a complete safetensors file. Remove it and make it again."
 
 
-def _arrays_in(data: Any, place: str) -> StoredArrays:
+def _arrays_in(data: NDArray[np.uint8], place: str) -> StoredArrays:
     try:
-        start = HEAD_ROOM + int.from_bytes(data[:HEAD_ROOM], "little")
-        head: dict[str, Any] = parse_json(data[HEAD_ROOM:start])
+        start = HEAD_ROOM + int.from_bytes(bytes(data[:HEAD_ROOM]), "little")
+        head: dict[str, Any] = parse_json(bytes(data[HEAD_ROOM:start]))
         facts = head.pop("__metadata__", {})
         row_keys = parse_json(facts.get(ROW_KEYS, "null"))
-        arrays = {name: _array(data, start, entry) for name, entry in head.items()}
+        require(row_keys is None or isinstance(row_keys, list), "The rows have no names.")
+        arrays = {name: _array(data[start:], entry) for name, entry in head.items()}
         end = start + max((entry["data_offsets"][1] for entry in head.values()), default=0)
         require(len(data) == end, f"{len(data)} bytes for {end}.")
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -132,10 +142,10 @@ def _arrays_in(data: Any, place: str) -> StoredArrays:
     return StoredArrays(arrays, row_keys, facts)
 
 
-def _array(data: Any, start: int, entry: Mapping[str, Any]) -> np.ndarray:
+def _array(data: NDArray[np.uint8], entry: Mapping[str, Any]) -> np.ndarray:
     dtype, shape, (first, last) = DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
     count = int(np.prod(shape, dtype=np.int64))
     require(first >= 0 and last - first == count * dtype.itemsize, "The offsets fit no array.")
-    if not count:
-        return np.zeros(shape, dtype)
-    return np.frombuffer(data, dtype, count, start + first).reshape(shape)
+    array = data[first:last].view(dtype).reshape(shape)
+    array.flags.writeable = False
+    return array

@@ -41,7 +41,8 @@ class LocalCopies:
 
         Args:
             folder: of the copies; nothing else may lie in it.
-            max_bytes: of all copies; a few percent more where several processes fetch at once.
+            max_bytes: of all copies; some percent more where several processes fetch at once, or
+                hold copies open that have given way.
         """
         self.folder, self.max_bytes = folder, max_bytes
         self._room: int | None = None  # not looked yet
@@ -107,7 +108,9 @@ class LocalCopies:
         except OSError as error:
             if error.errno not in FULL_ERRORS:
                 raise
-        self._remove(0)  # the disk is smaller than the bound
+        with self._looking:  # the disk is smaller than the bound
+            self.max_bytes = self._remove(self._remove(self.max_bytes) // 2)
+            self._room = 0
         return _receive(store, key, part)
 
     def _make_room(self, size: int) -> None:

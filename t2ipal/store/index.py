@@ -134,6 +134,12 @@ def _images_of(store: Store, marker: Marker) -> pa.Table:
 def _multi_hot(column: pa.ChunkedArray, num_classes: int) -> NDArray[np.bool_]:
     """Lists of class indices as ones in a matrix of zeros."""
     labels = np.zeros((len(column), num_classes), bool)
+    named = pc.list_flatten(column).to_numpy()
+    require(
+        not len(named) or 0 <= named.min() <= named.max() < num_classes,
+        f"Labels must be classes of 0 to {num_classes - 1}, got others: captions or a sidecar of "
+        "the run are damaged, or of another vocabulary.",
+    )
     rows = np.repeat(np.arange(len(column)), pc.list_value_length(column).to_numpy())
-    labels[rows, pc.list_flatten(column).to_numpy()] = True
+    labels[rows, named] = True
     return labels

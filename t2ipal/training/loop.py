@@ -147,7 +147,7 @@ def fit(
         bool(groups) or config.num_epochs == 0,
         f"A method without anything to train needs num_epochs 0, got {config.num_epochs}.",
     )
-    settings = _settings(method, data, config)
+    settings = _settings(method, data, config, groups)
     history: list[EpochRecord] = []
     optimizer = make_optimizer(groups, config) if groups else None
     if optimizer is not None and checkpoints is not None:
@@ -268,8 +268,13 @@ def _sum_gradients(optimizer: torch.optim.Optimizer) -> None:
             torch.distributed.all_reduce(parameter.grad)
 
 
-def _settings(method: Method, data: TrainingFeatures, config: TrainingConfig) -> dict[str, Any]:
+def _settings(
+    method: Method, data: TrainingFeatures, config: TrainingConfig, groups: list[dict[str, Any]]
+) -> dict[str, Any]:
+    # What `auto` comes to: a checkpoint of one precision never goes on in another one.
+    used = groups and autocast(config.precision, groups[0]["params"][0].device)._enabled
     return {
+        **({"precision": "bf16"} if used else {}),
         "method": to_dict(method.config),
         "training": to_dict(config),
         "num_captions": len(data.texts),

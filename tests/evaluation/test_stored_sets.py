@@ -153,6 +153,8 @@ def test_where_nothing_can_be_written(tmp_path):
     locked, free = Store(tmp_path / "file" / "run"), Store(tmp_path / "free")
     with feature_place(locked, free) as (place, is_kept):
         assert place is free and is_kept
+    with pytest.raises(PermissionError, match="of somebody else"), feature_place(free):
+        raise PermissionError("of somebody else")
     with feature_place(locked, locked) as (place, is_kept):
         assert not is_kept
         place.write("x", b"")

@@ -1,5 +1,6 @@
 """Rows of features in many files: the same whether they are mapped, held in memory, or fetched."""
 
+import os
 import pickle
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stored_table import stored_table, table_of
 
+from t2ipal.features.config import FeatureAccess
 from t2ipal.features.extraction import in_8_bits, stored_columns
 from t2ipal.features.sets import FeatureSet
 from t2ipal.features.table import (
@@ -19,7 +21,7 @@ from t2ipal.features.table import (
     POOLED,
     SCALES,
 )
-from t2ipal.store import Store, read_arrays, write_arrays
+from t2ipal.store import LocalCopies, Store, read_arrays, write_arrays
 
 WIDTH, LOCATIONS, LENGTHS_OF = 6, 4, (3, 5, 1, 4, 2, 5, 3)
 SIZES = (3, 1, 3)
@@ -169,6 +171,10 @@ def uneven(arrays):
     arrays[POOLED] = arrays[POOLED][1:]
 
 
+def short(arrays):
+    arrays[LOCAL] = arrays[LOCAL][1:]
+
+
 def none(arrays):
     arrays["other"] = arrays.pop(GLOBAL)
 
@@ -184,6 +190,7 @@ def narrow(arrays):
         (nan, "f/2 in .* holds local_features that are infinite or no numbers. Remove it and run"),
         (infinite, "f/2 in .* holds global_features that are infinite or no numbers"),
         (uneven, r"f/2 in .* holds columns of \[2, 3\] rows. Remove it and run the command again"),
+        (short, r"f/2 in .* holds columns of \[2, 3\] rows. Remove it and run the command again"),
         (none, r"f/2 in .* holds no features. Remove it and run the command again"),
         (narrow, r"f/2 in .* holds .* of shape .*3.* other files have .*6.*another backbone"),
     ],
@@ -210,6 +217,47 @@ def test_lengths_that_do_not_fit(tmp_path):
         ValueError, match=r"f/0 in .* holds 9 positions, and captions of 12. Remove"
     ):
         table.rows(slice(None))
+
+
+def test_a_column_that_some_files_lack(tmp_path):
+    store = Store(tmp_path)
+    table = stored(store, image_rows())
+    damage(store, "f/1", lambda arrays: arrays.pop(POOLED))
+    message = "Some files of the same features have pooled_features, others do not, first f/1 in "
+    for read in (lambda: table.rows(slice(None)), lambda: table.column(POOLED)):
+        with pytest.raises(ValueError, match=message):
+            read()
+
+
+def test_a_worker_without_a_caption(tmp_path):
+    """Its rows have a shape that every aggregation takes."""
+    none = stored(Store(tmp_path), text_rows()).rows(torch.zeros(0, dtype=torch.long))
+    assert none.local_features.shape == (0, 1, WIDTH) and none.mask.shape == (0, 1)
+    assert none.local_features.amax(dim=1).shape == (0, WIDTH)
+
+
+def test_mapped_files_take_no_descriptor(tmp_path):
+    table = stored(Store(tmp_path), image_rows())
+    before = len(os.listdir("/proc/self/fd"))
+    table.rows(slice(None))
+    assert len(table._files._open) == 3 and len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_copy_that_gave_way_is_fetched_again(s3_server, tmp_path, monkeypatch):
+    """As where another process made room before this one had opened it."""
+    access = FeatureAccess(feature_cache=str(tmp_path / "cache"))
+    table = stored(Store(f"s3://runs/{tmp_path.name}", s3_server), image_rows(), access=access)
+    fetch, times = LocalCopies.fetch, []
+
+    def lost_once(self, store, key, version):
+        path = fetch(self, store, key, version)
+        times.append(key)
+        if times.count(key) == 1:
+            path.unlink()
+        return path
+
+    monkeypatch.setattr(LocalCopies, "fetch", lost_once)
+    assert len(table.rows(slice(None))) == 7 and len(times) == 6
 
 
 def test_features_of_another_backbone(tmp_path):

@@ -173,6 +173,13 @@ def test_a_checkpoint_of_another_version(change):
     assert memory.data == before
 
 
+def test_a_checkpoint_of_another_precision():
+    memory = Memory()
+    train(checkpoints=memory)
+    with pytest.raises(ValueError, match=r"precision: missing there, 'bf16' here|precision"):
+        train(training=dataclasses.replace(SHORT, precision="bf16"), checkpoints=memory)
+
+
 def test_image_choice():
     rows = torch.tensor([[4, 5, 6], [-1, 7, -1], [-1, -1, -1], [-1, 8, 9]])
     data = dataclasses.replace(training_features(4), image_of_caption=rows)
