@@ -87,7 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         trained_at,
         training_features,
     )
-    from t2ipal.evaluation.stored_sets import feature_place, stored_features, worth_starting_ray
+    from t2ipal.evaluation.stored_sets import (
+        feature_place,
+        set_parts,
+        stored_features,
+        worth_starting_ray,
+    )
     from t2ipal.evaluation.test_sets import load_test_set
 
     store = Store(options.run, options.endpoint_url)
@@ -113,14 +118,15 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if absent:
         remark(f"Left out of the mean, for no image shows them: {', '.join(absent)}.")
     with feature_place(store, output) as (features_at, is_kept):
-        in_process = options.in_process or not (
-            is_kept and worth_starting_ray(test, backbone, features_at)
-        )
+        parts = set_parts(test, backbone)
+        on_ray = is_kept and worth_starting_ray(parts, features_at)
+        in_process = options.in_process or not on_ray
         with session(in_process, options.ray, options.pool):
             features = stored_features(
                 test,
                 backbone,
                 features_at,
+                parts=parts,
                 workers=test_set_workers(in_process, options.pool),
                 access=options.access,
                 max_unreadable_fraction=options.measures.max_unreadable_fraction,

@@ -7,7 +7,7 @@ from typing import Any
 
 from t2ipal.engine.actors import Work, each_on_actors
 from t2ipal.evaluation.stored_sets import PartExtractor, SetPart, Source
-from t2ipal.features.backbone import load_backbone
+from t2ipal.features.backbone import Backbone, load_backbone
 from t2ipal.features.config import BackboneConfig
 from t2ipal.pools import PoolConfig
 from t2ipal.store import Store
@@ -15,7 +15,7 @@ from t2ipal.store import Store
 
 def on_ray(
     place: Store,
-    config: BackboneConfig,
+    backbone: Backbone,
     source: Source,
     parts: Sequence[SetPart],
     pool: PoolConfig | None = None,
@@ -26,7 +26,7 @@ def on_ray(
 
     Args:
         place: where the features are stored.
-        config: of the backbone, which every worker loads.
+        backbone: whose like every worker loads.
         source: home of the photographs, or the scenes themselves.
         parts: what to compute.
         pool: how many workers, and of what size.
@@ -34,9 +34,9 @@ def on_ray(
     Raises:
         RuntimeError: a worker could not load the backbone, or read or write a store.
     """
-    load = partial(_load, place, config, source)
+    load = partial(_load, place, backbone.config, source)
     items = [asdict(part) for part in parts]
-    yield from each_on_actors(load, items, device=config.device, pool=pool)
+    yield from each_on_actors(load, items, device=backbone.config.device, pool=pool)
 
 
 def _load(place: Store, config: BackboneConfig, source: Source) -> Work:

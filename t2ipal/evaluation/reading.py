@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from t2ipal.config import listed, require
 from t2ipal.evaluation.photographs import PhotographSet
 from t2ipal.features.photographs import load_photograph
+from t2ipal.store import Store
 
 NUM_NAMED = 5
 """Photographs that cannot be read, of which a message tells why."""
-READING_ERRORS = (ValueError, FileNotFoundError, PermissionError)
-"""What says that one photograph cannot be read, and nothing of the others."""
 logger = logging.getLogger(__name__)
 
 
@@ -51,14 +50,21 @@ class Reader:
             ValueError: too many cannot be read; the first ones are named.
         """
         for row, key in enumerate(self.photographs.keys):
-            try:
-                pixels = load_photograph(self.photographs.store.read(key), self.size_px)
-            except READING_ERRORS as error:
-                self.unreadable.append(Unreadable(key, str(error)))
+            seen = read_photograph(self.photographs.store, key, self.size_px)
+            if isinstance(seen, Exception):
+                self.unreadable.append(Unreadable(key, str(seen)))
                 require_few(self.photographs, self.unreadable, self.max_unreadable_fraction)
                 continue
             self.rows.append(row)
-            yield pixels
+            yield seen
+
+
+def read_photograph(store: Store, key: str, size_px: int) -> NDArray[np.uint8] | Exception:
+    """A photograph as a backbone sees it, or why this one cannot be read."""
+    try:
+        return load_photograph(store.read(key), size_px)
+    except (ValueError, FileNotFoundError, PermissionError) as error:
+        return error
 
 
 def require_few(

@@ -21,27 +21,27 @@ from tqdm import tqdm
 
 from t2ipal.evaluation.photographs import PhotographSet
 from t2ipal.evaluation.reading import (
-    READING_ERRORS,
     Unreadable,
+    read_photograph,
     require_few,
     tell_left_out,
 )
 from t2ipal.evaluation.test_sets import TestFeatures, TestSet
-from t2ipal.features.backbone import Backbone, load_backbone
-from t2ipal.features.config import BackboneConfig, FeatureAccess
+from t2ipal.features.backbone import Backbone
+from t2ipal.features.config import FeatureAccess
 from t2ipal.features.extraction import (
     BATCH_SIZE,
     batched,
+    concatenated,
     feature_folder,
     image_set,
     stored_columns,
 )
-from t2ipal.features.photographs import load_photograph
 from t2ipal.features.table import (
     BACKBONE,
     FETCHERS,
     FeatureFiles,
-    StoredFeatures,
+    held_if_small,
     map_shard,
 )
 from t2ipal.store import Entry, LocalCopies, Names, Store, write_arrays
@@ -74,7 +74,7 @@ class SetPart:
 
 Source = Store | NDArray[np.uint8]
 """Home of the photographs, or the scenes themselves."""
-Workers = Callable[[Store, BackboneConfig, Source, Sequence[SetPart]], Iterator[int]]
+Workers = Callable[[Store, Backbone, Source, Sequence[SetPart]], Iterator[int]]
 """`in_process`, or `t2ipal.engine.test_sets.on_ray`: yields how many images each part has."""
 
 
@@ -104,8 +104,7 @@ class PartExtractor:
                 if pixels:
                     features = image_set(self.backbone, pixels, torch.zeros(len(pixels), 1))
                     columns.append(stored_columns(features, kind))
-        names = columns[0] if columns else ()
-        arrays = {name: np.concatenate([each[name] for each in columns]) for name in names}
+        arrays = concatenated(columns)
         facts = {BACKBONE: self.backbone.fingerprint, UNREADABLE: json.dumps(unreadable)}
         write_arrays(self.place, part.key, arrays, kept, facts | ({AGAIN: "1"} if again else {}))
         return count
@@ -114,19 +113,15 @@ class PartExtractor:
         """One image as the backbone sees it, or why it cannot be read."""
         if not isinstance(self.source, Store):
             return self.source[part.first + at]
-        try:
-            data = self.source.read(part.photographs[at])
-            return load_photograph(data, self.backbone.photograph_size_px)
-        except READING_ERRORS as error:
-            return error
+        size = self.backbone.photograph_size_px
+        return read_photograph(self.source, part.photographs[at], size)
 
 
 def in_process(
-    place: Store, config: BackboneConfig, source: Source, parts: Sequence[SetPart]
+    place: Store, backbone: Backbone, source: Source, parts: Sequence[SetPart]
 ) -> Iterator[int]:
     """Computes every part here, without Ray; yields the number of images of each."""
-    extract = PartExtractor(place, load_backbone(config), source)
-    yield from map(extract, parts)
+    yield from map(PartExtractor(place, backbone, source), parts)
 
 
 def stored_features(
@@ -134,6 +129,7 @@ def stored_features(
     backbone: Backbone,
     place: Store,
     *,
+    parts: Sequence[SetPart] | None = None,
     workers: Workers = in_process,
     access: FeatureAccess | None = None,
     max_unreadable_fraction: float = 1.0,
@@ -145,6 +141,7 @@ def stored_features(
         test: the test set.
         backbone: sees the images.
         place: where the features are stored, under `test_features/`.
+        parts: of `set_parts`, where somebody has asked for them already.
         workers: who computes.
         access: how the features are read.
         max_unreadable_fraction: of photographs.
@@ -157,14 +154,14 @@ def stored_features(
     photographs = test.images if isinstance(test.images, PhotographSet) else None
     source: Source = test.images if photographs is None else photographs.store  # type: ignore
     copies = access.copies() if place.is_bucket else None
-    parts = set_parts(test, backbone)
+    parts = set_parts(test, backbone) if parts is None else parts
     there, heads = _look(place, parts, copies)
     missing = [part for part in parts if heads.get(part.key, AGAIN_AT_LEAST).again]
     total = sum(part.last - part.first for part in missing)
     with tqdm(
         total=total, desc="test set", unit="image", disable=not (progress and missing)
     ) as bar:
-        for count in workers(place, backbone.config, source, missing) if missing else ():
+        for count in workers(place, backbone, source, missing) if missing else ():
             bar.update(count)
     if missing:
         there, heads = _look(place, parts, copies)
@@ -190,9 +187,7 @@ def stored_features(
         backbone.fingerprint,
     )
     labels = torch.from_numpy(test.labels[rows] > 0)
-    features = StoredFeatures(files, labels)
-    if files.size_bytes <= access.feature_memory_gb * 1e9:
-        features = features.held()
+    features = held_if_small(files, labels, access.feature_memory_gb * 1e9)
     difficult = None if photographs is None else photographs.difficult[rows].astype(bool)
     return TestFeatures(
         test.name,
@@ -218,13 +213,10 @@ def feature_place(*places: Store) -> Iterator[tuple[Store, bool]]:
         yield Store(folder), False
 
 
-def worth_starting_ray(test: TestSet, backbone: Backbone, place: Store) -> bool:
+def worth_starting_ray(parts: Sequence[SetPart], place: Store) -> bool:
     """Whether so many photographs are to be seen that several workers are sooner done."""
-    if not isinstance(test.images, PhotographSet):
-        return False
     there = place.entries(f"{FOLDER}/")
-    missing = [part for part in set_parts(test, backbone) if part.key not in there]
-    return sum(part.last - part.first for part in missing) > ON_RAY
+    return sum(len(part.photographs) for part in parts if part.key not in there) > ON_RAY
 
 
 def set_parts(test: TestSet, backbone: Backbone) -> list[SetPart]:

@@ -136,10 +136,9 @@ class FeatureExtractor:
             part["hashes"] = perceptual_hash(torch.from_numpy(np.stack(images))).numpy()
             parts.append(part)
             keys += [key for key, _ in batch]
-        names = parts[0] if parts else ()
-        arrays = {name: np.concatenate([part[name] for part in parts]) for name in names}
+        arrays = concatenated(parts)
         if not parts:
-            arrays = {"global_features": np.zeros((0, self.backbone.embed_dim), np.float16)}
+            arrays = {GLOBAL: np.zeros((0, self.backbone.embed_dim), np.float16)}
         self._write(task, arrays, keys)
         return len(keys)
 
@@ -228,6 +227,12 @@ def stored_columns(features: FeatureSet, feature_format: str) -> dict[str, np.nd
     if features.mask is not None:
         arrays[LENGTHS] = features.mask.sum(dim=1).int().numpy()
     return arrays
+
+
+def concatenated(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The columns of several batches, one behind the other; none of none."""
+    names = parts[0] if parts else ()
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
 def in_8_bits(

@@ -11,7 +11,7 @@ from t2ipal.config import require
 from t2ipal.features.config import FeatureAccess
 from t2ipal.features.extraction import FeatureTask, all_tasks
 from t2ipal.features.sets import FeatureTable, TrainingFeatures, only_images
-from t2ipal.features.table import FeatureFiles, StoredFeatures
+from t2ipal.features.table import FeatureFiles, held_if_small
 from t2ipal.store import Names, Run, Store, read_kept, read_run
 
 
@@ -58,14 +58,13 @@ def training_features_of(
 
     text_files = files(of_texts, np.array([0, *ends]), texts.ids)
     image_files = files(of_images, images.starts, images.keys)
-    text_rows = StoredFeatures(text_files, torch.from_numpy(texts.labels))
-    image_rows = StoredFeatures(image_files, torch.from_numpy(images.labels))
-    budget = access.feature_memory_gb * 1e9
-    if text_files.size_bytes <= budget:
-        text_rows, budget = text_rows.held(), budget - text_files.size_bytes
-    if of_images and image_files.size_bytes <= budget:
-        image_rows = image_rows.held()
-    data = TrainingFeatures(text_rows, image_rows if of_images else None, _image_of_caption(run))
+    budget, of_text = access.feature_memory_gb * 1e9, text_files.size_bytes
+    left = budget - of_text if of_text <= budget else budget
+    data = TrainingFeatures(
+        held_if_small(text_files, torch.from_numpy(texts.labels), budget),
+        held_if_small(image_files, torch.from_numpy(images.labels), left) if of_images else None,
+        _image_of_caption(run),
+    )
     return data if choice is None else only_images(data, _kept(run, choice))
 
 

@@ -340,6 +340,14 @@ class StoredFeatures:
         return columns
 
 
+def held_if_small(
+    files: FeatureFiles, labels: Bool[Tensor, "rows classes"], budget_bytes: float
+) -> StoredFeatures:
+    """The rows of some files, in memory where they fit the budget."""
+    rows = StoredFeatures(files, labels)
+    return rows.held() if 0 < files.size_bytes <= budget_bytes else rows
+
+
 def map_shard(
     store: Store, key: str, entry: Entry, copies: LocalCopies | None = None
 ) -> StoredArrays:

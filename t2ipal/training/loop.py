@@ -204,9 +204,13 @@ def _epoch(
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """What the loss is computed under; a method leaves it where float32 is needed."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(precision, device))
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """What a precision of the config comes to on a device."""
     fast = device.type == "cuda" and computes_bf16(str(device))
-    bf16 = precision == "bf16" or (precision == "auto" and fast)
-    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+    return precision == "bf16" or (precision == "auto" and fast)
 
 
 def lr_at(config: TrainingConfig, epoch: int) -> float:
@@ -272,7 +276,7 @@ def _settings(
     method: Method, data: TrainingFeatures, config: TrainingConfig, groups: list[dict[str, Any]]
 ) -> dict[str, Any]:
     # What `auto` comes to: a checkpoint of one precision never goes on in another one.
-    used = groups and autocast(config.precision, groups[0]["params"][0].device)._enabled
+    used = groups and uses_bf16(config.precision, groups[0]["params"][0].device)
     return {
         **({"precision": "bf16"} if used else {}),
         "method": to_dict(method.config),

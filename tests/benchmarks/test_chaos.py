@@ -3,12 +3,8 @@
 import contextlib
 import dataclasses
 import http.client
-import itertools
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -17,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from chaos_script import run_chaos
 from small_shard import all_samples
 
 from benchmarks.chaos.checks import all_problems, fetch, marker_problems, orphans, plant_orphan
@@ -26,7 +23,6 @@ from benchmarks.chaos.proxy import FAULTS, FaultyProxy
 from t2ipal.store import Store
 from t2ipal.synthesis.making import synthesize
 
-ROOT = Path(__file__).parents[2]
 WORK = Work(num_captions=12, images_per_shard=4, images_per_caption=2)
 SAMPLES = [(f"id {n}", k) for n in range(12) for k in range(2)]
 
@@ -236,22 +232,7 @@ def test_a_short_run_survives_it_all(tmp_path):
         "min_faults": 15, "fault_rate": 0.25, "num_nodes": 2, "workers_per_driver": 1,
         "max_seconds": 120, "failing": 10,
     }  # fmt: skip
-    flags = [[f"--{name.replace('_', '-')}", str(value)] for name, value in options.items()]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "benchmarks/chaos/run.py"), *itertools.chain(*flags)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "RAY_worker_niceness": "0"},
-    )
-    try:
-        output, errors = process.communicate(timeout=240)
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)  # so that it ends what it started
-            process.wait(30)
-    assert process.returncode == 0, output + errors
-    result = json.loads(output.splitlines()[-1])
+    result, output = run_chaos("run.py", **options)
     assert result["problems"] == [] and "all holds" in output
     assert sum(result["kills"].values()) >= 4 and sum(result["faults"].values()) >= 15
     assert (

@@ -1,17 +1,13 @@
 """The chaos benchmark of training: its checks one by one, and the whole of it in short."""
 
 import dataclasses
-import itertools
 import json
 import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import fake_clip
 import pytest
 import torch
+from chaos_script import run_chaos
 
 from benchmarks.chaos.checks import fetch
 from benchmarks.chaos.training_checks import training_problems
@@ -21,7 +17,6 @@ from t2ipal.training.plans import TrainingRun
 from t2ipal.training.recipes import recipe
 from t2ipal.training.runs import load_run, train_runs
 
-ROOT = Path(__file__).parents[2]
 NAME = "t2ipal-seed0"
 
 
@@ -94,22 +89,7 @@ def test_a_short_run_survives_it_all(tmp_path):
         "cpus_per_node": 2, "max_seconds": 200, "num_epochs": 8, "seconds_between_kills": 0.5,
         "checkpoint_pause_s": 0.2,
     }  # fmt: skip
-    flags = [[f"--{name.replace('_', '-')}", str(value)] for name, value in options.items()]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "benchmarks/chaos/training.py"), *itertools.chain(*flags)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "RAY_worker_niceness": "0"},
-    )
-    try:
-        output, errors = process.communicate(timeout=240)
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)  # so that it ends what it started
-            process.wait(30)
-    assert process.returncode == 0, output + errors
-    result = json.loads(output.splitlines()[-1])
+    result, output = run_chaos("training.py", **options)
     assert result["problems"] == [] and "all holds" in output
     assert sum(result["kills"].values()) >= 2 and sum(result["faults"].values()) >= 5
     assert result["largest_difference"] < 1e-6 and result["epochs"] >= 16

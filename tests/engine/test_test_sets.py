@@ -1,5 +1,7 @@
 """A test set's features by a pool of Ray's actors are those that one process computes."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from small_recognizer import write_photographs
@@ -33,7 +35,7 @@ def test_the_same_features_on_ray(ray_session, tmp_path, monkeypatch):
     for name in ("global_features", "local_features", "pooled_features", "labels"):
         torch.testing.assert_close(getattr(seen, name), getattr(expected, name), rtol=0, atol=1e-3)
     assert ray.list() == alone.list() and len(ray.list()) == len(set_parts(test, backbone)) == 3
-    lost = BackboneConfig(model=str(tmp_path / "nowhere"))
+    lost = SimpleNamespace(config=BackboneConfig(model=str(tmp_path / "nowhere")))
     parts = set_parts(test, backbone)
     with pytest.raises(RuntimeError, match=r"A worker stopped: .*nowhere"):
         list(on_ray(Store(tmp_path / "lost"), lost, test.images.store, parts))

@@ -44,9 +44,9 @@ def own(tmp_path, monkeypatch):
 
 
 def counting(computed):
-    def workers(place, config, source, parts):
+    def workers(place, backbone, source, parts):
         computed.append(len(parts))
-        return stored_sets.in_process(place, config, source, parts)
+        return stored_sets.in_process(place, backbone, source, parts)
 
     return workers
 
