@@ -9,7 +9,16 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from t2ipal.config import Bounds, check_fields, from_dict, one_of, override, read_yaml, require
+from t2ipal.config import (
+    Bounds,
+    PositiveInt,
+    check_fields,
+    from_dict,
+    one_of,
+    override,
+    read_yaml,
+    require,
+)
 from t2ipal.training.recipes import Recipe
 
 KINDS = ("grid", "choice", "uniform", "loguniform", "randint")
@@ -47,6 +56,12 @@ class SearchConfig:
     """Share of captions held out with all their images."""
     seed: int = 0
     """Of the sampling and the split."""
+    minimize: tuple[Literal["images", "seconds", "loss"], ...] = ()
+    """Further objectives, each better the smaller it is: then a Pareto front is looked for."""
+    num_seeds: PositiveInt = 1
+    """Training seeds of each trial, from the recipe's on; its metrics are their means."""
+    num_validations: PositiveInt = 5
+    """Times that a trial is scored, evenly over its epochs; the last one at its end."""
 
     def __post_init__(self) -> None:
         check_fields(self)
