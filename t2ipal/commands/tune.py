@@ -6,7 +6,6 @@ Trials are scored on synthetic images of held-out captions, never on a test set.
 logs (TensorBoard, CSV, JSON) lie under `run`/tune. The last line of the output is a JSON summary.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -59,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     from t2ipal.evaluation.test_sets import schedule_of
     from t2ipal.features.backbone import load_text_tower
     from t2ipal.features.reading import read_training_features
-    from t2ipal.search.space import load_space
+    from t2ipal.search.setting import Setting
+    from t2ipal.search.space_file import load_space
     from t2ipal.search.trials import keep_search
     from t2ipal.training.recipes import recipe
 
@@ -72,9 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     names = settings.class_names, settings.prompt_names
     start = recipe(options.method, schedule_of(options.data_set), *names)
     start = override(start, parse_changes(options.set))
-    space = load_space(options.space, start)
-    if options.num_samples is not None:
-        space = dataclasses.replace(space, num_samples=options.num_samples)
+    setting = Setting(start.method, start.training)
+    space = load_space(options.space, setting, options.num_samples)
     with session(False, options.ray, options.pool, math.ceil(cpus), gpus):
         from t2ipal.engine.search import run_search
 
