@@ -4,8 +4,10 @@ A method's file owns a frozen config with only its own fields, whose `build(back
 the method. Trials of one method are stacked into one module (`t2ipal.training.stacked`) where its
 config has `numbers()`, a named tuple of the fields in which they may differ: then `loss` and
 `scorer` take such a tuple of tensors in their place, and are pure functions of it, of the module's
-parameters and of the batch. A training-free method is fitted by the same door: `prepare` reads the features, there
-is nothing to step, and `export` gives the recognizer.
+parameters and of the batch.
+
+A training-free method is fitted by the same door: `prepare` reads the features, there is nothing to
+step, and `export` gives the recognizer.
 """
 
 from typing import Any, NamedTuple, Protocol

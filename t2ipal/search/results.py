@@ -49,9 +49,10 @@ class Trial:
     values: dict[str, Any]
     """Dotted names and the values tried."""
     status: str
-    """"running", "ok", "stopped" (early, by the scheduler) or "failed"."""
+    """"running", "ok", "stopped" (early, by the scheduler), "failed", or "lost": its process was,
+    and the same command runs it again."""
     reason: str = ""
-    """Why it failed, or at which epoch it was stopped."""
+    """Why it failed, was stopped or lost."""
     validation_mAP: float | None = None
     """Percent, at the last epoch that was scored; mean over its seeds."""
     spread: float | None = None
@@ -266,6 +267,15 @@ def find_searches(store: Store) -> list[str]:
     return [name for name in sorted(begins) if store.exists(join_key(name, SETTINGS))]
 
 
+def read_trials(store: Store, folder: str) -> list[Trial]:
+    """The trials of a search, by this version or one before.
+
+    Raises:
+        ValueError: what is kept of one is damaged.
+    """
+    return SearchFolder(store, folder).trials() or read_old_table(store, folder)
+
+
 def read_old_table(store: Store, folder: str = OLD_FOLDER) -> list[Trial]:
     """The trials of a search by a version before; none where there is no such table.
 
@@ -285,6 +295,12 @@ def read_old_table(store: Store, folder: str = OLD_FOLDER) -> list[Trial]:
 def mean_and_spread(scores: Sequence[float]) -> tuple[float, float | None]:
     """Over seeds; the sample standard deviation (n - 1), None for one seed."""
     return statistics.fmean(scores), statistics.stdev(scores) if len(scores) > 1 else None
+
+
+def summary(trial: Trial) -> dict[str, Any]:
+    """A trial in a job's last line, without its curves."""
+    curves = ("scores", "losses", "started_s", "ended_s")
+    return {name: value for name, value in _plain(trial).items() if name not in curves}
 
 
 def stored_trial(stored: Mapping[str, Any]) -> Trial:
