@@ -1,6 +1,8 @@
 """Captions held out of training, whose synthetic images validate what was trained on the others."""
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from t2ipal.config import require
 from t2ipal.features.sets import FeatureTable, TrainingFeatures
@@ -9,10 +11,24 @@ from t2ipal.features.sets import FeatureTable, TrainingFeatures
 def split_captions(
     data: TrainingFeatures, fraction: float, seed: int
 ) -> tuple[TrainingFeatures, FeatureTable]:
-    """Training features without the held-out captions, and all images of the held-out ones.
+    """Training features without the held-out captions, and all images of the held-out ones."""
+    held = held_out_captions(data, fraction, seed)
+    rows = data.image_of_caption[held]
+    return without_captions(data, held), data.images.subset(rows[rows >= 0])  # type: ignore
 
-    Captions without an image stay in training. Random, but every class gets a held-out caption,
-    and one to train on where that takes no class its last held-out one.
+
+def without_captions(data: TrainingFeatures, held: Bool[Tensor, " captions"]) -> TrainingFeatures:
+    """Training features of the other captions."""
+    return TrainingFeatures(data.texts.subset(~held), data.images, data.image_of_caption[~held])
+
+
+def held_out_captions(
+    data: TrainingFeatures, fraction: float, seed: int
+) -> Bool[Tensor, " captions"]:
+    """Which captions are held out: a random part of those that have an image.
+
+    Every class gets a held-out caption, and one to train on where that takes no class its last
+    held-out one.
     """
     require(
         data.images is not None,
@@ -33,6 +49,4 @@ def split_captions(
         if mine.any() and held[mine].all():
             shared = (labels[held].sum(dim=0) > 1) | (labels == 0)  # a class has others held out
             held[(mine & shared.all(dim=1)).nonzero()[:1]] = False
-    rows = images_of[held]
-    train = TrainingFeatures(data.texts.subset(~held), data.images, images_of[~held])
-    return train, data.images.subset(rows[rows >= 0])  # type: ignore
+    return held
