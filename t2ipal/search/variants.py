@@ -84,7 +84,9 @@ class Variants:
 
     def of(self, values: Mapping[str, Any]) -> Store:
         """The run whose images a trial of these values, by dotted names, learns from."""
-        wanted = _values(override(self.setting, values).synthesis)
+        start = self.setting.synthesis
+        pairs = zip(OF_IMAGES, NAMES)
+        wanted = {name: values.get(path, getattr(start, name)) for path, name in pairs}
         return next(each.store for each in self.sets if each.values == wanted)
 
     def describe(self) -> str:

@@ -23,7 +23,7 @@ from t2ipal.search.variants import plan_variants, synthesize_variants
 from t2ipal.store import Store, read_images, read_manifest, read_run
 from t2ipal.synthesis.making import add_images, synthesize
 from t2ipal.training.recipes import recipe
-from t2ipal.training.validation import held_out_captions
+from t2ipal.training.validation import held_out_captions, without_captions
 
 GUIDANCE, STEPS = "synthesis.guidance_scale", "synthesis.num_inference_steps"
 DRAWN = Counter()
@@ -216,6 +216,9 @@ def test_failing_images_hold_out_the_same_captions(tmp_path):
     # The split depends on which captions have images: the run's own says it for all.
     held = held_out_captions(own, 0.5, 0)
     assert not torch.equal(held, held_out_captions(other, 0.5, 0))
+    train = without_captions(other, held)
+    assert len(train.texts) == 20 and train.images is other.images
+    assert torch.equal(train.image_of_caption, other.image_of_caption[~held])
 
 
 def test_variants_are_drawn_with_the_runs_own_model(tmp_path):
