@@ -6,10 +6,11 @@ Owns which options make sense as dimensions of a search, and why the others do n
 from dataclasses import dataclass
 from typing import Any
 
-from t2ipal.config import field_paths, one_of, require
+from t2ipal.config import field_paths, from_dict, one_of, require
 from t2ipal.diffusion.config import SynthesisConfig
 from t2ipal.methods.recognizer import Normalization
 from t2ipal.methods.stored import MethodConfig
+from t2ipal.store import RunTotals
 from t2ipal.training.loop import TrainingConfig
 from t2ipal.training.recipes import Recipe
 
@@ -56,6 +57,12 @@ class Setting:
     def recipe(self) -> Recipe:
         """What is trained."""
         return Recipe(self.method, self.training)
+
+
+def setting_of_run(recipe: Recipe, run: RunTotals) -> Setting:
+    """What every trial starts from on a run."""
+    synthesis = from_dict(SynthesisConfig, run.synthesis)
+    return Setting(recipe.method, recipe.training, synthesis=synthesis)
 
 
 def require_searchable(setting: Setting, name: Any) -> None:

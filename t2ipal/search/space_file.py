@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from t2ipal.config import from_dict, one_of, override, read_yaml, require, unknown
-from t2ipal.search.setting import Setting, require_effect, require_searchable
+from t2ipal.search.setting import (
+    IMAGES_PER_CAPTION,
+    Setting,
+    require_effect,
+    require_searchable,
+)
 from t2ipal.search.space import KINDS, RANGES, Dimension, SearchConfig
 
 MOST_TRIALS = 100_000
@@ -46,6 +51,19 @@ def load_space(path: Path | str, setting: Setting, num_samples: int | None = Non
         return _checked(content, setting, num_samples)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def remarks(search: SearchConfig, setting: Setting) -> list[str]:
+    """What is worth knowing of a space before its search starts on the setting's run."""
+    there = setting.synthesis.images_per_caption
+    varied = [d.values for d in search.dimensions if d.path == IMAGES_PER_CAPTION]
+    most = max((value for values in varied for value in values if value is not None), default=0)
+    if most <= there:
+        return []
+    return [
+        f"The run has {there} images per caption, and {IMAGES_PER_CAPTION} goes up to {most}: all "
+        f"values from {there} on give the same training. Synthesize more images to compare them."
+    ]
 
 
 def _checked(content: Any, setting: Setting, num_samples: int | None) -> SearchConfig:

@@ -8,7 +8,7 @@ from fake_clip import NAMES, PROMPT_NAMES
 from t2ipal.config import override
 from t2ipal.search.setting import Setting
 from t2ipal.search.space import Dimension
-from t2ipal.search.space_file import load_space
+from t2ipal.search.space_file import load_space, remarks
 from t2ipal.training.recipes import recipe
 
 SPACES = Path(__file__).parents[2] / "tune_spaces"
@@ -180,6 +180,14 @@ def test_options_that_change_nothing(tmp_path):
         load_space(path, plain)
     path.write_text(path.read_text().replace("}}", "}, method.adapter: {grid: [none, local]}}"))
     assert load_space(path, plain).num_trials == 4
+
+
+def test_more_images_than_the_run_has_are_told():
+    paper, full = (load_space(SPACES / f"{name}.yaml", SETTING) for name in ("paper", "full"))
+    assert remarks(full, SETTING) == []
+    assert remarks(paper, override(SETTING, {"synthesis.images_per_caption": 6})) == []
+    (line,) = remarks(paper, override(SETTING, {"synthesis.images_per_caption": 2}))
+    assert "has 2 images per caption, and training.images_per_caption goes up to 6" in line
 
 
 def test_what_is_no_readable_file(tmp_path, monkeypatch):
