@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from t2ipal.commands.running import FLAT, finish, parse, remark, session
-from t2ipal.config import PositiveFloat, PositiveInt, check_fields, parse_changes
+from t2ipal.config import NonNegativeInt, PositiveFloat, PositiveInt, check_fields, parse_changes
 from t2ipal.engine.config import PopulationGroup, RayConfig
-from t2ipal.engine.workers import extract, search_workers
+from t2ipal.engine.workers import extract, search_workers, synthesis_workers
 from t2ipal.features.config import BackboneConfig, FeatureAccess
 from t2ipal.places import LocalPath, NameOrUri, SharedUri
 from t2ipal.pools import PoolConfig
@@ -58,6 +58,9 @@ class Options:
     max_minutes: PositiveFloat | None = None
     """When the search ends at the latest, in minutes from its start; trials that run then are
     stopped at their next score. None: when all trials have ended."""
+    max_images: NonNegativeInt | None = None
+    """New images that may be synthesized for a space that varies guidance or steps; None: as many
+    as are missing, which is said before it starts."""
     in_process: bool = False
     """Trains in this process, without Ray."""
     quiet: bool = False
@@ -82,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     from t2ipal.search.request import SearchRequest, kept_settings, load_data, plan_search
     from t2ipal.search.results import FOLDER, SearchFolder, best, pareto_front, summary
     from t2ipal.search.running import Monitor, failures
+    from t2ipal.search.space_file import remarks
+    from t2ipal.search.variants import plan_variants, synthesize_variants
 
     store = Store(options.run, options.endpoint_url)
     output = store if options.output is None else Store(options.output, options.endpoint_url)
@@ -97,16 +102,24 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         options.access,
     )
     setting, search = plan_search(store, request)
+    for each in remarks(search, setting):
+        remark(each)
+    variants = plan_variants(store, setting, search, options.max_images)
+    if variants.num_missing:
+        remark(variants.describe())
     folder = SearchFolder(output, "" if options.output else FOLDER)
     group, in_process = options.group, options.in_process
     cpus, gpus = math.ceil(group.cpus_per_population), group.gpus_per_population
     with session(in_process, options.ray, options.pool, cpus, gpus):
+        workers = synthesis_workers(in_process)
+        synthesize_variants(variants, options.pool, workers=workers, progress=not options.quiet)
         features = extract(store, options.backbone, in_process, options.pool)
+        for variant in variants.sets:
+            if not variant.is_own:
+                extract(variant.store, options.backbone, in_process, options.pool)
         folder.begin(kept_settings(request, setting, search, features))
-        data, load = (
-            load_data(store, request, search, features),
-            partial(load_text_tower, options.backbone),
-        )
+        data = load_data(variants, request, search, features)
+        load = partial(load_text_tower, options.backbone)
         deadline_s = time.time() + 60 * (options.max_minutes or math.inf)
         train = search_workers(in_process, group)
         with Monitor(search, folder, options.quiet) as monitor:

@@ -20,6 +20,7 @@ from t2ipal.search.results import SearchFolder, Trial, best
 from t2ipal.search.setting import Setting
 from t2ipal.search.space import SearchConfig
 from t2ipal.search.space_file import load_space
+from t2ipal.search.variants import Variants
 from t2ipal.store import Store, read_manifest
 from t2ipal.training.recipes import recipe
 
@@ -86,22 +87,34 @@ def kept_settings(
     }
 
 
-def load_data(store: Store, request: SearchRequest, search: SearchConfig, features: str) -> RunData:
+def load_data(
+    variants: Variants,
+    request: SearchRequest,
+    search: SearchConfig,
+    features: str,
+) -> RunData:
     """What trials learn from and are scored on.
 
     Args:
-        store: home of the run.
+        variants: the run, and its other sets of images that the space asks for.
         request: what was asked for.
         search: of it.
-        features: folder of the backbone's features in the run, all of them there.
+        features: folder of the backbone's features in each of them, all of them there.
     """
+    store = variants.run.store
     run = read_training_features(store, features, access=request.access)
+    sets = {
+        tuple(variant.values.values()): run
+        if variant.is_own
+        else read_training_features(variant.store, features, access=request.access)
+        for variant in variants.sets
+    }
     labelled = None
     if request.validation_set is not None:
-        names = read_manifest(store).settings.class_names
+        names = variants.run.settings.class_names
         images = load_validation_set(request.validation_set, names, store.endpoint_url)
         labelled = validation_features(images, request.backbone)
-    return split_run(search, run, labelled=labelled)
+    return split_run(search, variants.setting.synthesis, run, sets, labelled)
 
 
 @dataclass(frozen=True)
