@@ -20,6 +20,7 @@ from t2ipal.features.backbone import Backbone, load_text_tower
 from t2ipal.features.config import BackboneConfig, FeatureAccess
 from t2ipal.features.reading import read_training_features
 from t2ipal.features.sets import FeatureTable, TrainingFeatures
+from t2ipal.methods.recognizer import Normalization
 from t2ipal.store import (
     Store,
     join_key,
@@ -62,10 +63,16 @@ class TrainingRequest:
     """What becomes of a class that no caption names."""
     access: FeatureAccess = field(default_factory=FeatureAccess)
     """How its features are read."""
+    chosen_normalization: Normalization | None = None
+    """In place of `normalization`, where a search has chosen one."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         name = self.validation_set
+        require(
+            self.chosen_normalization is None or self.normalization == "none",
+            f"normalization {self.normalization} cannot be given with a search that chose one.",
+        )
         require(
             name is None or self.normalization == "partial",
             f"validation_set {name!r} is for partial normalization, got {self.normalization}.",
@@ -217,7 +224,8 @@ def _normalize(
     for method in methods:
         names = [name for name in results if name.rpartition("-seed")[0] == method]
         plain = [results[name].recognizer for name in names]
-        for name, recognizer in zip(names, normalized(plain, request.normalization, validation)):
+        kind = request.chosen_normalization or request.normalization
+        for name, recognizer in zip(names, normalized(plain, kind, validation)):
             if recognizer.normalization != results[name].recognizer.normalization:
                 recognizer.save(output, join_key(folder, name))
             changed[name] = dataclasses.replace(results[name], recognizer=recognizer)

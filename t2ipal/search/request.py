@@ -1,4 +1,4 @@
-"""What `t2ipal tune` asks for, from a run's store to what is searched; and its winner."""
+"""What `t2ipal tune` asks for, from a run's store to what is searched."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from t2ipal.config import from_dict, override, require, to_dict
+from t2ipal.config import from_dict, override, to_dict
 from t2ipal.diffusion.config import SynthesisConfig
 from t2ipal.evaluation.validation_sets import (
     load_validation_set,
@@ -16,7 +16,6 @@ from t2ipal.evaluation.validation_sets import (
 from t2ipal.features.config import BackboneConfig, FeatureAccess
 from t2ipal.features.reading import read_training_features
 from t2ipal.search.data import RunData, split_run
-from t2ipal.search.results import SearchFolder, Trial, best
 from t2ipal.search.setting import Setting
 from t2ipal.search.space import SearchConfig
 from t2ipal.search.space_file import load_space
@@ -115,54 +114,3 @@ def load_data(
         images = load_validation_set(request.validation_set, names, store.endpoint_url)
         labelled = validation_features(images, request.backbone)
     return split_run(search, variants.setting.synthesis, run, sets, labelled)
-
-
-@dataclass(frozen=True)
-class Winner:
-    """The best trial of a search, as training takes it."""
-
-    method: str
-    """Name of the recipe."""
-    schedule: str
-    changes: dict[str, Any]
-    """Of the recipe, by dotted names: the search's own, and the trial's."""
-    normalization: dict[str, float]
-    """`mean_weight` and `deviation_power`, those that the trial has."""
-    synthesis: dict[str, Any]
-    """By dotted names: whose images it learned from, where they are not the run's own."""
-    trial: Trial
-
-
-def read_winner(folder: SearchFolder) -> Winner:
-    """The best trial of a search, which need not be at its end.
-
-    Raises:
-        FileNotFoundError: no search there.
-        ValueError: it is of another version, or no trial has come to its end.
-    """
-    settings = folder.settings()
-    if settings is None:
-        raise FileNotFoundError(f"No search in {folder.place}. Run jobs/tune.py first.")
-    require(
-        "method" in settings,
-        f"{folder.place} holds a search of a version before, which does not say what was searched. "
-        "Give its best values to --set.",
-    )
-    search = from_dict(SearchConfig, settings["search"])
-    trial = best(search, folder.trials())
-    require(
-        trial is not None,
-        f"No trial of {folder.place} has come to its end. Run jobs/tune.py until one has.",
-    )
-    assert trial is not None
-    parts: dict[str, dict[str, Any]] = {"normalization": {}, "synthesis": {}}
-    changes = dict(settings["changes"])
-    for name, value in trial.values.items():
-        group = name.partition(".")[0]
-        if group == "normalization":
-            parts[group][name.partition(".")[2]] = value
-        elif group == "synthesis":
-            parts[group][name] = value
-        else:
-            changes[name] = value
-    return Winner(settings["method"], settings["schedule"], changes, **parts, trial=trial)
