@@ -195,8 +195,11 @@ class _Population:
         if row.status != "running":
             return
         loss = statistics.fmean(losses)
-        if not math.isfinite(loss):
-            return self._fail(number, f"its loss was {loss} in epoch {self.epoch}: it diverged")
+        if not all(map(math.isfinite, (loss, *scores))):
+            what = (
+                f"its loss was {loss}" if not math.isfinite(loss) else "its scores were no numbers"
+            )
+            return self._fail(number, f"{what} after epoch {self.epoch}: it diverged")
         row = replace(row, loss=loss, losses=(*row.losses, loss))
         if scores:
             score, spread = mean_and_spread(scores)
@@ -206,6 +209,8 @@ class _Population:
 
     def _score(self, scores: Tensor) -> float:
         """mAP over classes that a validation image shows: a rare one may have one caption alone."""
+        if not scores.isfinite().all():
+            return math.nan
         labels = self.validation.labels[:, self.shown].numpy()
         return float(average_precision(scores[:, self.shown].numpy(), labels).mean())
 
