@@ -38,11 +38,11 @@ def load_space(path: Path | str, setting: Setting, num_samples: int | None = Non
         PermissionError: it cannot be read.
         ValueError: what is wrong, with the file's name and the option's.
     """
-    path, examples = Path(path), "tune_spaces/ holds examples"
+    path, examples = Path(path), "tune_spaces/ holds examples."
     require(num_samples is None or num_samples > 0, f"num_samples must be >= 1, got {num_samples}.")
-    require(not path.is_dir(), f"{path} is a folder. Name a space file; {examples}.")
+    require(not path.is_dir(), f"{path} is a folder. Name a space file: {examples}")
     if not path.is_file():
-        raise FileNotFoundError(f"No space file {path}; {examples}.")
+        raise FileNotFoundError(f"No space file {path}. {examples}")
     try:
         content = read_yaml(path)
     except PermissionError as error:

@@ -159,14 +159,22 @@ def synthesize_variants(
         ValueError: the model is another one by now.
         RuntimeError: too many images failed, or a worker could not load its model.
     """
-    run, execution = variants.run, ExecutionConfig(**vars(pool or PoolConfig()))
+    run = variants.run
     for variant in variants.sets:
         if variant.is_own:
             continue
-        synthesize_again(
-            run, variant.store, _settings(run, variant.values), execution,
-            workers=workers, factory=factory, progress=progress,
-        )  # fmt: skip
+        # A whole set never changes: trials may have learned from it.
+        retry = variant.num_missing > 0
+        execution = ExecutionConfig(**vars(pool or PoolConfig()), retry_failed=retry)
+        try:
+            synthesize_again(
+                run, variant.store, _settings(run, variant.values), execution,
+                workers=workers, factory=factory, progress=progress,
+            )  # fmt: skip
+        except RuntimeError as error:
+            again = "run the same command again"  # which tries what failed, without an option
+            advice = str(error).replace("add --retry-failed to make them again", again)
+            raise RuntimeError(f"{variant.store.uri}: {advice}") from error
         captions = read_manifest(variant.store).settings.captions
         require(captions == run.settings.captions, _other_captions(variant.store))
 

@@ -139,6 +139,21 @@ def test_a_killed_synthesis_goes_on(tmp_path):
     assert read_manifest(left.of({GUIDANCE: 4.0})).num_images == 10
 
 
+def test_what_failed_is_tried_again_until_a_set_is_whole(tmp_path):
+    class Broken(Tinted):
+        def __call__(self, batch):
+            return {**super().__call__(batch), "status": np.full(len(batch["k"]), "failed")}
+
+    store = Store(tmp_path)
+    setting, search = some_run(store), grid(2.0, 3.0)
+    with pytest.raises(RuntimeError, match=r"scale=3.0: 4 of 10 .*then run the same command again"):
+        synthesize_variants(plan_variants(store, setting, search), factory=Broken)
+    plan = plan_variants(store, setting, search)
+    assert plan.num_missing == 6
+    synthesize_variants(plan, factory=Tinted)
+    assert read_manifest(plan.of({GUIDANCE: 3.0})).num_images == 10
+
+
 def test_variants_grow_with_their_run(tmp_path):
     store = Store(tmp_path)
     search = grid(2.0, 3.0)
