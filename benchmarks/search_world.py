@@ -98,6 +98,11 @@ def in_memory(features: FeatureTable | None) -> FeatureSet:
     )
 
 
+def all_in_memory(data: TrainingFeatures) -> TrainingFeatures:
+    """Captions and images as `in_memory` has them."""
+    return TrainingFeatures(in_memory(data.texts), in_memory(data.images), data.image_of_caption)
+
+
 def batch_of(world: World, backbone: Backbone, size: int) -> Batch:
     """A run's first captions, each with its first image."""
     index, wanted = world.run.image_index, range(size)
