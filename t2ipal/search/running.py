@@ -126,7 +126,8 @@ class Monitor:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         self._over.set()
         self._thread.join()
-        self.look()
+        with self._going_on():
+            self.look()
         self._bar.close()
         whole = sum(trial.has_ended for trial in self.trials) == self.search.num_trials
         note = "" if error is None else f"{kind.__name__}: {error}".rstrip(": ")
