@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     for each in remarks(search, setting):
         remark(each)
     variants = plan_variants(store, setting, search, options.max_images)
-    if variants.num_missing:
+    if len(variants.sets) > 1 or variants.num_missing:
         remark(variants.describe())
     folder = SearchFolder(output, "" if options.output else FOLDER)
     group, in_process = options.group, options.in_process
