@@ -10,6 +10,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+NUM_TREES = 32
+"""Of the forest: with 1,000 trials of 9 dimensions it takes some 15 seconds."""
+
 
 def importance(
     dimensions: Sequence[dict[str, Any]], rows: Sequence[tuple[Sequence[Any], float]]
@@ -38,7 +41,7 @@ def importance(
             for values, score in rows
         ]
     )
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=NUM_TREES, seed=0)
     return optuna.importance.get_param_importances(study, evaluator=evaluator, normalize=False)
 
 
