@@ -260,10 +260,11 @@ def pareto_front(search: SearchConfig, trials: Iterable[Trial]) -> list[Trial]:
 
 def find_searches(store: Store) -> list[str]:
     """Folders of a run that hold a search, those of versions before too."""
-    keys = store.list("", recursive=False)
-    names = {key.partition("/")[0] for key in keys}
-    begins = [n for n in names if n in (FOLDER, OLD_FOLDER) or n.startswith(f"{FOLDER}-")]
-    return [name for name in sorted(begins) if store.exists(join_key(name, SETTINGS))]
+    keys = [key for key in store.list(FOLDER) if key.endswith(f"/{SETTINGS}")]
+    names = [key.removesuffix(f"/{SETTINGS}") for key in keys]
+    found = [n for n in names if n == FOLDER or (n.startswith(f"{FOLDER}-") and "/" not in n)]
+    old = store.exists(join_key(OLD_FOLDER, SETTINGS))
+    return [*found, OLD_FOLDER] if old else found
 
 
 def read_old_table(store: Store, folder: str = OLD_FOLDER) -> list[Trial]:

@@ -1,0 +1,119 @@
+"""The page's own files put together: served piece by piece, or all in one file."""
+
+import base64
+import gzip
+import hashlib
+import html
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from t2ipal.dashboard.snapshot import Snapshots
+from t2ipal.store import Store, join_key
+
+FOLDER = Path(__file__).parent
+SCRIPTS = (
+    "format.js",
+    "data.js",
+    "charts.js",
+    "address.js",
+    "tiles.js",
+    "progress.js",
+    "parallel.js",
+    "responses.js",
+    "maps.js",
+    "curves.js",
+    "objectives.js",
+    "configuration.js",
+    "table.js",
+    "overview.js",
+    "connection.js",
+    "page.js",
+)
+"""Modules of the page, each after those that it imports."""
+PAGE = "page.html"
+"""In a search's folder: its page in one file."""
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file of the page as a browser gets it."""
+
+    kind: str
+    content: bytes
+    packed: bytes
+    """With gzip."""
+    tag: str
+    """Changes with the content."""
+
+
+@cache
+def assets() -> dict[str, Asset]:
+    """Path -> what is there."""
+    found = {
+        "/": ("text/html; charset=utf-8", _text("page.html")),
+        "/page.css": ("text/css; charset=utf-8", _text("page.css")),
+        "/page.js": ("text/javascript; charset=utf-8", script()),
+        "/echarts.min.js": ("text/javascript; charset=utf-8", _text("echarts.min.js")),
+    }
+    return {path: _asset(kind, text.encode()) for path, (kind, text) in found.items()}
+
+
+def script() -> str:
+    """All modules as one: their imports and exports are of one scope then."""
+    there = [name for name in SCRIPTS if (FOLDER / name).is_file()]
+    pieces = (re.sub(r"^import [^;]*;\n", "", _text(name), flags=re.M) for name in there)
+    joined = "\n".join(re.sub(r"^export ", "", piece, flags=re.M) for piece in pieces)
+    return f"(() => {{\n'use strict';\n{joined}\n}})();\n"
+
+
+def write_page(store: Store, folder: str) -> str:
+    """Writes the page of a search as one file that needs no server; its key.
+
+    Raises:
+        ValueError: the folder holds no search, or what it holds is damaged.
+    """
+    key = join_key(folder, PAGE)
+    store.write(key, whole_page(Snapshots(store).everything(folder)).encode())
+    return key
+
+
+def whole_page(content: dict[str, Any]) -> str:
+    """The page in one file, with all that it shows; nothing in it is ever fetched."""
+    style, libraries = _text("page.css"), [_text("echarts.min.js"), script()]
+    # No element can end, and no comment begin, inside of it: JSON holds < in texts alone.
+    data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
+    scripts = " ".join(map(_digest, libraries))
+    policy = f"default-src 'none'; script-src {scripts}; style-src {_digest(style)}; img-src data:"
+    inlined = "".join(f"<script>{library}</script>\n" for library in libraries)
+    content_policy = html.escape(policy)
+    return (
+        _text("page.html")
+        .replace(
+            "<!-- policy -->",
+            f'<meta http-equiv="Content-Security-Policy" content="{content_policy}">',
+        )
+        .replace('<link rel="stylesheet" href="page.css">', f"<style>{style}</style>")
+        .replace(
+            "<!-- data -->", f'<script type="application/json" id="embedded">{data}</script>'
+        )
+        .replace('<script src="echarts.min.js" defer></script>\n', "")
+        .replace('<script src="page.js" defer></script>\n', inlined)
+    )
+
+
+def _digest(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _asset(kind: str, content: bytes) -> Asset:
+    packed = gzip.compress(content, 6, mtime=0)
+    return Asset(kind, content, packed, f'"{hashlib.sha256(content).hexdigest()[:16]}"')
+
+
+def _text(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
