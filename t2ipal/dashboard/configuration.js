@@ -1,6 +1,6 @@
 /** The best configuration, or a chosen one, as a command; and why trials failed. */
 
-import { count, element, fixed, last, metricName, optionValue, quoted, short } from "./format.js";
+import { count, element, fixed, last, metricName, optionValue, quoted, shownValue } from "./format.js";
 
 /** Draws the settings of the chosen trial, or of the best one. */
 export function drawConfiguration(view) {
@@ -19,11 +19,11 @@ export function drawConfiguration(view) {
   const title = element("p", { className: "lead" }, `${isBest ? "The best: trial" : "Trial"} ${trials.number[at]}, ${metricName(head.metric)} ${score}`,
     trials.status[at] === "ok" ? null : ` (${trials.reason[at] || trials.status[at]})`);
   const list = element("dl", { className: "settings" }, ...trials.dimensions.flatMap(({ path }, index) => [
-    element("dt", { title: path }, last(path)), element("dd", {}, shown(trials.values[index][at]))]));
+    element("dt", { title: path }, last(path)), element("dd", {}, shownValue(trials.values[index][at]))]));
   const parts = [title, list];
   const run = view.run;
   const kind = typeof head.method === "string" ? head.method : "t2ipal";
-  if (isBest) parts.push(command("Fit it anew on all data", `python jobs/train.py --run ${quoted(run)} --from-search ${quoted(`${run}/${view.searchName}`)}`));
+  if (isBest && head.updated_s !== null) parts.push(command("Fit it anew on all data", `python jobs/train.py --run ${quoted(run)} --from-search ${quoted(`${run}/${view.searchName}`)}`));
   const sets = trials.dimensions.map(({ path }, index) => quoted(`${path}=${optionValue(trials.values[index][at])}`));
   parts.push(command("The same values for any training", `python jobs/train.py --run ${quoted(run)} --methods ${kind} --set ${sets.join(" ")}`));
   if (chosen !== undefined && !isBest && head.best !== null) {
@@ -32,10 +32,6 @@ export function drawConfiguration(view) {
     parts.push(back);
   }
   place.replaceChildren(...parts);
-}
-
-function shown(value) {
-  return typeof value === "object" && value !== null ? JSON.stringify(value) : short(value);
 }
 
 function command(title, text) {

@@ -12,7 +12,8 @@ export function embedded() {
 }
 
 async function ask(name, words) {
-  const answer = await fetch(`${name}?${new URLSearchParams(words)}`, { cache: "no-store" });
+  const query = new URLSearchParams(words).toString();
+  const answer = await fetch(query ? `${name}?${query}` : name);
   if (!answer.ok) throw new Error(`${answer.status}: ${(await answer.text()).trim()}`);
   return answer.json();
 }
@@ -48,8 +49,10 @@ export class Connection {
   async look(round) {
     const { view } = this;
     const { trials } = view;
-    const words = { search: view.searchName ?? "", since: trials.version, instance: view.instance ?? "" };
-    const state = await ask("state.json", words);
+    const words = () => ({ search: view.searchName ?? "", since: trials.version, instance: view.instance ?? "" });
+    // The first time as the page's head has asked already, before this script was there.
+    let state = await ask("state.json", view.instance ? words() : {});
+    if (state.search !== view.searchName && state.searches.includes(view.searchName)) state = await ask("state.json", words());
     if (round !== this.round) return "";
     const isNew = this.takeState(state);
     if (state.search && (isNew || trials.curvesVersion < trials.version)) {
@@ -74,7 +77,8 @@ export class Connection {
   pause() {
     if (this.failures) return Math.min(BUSY_MS * this.failures, QUIET_MS);
     if (document.hidden) return HIDDEN_MS;
-    const status = this.view.trials.head?.status;
-    return status === "done" || status === "ended" ? QUIET_MS : BUSY_MS;
+    const { head, importance } = this.view.trials;
+    const isComputed = importance && (importance.shares || importance.note);
+    return isComputed && (head.status === "done" || head.status === "ended") ? QUIET_MS : BUSY_MS;
   }
 }

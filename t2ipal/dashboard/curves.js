@@ -20,7 +20,8 @@ export function drawCurves(view) {
   const points = (at) => (ofLoss ? (trials.losses[at] ?? []).map((loss, epoch) => [epoch + 1, loss])
     : trials.scores[at] ?? []);
   const withCurve = view.visible.filter((at) => points(at).length > 0);
-  const chosen = sample(trials, withCurve, view.selected);
+  document.querySelector("#curves .chart").hidden = withCurve.length === 0;
+  const chosen = sampleOfCurves(trials, withCurve, view.selected);
   const ink = palette();
   const [low, high] = trials.scoreRange(withCurve);
   const lines = chosen.map((at) => {
@@ -55,7 +56,7 @@ function curvesLead(trials, visible, withCurve, chosen) {
   return `${part}${band} Running ones are dashed. Nothing is smoothed.`;
 }
 
-function sample(trials, found, selected) {
+function sampleOfCurves(trials, found, selected) {
   if (found.length <= MAX_CURVES) return found;
   const order = [...found].sort((a, b) => trials.sign * ((trials.metric[b] ?? -Infinity) - (trials.metric[a] ?? -Infinity)));
   const running = order.filter((at) => trials.status[at] === "running").slice(0, 30);

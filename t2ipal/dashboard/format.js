@@ -6,8 +6,13 @@ export function short(value) {
   if (typeof value !== "number") return String(value);
   if (Number.isInteger(value)) return Math.abs(value) < 1e15 ? value.toLocaleString("en-US") : value.toExponential(2);
   const size = Math.abs(value);
-  if (size < 1e-3 || size >= 1e6) return value.toExponential(2);
+  if (size < 1e-3 || size >= 1e6) return value.toExponential(2).replace(/\.?0+e/, "e");
   return String(Number(value.toPrecision(4)));
+}
+
+/** A value of a dimension, whatever it is. */
+export function shownValue(value) {
+  return typeof value === "object" && value !== null ? JSON.stringify(value) : short(value);
 }
 
 /** A score with two digits behind the point, so that they stand below one another. */
@@ -23,10 +28,16 @@ export function last(path) {
 /** Seconds as a person says them. */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";
-  if (seconds < 90) return `${Math.round(seconds)} s`;
-  if (seconds < 90 * 60) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  if (seconds < 60 * 60) return `${Math.round(seconds / 60)} min`;
   if (seconds < 36 * 3600) return `${Number((seconds / 3600).toFixed(1))} h`;
   return `${Number((seconds / 86400).toFixed(1))} days`;
+}
+
+/** Seconds between the marks of an axis that is so long: minutes and hours that people count in. */
+export function timeStep(seconds) {
+  const steps = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400];
+  return steps.find((step) => seconds / step <= 7) ?? 86400 * Math.ceil(seconds / 86400 / 7);
 }
 
 /** "1 trial", "2 trials". */

@@ -2,6 +2,7 @@
 
 import { axis, palette, show, tip } from "./charts.js";
 import { fixed, last, metricName, short } from "./format.js";
+import { rampColor } from "./parallel.js";
 import { binned } from "./responses.js";
 
 const SMALL = 6;
@@ -68,10 +69,10 @@ function matrix(view, pairs, maps, bins, range) {
   const ink = palette();
   const place = document.querySelector("#maps .matrix");
   const rows = dimensions.length - 1;
-  const [left, bottom, gap] = [78, 44, 3];
-  const width = (place.clientWidth - left - 8) / rows;
-  const height = (place.clientHeight - bottom - 8) / rows;
-  const box = ([x, y]) => ({ left: left + x * width, top: 8 + (y - 1) * height, width: width - gap, height: height - gap });
+  const [left, top, gap] = [92, 20, 4];
+  const width = (place.clientWidth - left - 60) / rows;
+  const height = (place.clientHeight - top - 4) / rows;
+  const box = ([x, y]) => ({ left: left + x * width, top: top + (y - 1) * height, width: width - gap, height: height - gap });
   const isShown = ([x, y]) => x === view.pair[0] && y === view.pair[1];
   const side = (name) => (name.length > 13 ? `${name.slice(0, 12)}…` : name);
   const hidden = { axisLine: { show: false }, axisTick: { show: false }, axisLabel: { show: false }, splitLine: { show: false } };
@@ -79,9 +80,9 @@ function matrix(view, pairs, maps, bins, range) {
   const chart = show(place, {
     grid: pairs.map((pair) => ({ ...box(pair), show: true, backgroundColor: "transparent",
       borderColor: isShown(pair) ? ink.accent : ink.grid, borderWidth: isShown(pair) ? 2 : 1, z: isShown(pair) ? 9 : 0 })),
-    xAxis: pairs.map(([x, y], index) => ({ type: "category", gridIndex: index, data: bins[x].labels, ...hidden, ...named,
-      nameLocation: "middle", nameGap: 8, nameTextStyle: { ...named.nameTextStyle, width: width - 2, overflow: "truncate" },
-      name: y === rows ? last(dimensions[x].path) : "" })),
+    xAxis: pairs.map(([x], index) => ({ type: "category", gridIndex: index, data: bins[x].labels, ...hidden })),
+    title: dimensions.slice(0, -1).map(({ path }, x) => ({ text: last(path), left: left + x * width - 5, top: top + x * height - 21,
+      textStyle: { color: ink.muted, fontSize: 11, fontWeight: 400, width: place.clientWidth - left - x * width, overflow: "truncate" } })),  // above its column, over the half that is empty
     yAxis: pairs.map(([x, y], index) => ({ type: "category", gridIndex: index, data: bins[y].labels, ...hidden, ...named,
       nameLocation: "middle", nameRotate: 0, nameGap: 6, nameTextStyle: { ...named.nameTextStyle, align: "right" },
       name: x === 0 ? side(last(dimensions[y].path)) : "" })),
@@ -93,8 +94,8 @@ function matrix(view, pairs, maps, bins, range) {
   chart.getZr().off("click");
   chart.getZr().on("click", ({ offsetX, offsetY }) => {
     const pair = pairs.find((each) => {
-      const { left: from, top, width: wide, height: tall } = box(each);
-      return offsetX >= from && offsetX <= from + wide && offsetY >= top && offsetY <= top + tall;
+      const { left: from, top: upper, width: wide, height: tall } = box(each);
+      return offsetX >= from && offsetX <= from + wide && offsetY >= upper && offsetY <= upper + tall;
     });
     if (!pair) return;
     view.pair = pair;
@@ -108,18 +109,28 @@ function single(view, data, bins, range) {
   const [x, y] = view.pair;
   const few = data.length <= 40;
   const label = (text) => (text.length > 16 ? `${text.slice(0, 15)}…` : text);
-  const line = (index, more) => axis({ type: "category", data: bins[index].labels.map(label), splitLine: { show: false },
+  const line = (index, more) => axis({ type: "category", data: bins[index].marks.map(label), splitLine: { show: false },
     axisTick: { show: false }, name: last(trials.dimensions[index].path), ...more });
   show(document.querySelector("#maps .map"), {
     grid: { left: 92, right: 66, top: 26, bottom: 56 },
-    xAxis: line(x, { nameGap: 36, axisLabel: { hideOverlap: true, rotate: bins[x].labels.join("").length > 48 ? 20 : 0 } }),
+    xAxis: line(x, { nameGap: 36, axisLabel: { hideOverlap: true, rotate: bins[x].marks.join("").length > 48 ? 20 : 0 } }),
     yAxis: line(y, { nameLocation: "end", nameGap: 10, nameTextStyle: { color: ink.muted, align: "left", padding: [0, 0, 0, -86] } }),
     visualMap: scale(view, range, { orient: "vertical", right: 0, top: "middle", itemHeight: 150, itemWidth: 10, precision: 1,
       textStyle: { color: ink.muted, fontSize: 11 }, text: range.map((end) => fixed(end, 1)).reverse() }),
-    tooltip: { trigger: "item", formatter: ({ data: field }) => fieldTip(view, view.pair, bins, field) },
-    series: [{ type: "heatmap", data, emphasis: { disabled: true }, itemStyle: { borderColor: ink.surface, borderWidth: 1 },
-      label: { show: few, formatter: ({ data: field }) => fixed(field[2], 1), fontSize: 11, color: "#fff", textBorderColor: "rgba(0,0,0,0.55)", textBorderWidth: 2 } }],
+    tooltip: { trigger: "item", formatter: ({ value }) => fieldTip(view, view.pair, bins, value) },
+    series: [{ type: "heatmap", data: few ? data.map((field) => ({ value: field, label: { color: inkOn(share(field[2], range, trials.sign)) } })) : data, emphasis: { disabled: true }, itemStyle: { borderColor: ink.surface, borderWidth: 1 },
+      label: { show: few, formatter: ({ value }) => fixed(value[2], 1), fontSize: 11 } }],
   });
+}
+
+function share(mean, [low, high], sign) {
+  return sign > 0 ? (mean - low) / (high - low) : (high - mean) / (high - low);
+}
+
+/** What reads on a color of the ramp, whose one end is light in either theme. */
+function inkOn(part) {
+  const [red, green, blue] = echarts.color.parse(rampColor(palette().ramp, part));
+  return 0.3 * red + 0.6 * green + 0.1 * blue > 140 ? "#14161c" : "#ffffff";
 }
 
 function fieldTip(view, [x, y], bins, data) {

@@ -25,6 +25,8 @@ const PANELS = {
 };
 /** Those whose content a filter changes; the parallel lines take its words alone. */
 const FILTERED = ["table", "responses", "maps", "curves", "objectives"];
+/** After which panels out of sight are drawn: a range that is being drawn changes faster. */
+const AFTER_MS = 120;
 const dirty = new Set();
 let frame = null;
 let later = null;
@@ -66,6 +68,8 @@ function redraw(panels) {
   for (const panel of panels) dirty.add(panel);
   document.documentElement.dataset.drawn = "no";
   frame ??= requestAnimationFrame(drawInSight);
+  clearTimeout(later);
+  later = setTimeout(drawNext, AFTER_MS);
 }
 
 function drawInSight() {
@@ -76,20 +80,22 @@ function drawInSight() {
     if (dirty.has(panel) && box.top < innerHeight && (box.bottom > 0 || panel === "failures")) draw(panel);
   }
   document.documentElement.dataset.drawn = dirty.size ? "in sight" : "yes";
-  if (dirty.size) later ??= requestIdleCallback(drawNext, { timeout: 300 });
 }
 
+/** One a turn, so that a click or a key comes in between. */
 function drawNext() {
-  later = null;
+  if (byId("panels").hidden || byId("search").hidden) return;
   const panel = Object.keys(PANELS).find((each) => dirty.has(each));
-  if (panel && !byId("search").hidden) draw(panel);
-  if (dirty.size) later = requestIdleCallback(drawNext, { timeout: 300 });
+  if (panel) draw(panel);
+  if (dirty.size) later = setTimeout(drawNext, 0);
   else document.documentElement.dataset.drawn = "yes";
 }
 
 function draw(panel) {
   dirty.delete(panel);
+  const t0 = performance.now();
   PANELS[panel][1](view);
+  performance.measure(panel, { start: t0 });
 }
 
 function takeState(state) {

@@ -67,7 +67,7 @@ def script() -> str:
     there = [name for name in SCRIPTS if (FOLDER / name).is_file()]
     pieces = (re.sub(r"^import [^;]*;\n", "", _text(name), flags=re.M) for name in there)
     joined = "\n".join(re.sub(r"^export ", "", piece, flags=re.M) for piece in pieces)
-    return f"(() => {{\n'use strict';\n{joined}\n}})();\n"
+    return f"'use strict';\n{{\n{joined}\n}}\n"  # in a block no name can be given twice
 
 
 def write_page(store: Store, folder: str) -> str:
@@ -100,6 +100,7 @@ def whole_page(content: dict[str, Any]) -> str:
         .replace(
             "<!-- data -->", f'<script type="application/json" id="embedded">{data}</script>'
         )
+        .replace('<link rel="preload" href="state.json" as="fetch" crossorigin>\n', "")
         .replace('<script src="echarts.min.js" defer></script>\n', "")
         .replace('<script src="page.js" defer></script>\n', inlined)
     )

@@ -24,7 +24,7 @@ function axisOption({ key, name, dimension }, index, total) {
   const ink = palette();
   const option = { id: key, dim: index, name, nameTextStyle: { color: ink.text, fontSize: 12 }, nameGap: 12,
     axisLine: { lineStyle: { color: ink.bar } }, axisTick: { lineStyle: { color: ink.bar } },
-    axisLabel: { color: ink.muted, fontSize: 11, textBorderColor: ink.surface, textBorderWidth: 3 },
+    axisLabel: { color: ink.text, fontSize: 11, backgroundColor: ink.surface, padding: [1, 3], borderRadius: 3 },
     areaSelectStyle: { width: 18, borderColor: ink.accent, color: ink.accent, opacity: 0.25 } };
   if (dimension && isListed(dimension)) {
     return { ...option, type: "category", data: dimension.values.map((value) => cut(short(value))) };
@@ -44,7 +44,7 @@ function cut(text) {
 }
 
 /** Those that are drawn: the best ones, and an even sample of the others. */
-function sample(trials, found) {
+function sampleOfLines(trials, found) {
   const whole = found.filter((at) => trials.metric[at] !== null || trials.status[at] === "running");
   if (whole.length <= MAX_LINES) return whole;
   const order = [...whole].sort((a, b) => trials.sign * ((trials.metric[b] ?? -Infinity) - (trials.metric[a] ?? -Infinity)));
@@ -59,7 +59,7 @@ export function drawParallel(view) {
   const { trials } = view;
   if (isDragged) return;
   const { found } = view.filter.apply(trials, false);
-  const lines = sample(trials, found);
+  const lines = sampleOfLines(trials, found);
   const all = axes(trials);
   const ink = palette();
   const [low, high] = trials.scoreRange(found);
@@ -72,11 +72,13 @@ export function drawParallel(view) {
     activeOpacity: few ? 0.75 : 0.35, lineStyle: { width: few ? 1.4 : 1, opacity: few ? 0.7 : 0.3 }, emphasis: { lineStyle: { width: 2.6, opacity: 1 } } };
   document.getElementById("parallel-lead").textContent = [
     "Draw along an axis to keep the trials that pass there; a click on the axis lets all pass again.",
-    lines.length < found.length ? `${count(lines.length, "line")} of ${short(found.length)} trials: the best ${BEST_LINES} and an even sample of those with a score; ranges filter all.` : "",
-    "The colour is the score: dark (on a light page) is good.".replace("dark (on a light page) is good", "the more colour, the better"),
+    lines.length === MAX_LINES ? `${count(lines.length, "line")} of ${short(found.length)} trials: the best ${BEST_LINES} and an even sample of the others; ranges filter all.` : "",
+    "The more color, the better the score.",
   ].join(" ");
-  const signature = JSON.stringify([all.map((axis) => [axis.key, axis.dimension]), ink.text]);
   const place = document.querySelector("#parallel .chart");
+  const isTall = place.clientWidth / all.length < 62;
+  place.style.minHeight = isTall ? `${all.length * 46 + 40}px` : "";
+  const signature = JSON.stringify([all.map((axis) => [axis.key, axis.dimension]), ink.text, isTall]);
   const known = echarts.getInstanceByDom(place);
   if (known && shownAxes === signature) {
     known.setOption({ series: [series] });
@@ -84,8 +86,9 @@ export function drawParallel(view) {
   }
   shownAxes = signature;
   const chart = show(place, {
-    parallel: { left: 60, right: 76, top: 34, bottom: 22, parallelAxisDefault: {} },
-    parallelAxis: all.map((axis, index) => axisOption(axis, index, all.length)),
+    parallel: isTall ? { layout: "vertical", left: 116, right: 24, top: 12, bottom: 34 } : { left: 60, right: 76, top: 34, bottom: 22 },
+    parallelAxis: all.map((axis, index) => ({ ...axisOption(axis, index, all.length), ...(isTall ? { nameLocation: "start",
+      nameTruncate: { maxWidth: 100, ellipsis: "…" } } : {}) })),
     tooltip: { trigger: "item", formatter: ({ data: { at } }) => tip(`Trial ${trials.number[at]}`,
       all.map(({ key, name }) => [name, short(trials.column(key)[at])])) },
     series: [series],

@@ -1,20 +1,21 @@
 /** The best score so far, and every trial as a dot. */
 
 import { axis, palette, show, tip } from "./charts.js";
-import { choices, duration, fixed, last, metricName, short } from "./format.js";
+import { choices, duration, fixed, last, metricName, short, timeStep } from "./format.js";
 
 const NAMES = { ok: "finished", stopped: "stopped early", running: "running", failed: "failed" };
 
 /** Draws it over time or over trials. */
 export function drawProgress(view) {
   const { trials } = view;
-  const overTrials = view.progressAxis === "trials";
-  choices(document.getElementById("progress-axis"), [["time", "over time"], ["trials", "over trials"]],
+  const hasTimes = trials.ended_s.some((time) => time !== null) || trials.status.includes("running");
+  const overTrials = view.progressAxis === "trials" || !hasTimes;
+  choices(document.getElementById("progress-axis"), [...(hasTimes ? [["time", "over time"]] : []), ["trials", "over trials"]],
     (key) => (key === "trials") === overTrials, (key) => {
       view.progressAxis = key;
       drawProgress(view);
     });
-  const { dots, record, band } = history(view, overTrials);
+  const { dots, record, band } = historyOf(view, overTrials);
   const ink = palette();
   const scores = trials.scoreRange([...trials.number.keys()]);
   const floor = trials.sign > 0 ? lowEnd(trials, scores) : undefined;
@@ -36,16 +37,18 @@ export function drawProgress(view) {
   const off = dots.hidden ? ` ${short(dots.hidden)} far below are drawn at the edge.` : "";
   document.getElementById("progress-lead").textContent = trials.size === 0 ? "" :
     `Each dot is a trial at its end${band.low.length ? "; the band is the best one's spread over its seeds" : ""}.${off}`;
-  const chart = show(document.querySelector("#progress .chart"), {
-    grid: { left: 54, right: 18, top: 30, bottom: 42 },
+  const place = document.querySelector("#progress .chart");
+  const longest = Math.max(...record.map(([x]) => x), ...dots.running.map(([x]) => x), 1);
+  const chart = show(place, {
+    grid: { left: 54, right: 18, top: place.clientWidth < 520 ? 52 : 30, bottom: 42 },
     legend: { top: 0, right: 0, itemWidth: 12, itemHeight: 9, textStyle: { color: ink.muted }, icon: "circle",
       data: series.filter((each) => each.name).map((each) => each.name) },
     tooltip: { trigger: "item", formatter: ({ data }) => (data ? trialTip(view, data[2]) : "") },
     xAxis: axis({ type: "value", name: overTrials ? "trials that ended" : "time since the first trial began", nameGap: 26,
-      splitLine: { show: false }, min: 0, max: "dataMax", minInterval: overTrials ? 1 : 0,
-      axisLabel: { formatter: (value) => (overTrials ? short(value) : duration(value)), showMaxLabel: false } }),
+      splitLine: { show: false }, min: 0, max: "dataMax", ...(overTrials ? { minInterval: 1 } : { interval: timeStep(longest) }),
+      axisLabel: { formatter: (value) => (overTrials ? short(value) : duration(value)), showMaxLabel: overTrials } }),
     yAxis: axis({ type: "value", scale: true, min: floor, max: ceiling,
-      axisLabel: { formatter: (value) => short(Number(value.toPrecision(6))) } }),
+      axisLabel: { showMinLabel: floor === undefined, showMaxLabel: ceiling === undefined, formatter: (value) => short(Number(value.toPrecision(6))) } }),
     series,
   });
   chart.off("click");
@@ -53,7 +56,7 @@ export function drawProgress(view) {
 }
 
 /** Dots, and the steps of the best; what lies far off is drawn at the edge. */
-function history(view, overTrials) {
+function historyOf(view, overTrials) {
   const { trials } = view;
   const now = trials.head.updated_s === null ? 0 : trials.head.updated_s - trials.origin;
   const order = [...trials.number.keys()].sort((a, b) => (trials.ended_s[a] ?? Infinity) - (trials.ended_s[b] ?? Infinity)

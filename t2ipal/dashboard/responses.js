@@ -1,24 +1,25 @@
 /** The response of the score to each dimension: its mean and spread, for each value or range. */
 
-import { axis, palette, show } from "./charts.js";
+import { axis, palette, show, tip } from "./charts.js";
 import { isListed, places } from "./data.js";
 import { element, fixed, last, metricName, short } from "./format.js";
 import { bandSeries, trialTip } from "./progress.js";
-import { tip } from "./charts.js";
 
 const BINS = 12;
+const MAX_DOTS = 1500;
 
 /** Values of a dimension put together: each value of a list, or ranges of equal width. */
 export function binned(dimension, column, wanted = BINS) {
   if (isListed(dimension)) {
     const place = places(dimension, column);
     const labels = dimension.values.map((value) => short(value));
-    return { bin: place, centers: labels.map((_, index) => index), labels };
+    return { bin: place, centers: labels.map((_, index) => index), labels, marks: labels };
   }
   const [low, high] = dimension.values;
   if (dimension.kind === "randint" && high - low < 2 * wanted) {
     const whole = Array.from({ length: high - low + 1 }, (_, index) => low + index);
-    return { bin: (at) => column[at] - low, centers: whole, labels: whole.map(short) };
+    const labels = whole.map(short);
+    return { bin: (at) => column[at] - low, centers: whole, labels, marks: labels };
   }
   const isLog = dimension.kind === "loguniform";
   const to = isLog ? Math.log : (value) => value;
@@ -26,9 +27,11 @@ export function binned(dimension, column, wanted = BINS) {
   const width = (to(high) - to(low)) / wanted;
   const ends = (index) => [from(to(low) + index * width), from(to(low) + (index + 1) * width)];
   const bins = Array.from({ length: wanted }, (_, index) => index);
+  const centers = bins.map((index) => from(to(low) + (index + 0.5) * width));
   return {
     bin: (at) => (column[at] === null ? null : Math.min(Math.max(Math.floor((to(column[at]) - to(low)) / width), 0), wanted - 1)),
-    centers: bins.map((index) => from(to(low) + (index + 0.5) * width)),
+    centers,
+    marks: centers.map((center) => short(Number(center.toPrecision(2)))),
     labels: bins.map((index) => ends(index).map((end) => short(Number(end.toPrecision(2)))).join(" to ")),
   };
 }
@@ -54,7 +57,7 @@ export function drawResponses(view) {
   const found = trials.finished(view.visible);
   document.getElementById("responses-lead").textContent = found.length === 0
     ? "Shown as soon as a trial has finished."
-    : `Mean ${metricName(trials.head.metric)} and one standard deviation over the ${short(found.length)} finished trials${view.filter.isEmpty ? "" : " that the filter keeps"}, whatever their other settings are. Dots are trials.`;
+    : `Mean ${metricName(trials.head.metric)} and one standard deviation over the ${short(found.length)} finished trials${view.filter.isEmpty ? "" : " that the filter keeps"}, whatever their other settings are. ${found.length > MAX_DOTS ? `Dots are ${short(MAX_DOTS)} of them.` : "Dots are trials."}`;
   const holder = document.querySelector("#responses .many");
   const [low, high] = trials.scoreRange(found);
   const reach = trials.sign > 0 ? [low - (high - low) * 0.5, high] : [low, high + (high - low) * 0.5];
@@ -79,11 +82,12 @@ function response(view, place, dimension, column, found, [low, high]) {
   const listed = isListed(dimension);
   const ordered = !listed || dimension.values.every((value) => typeof value === "number");
   const at = (each) => (listed ? bin(each) + (each * 0.618034 % 1 - 0.5) * 0.3 : column[each]);
-  const dots = found.filter((each) => bin(each) !== null)
+  const step = Math.max(found.length / MAX_DOTS, 1);
+  const few = Array.from({ length: Math.ceil(found.length / step) }, (_, index) => found[Math.floor(index * step)]);
+  const dots = few.filter((each) => bin(each) !== null)
     .map((each) => [at(each), Math.min(Math.max(trials.metric[each], low), high), each]);
   const known = centers.map((x, index) => ({ x, ...means[index] })).filter(({ count }) => count > 0);
-  const series = [{ type: "scatter", data: dots, symbolSize: dots.length > 1000 ? 2 : 4, large: dots.length > 2000,
-    largeThreshold: 2000, itemStyle: { color: ink.bar, opacity: dots.length > 1000 ? 0.25 : 0.4 }, z: 1 }];
+  const series = [{ type: "scatter", data: dots, symbolSize: dots.length > 1000 ? 2.5 : 4, large: dots.length > 300, largeThreshold: 300, itemStyle: { color: ink.bar, opacity: dots.length > 1000 ? 0.25 : 0.4 }, z: 1 }];
   if (ordered) {
     series.push(...bandSeries({ x: known.map(({ x }) => x), low: known.map(({ mean, spread }) => mean - spread),
       height: known.map(({ spread }) => 2 * spread) }, color, false));
@@ -106,7 +110,7 @@ function response(view, place, dimension, column, found, [low, high]) {
   const chart = show(place, {
     grid: { left: 42, right: 12, top: 10, bottom: 26 },
     tooltip: { trigger: "item", formatter: ({ seriesType, data }) => (seriesType === "scatter" ? trialTip(view, data[2])
-      : tip(label(labels, centers, data[0]), [["mean", fixed(data[1])], ["standard deviation", fixed(data[2])], ["trials", short(data[3])]])) },
+      : tip(nameOfBin(labels, centers, data[0]), [["mean", fixed(data[1])], ["standard deviation", fixed(data[2])], ["trials", short(data[3])]])) },
     xAxis: axis(xAxis),
     yAxis: axis({ type: "value", min: low, max: high + (high - low) * 0.06, splitNumber: 4,
       axisLabel: { showMaxLabel: false, showMinLabel: false, formatter: (value) => short(Number(value.toPrecision(4))) } }),
@@ -116,7 +120,7 @@ function response(view, place, dimension, column, found, [low, high]) {
   chart.on("click", ({ seriesType, data }) => seriesType === "scatter" && view.select(trials.number[data[2]]));
 }
 
-function label(labels, centers, x) {
+function nameOfBin(labels, centers, x) {
   return labels[centers.findIndex((center) => Math.abs(center - x) < 1e-9 * Math.abs(center) + 1e-12)] ?? short(x);
 }
 

@@ -53,6 +53,8 @@ def serve(store: Store, port: int = 0, host: str = "127.0.0.1") -> Iterator[str]
     server = _listen(store, port, host)
     thread = threading.Thread(target=server.serve_forever, daemon=True, name="page")
     thread.start()
+    # Whoever opens the page does not wait for the first look at the store.
+    threading.Thread(target=server.snapshots.state, args=({},), daemon=True).start()
     try:
         yield server.address
     finally:

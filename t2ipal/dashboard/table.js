@@ -1,7 +1,7 @@
 /** The table of trials: only the rows in view are elements, so that 10,000 are as quick as ten. */
 
 import { STATES } from "./data.js";
-import { choices, element, fixed, last, metricName, save, short } from "./format.js";
+import { choices, element, fixed, last, metricName, save, short, shownValue } from "./format.js";
 
 const ROW_PX = 28;
 const MARGIN_ROWS = 6;
@@ -16,20 +16,16 @@ function columns(trials) {
   return [
     outcome("number", "trial", (at) => String(trials.number[at]), "64px"),
     { ...outcome("status", "state", (at) => (trials.status[at] === "ok" ? "finished" : trials.status[at]), "84px"), isText: true },
-    outcome(head.metric, metricName(head.metric), (at) => fixed(trials.metric[at], digits), "112px"),
+    outcome(head.metric, metricName(head.metric), (at) => fixed(trials.metric[at], digits), "126px"),
     outcome("spread", "±", (at) => fixed(trials.spread[at], digits), "58px"),
     ...trials.dimensions.map(({ path }, index) => ({ key: path, name: last(path), title: path,
-      width: `${Math.min(Math.max(last(path).length * 7.4 + 26, 70), 190)}px`, value: (at) => trials.values[index][at],
-      text: (at) => shown(trials.values[index][at]) })),
+      width: `${Math.min(Math.max(last(path).length * 7.4 + 26, 92), 190)}px`, value: (at) => trials.values[index][at],
+      text: (at) => shownValue(trials.values[index][at]) })),
     ...(head.metric === "loss" ? [] : [outcome("loss", "loss", (at) => short(trials.loss[at]))]),
     outcome("images", "images", (at) => short(trials.images[at])),
     outcome("seconds", "seconds", (at) => short(trials.seconds[at])),
     { ...outcome("reason", "reason", (at) => trials.reason[at], "minmax(180px, 1fr)"), isText: true },
   ];
-}
-
-function shown(value) {
-  return typeof value === "object" && value !== null ? JSON.stringify(value) : short(value);
 }
 
 /** Draws the tools above it, its head, and the rows in view. */
