@@ -21,7 +21,8 @@ const WIDE_CLASSES = 30;
 /** Shows what is told of a run in a container; what has not changed stays as it is. */
 export function drawOverview(container, data, charts) {
   if (data.error) {
-    container.replaceChildren(element("section", { className: "empty" }, element("h2", { textContent: "Nothing of the run yet" }),
+    const title = data.error.startsWith("No run in") ? "Nothing is here yet" : "The run could not be read";
+    container.replaceChildren(element("section", { className: "empty" }, element("h2", { textContent: title }),
       element("p", { textContent: data.error })));
     return;
   }
@@ -123,7 +124,8 @@ function fillImages(section, { synthesis, run }, charts) {
     grid: { left: 60, right: 18, top: 14, bottom: 34 },
     tooltip: { trigger: "axis", formatter: ([point]) => tip(new Date(point.value[0]).toLocaleString(), [["images", short(point.value[1])]]) },
     xAxis: axis({ type: "time", splitLine: { show: false } }),
-    yAxis: axis({ type: "value", min: 0, minInterval: 1, axisLabel: { formatter: short } }),
+    yAxis: axis({ type: "value", min: 0, max: ({ max }) => (synthesis.num_missing ? Math.max(max, synthesis.num_samples * 1.05) : null), minInterval: 1,
+      axisLabel: { formatter: (value) => short(Math.round(value)), showMaxLabel: !synthesis.num_missing } }),
     series: [{ type: "line", step: "end", symbol: "none", data: progress.map(([seconds, images]) => [seconds * 1000, images]),
       lineStyle: { color: ink.accent, width: 2 }, areaStyle: { color: ink.accent, opacity: 0.1 },
       markLine: synthesis.num_missing ? { silent: true, symbol: "none", lineStyle: { color: ink.muted, type: "dashed" },
@@ -149,7 +151,7 @@ function countBars(section, rows, charts) {
   const place = section.querySelector(".chart");
   const ink = palette();
   place.hidden = rows.length === 0;
-  Object.assign(place.style, { minHeight: `${rows.length * 32 + 8}px`, flex: "none" });
+  Object.assign(place.style, { minHeight: "0", height: `${rows.length * 32 + 8}px`, flex: "none" });
   charts.show(place, {
     grid: { left: 8, right: 64, top: 4, bottom: 4, containLabel: true },
     xAxis: axis({ type: "value", show: false }),
@@ -235,10 +237,12 @@ function fillTraining(section, { training, run }, charts) {
 
 /* ---- evaluation ---- */
 
-function fillEvaluation(section, { evaluation, training, run }, charts) {
+function fillEvaluation(section, { evaluation, training, synthesis, run }, charts) {
+  section.classList.toggle("wide12", !evaluation);
   if (!evaluation) {
     const first = training?.length ? "The recognizers were not measured yet:" : "Recognizers are measured on a test set once they are trained:";
-    say(section, first, `python jobs/evaluate.py --run ${quoted(run)} --test-set voc2007`);
+    const isDrawn = ["pictovoc", "rendered"].includes(synthesis?.pipeline);
+    say(section, first, `python jobs/evaluate.py --run ${quoted(run)} --test-set ${isDrawn ? "pictovoc" : "voc2007 --test-root VOCdevkit"}`);
     return;
   }
   say(section, `mAP in percent on ${short(evaluation.num_images)} images of ${evaluation.test_set}; ${evaluation.definition}. The bar is the mean, the line its standard deviation, a dot one seed.`);

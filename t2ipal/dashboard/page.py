@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from t2ipal.dashboard.snapshot import Snapshots
-from t2ipal.store import Store, join_key
+from t2ipal.store import Store, join_key, store_and_key
 
 FOLDER = Path(__file__).parent
 SCRIPTS = (
@@ -73,11 +73,16 @@ def script() -> str:
 def write_page(store: Store, folder: str) -> str:
     """Writes the page of a search as one file that needs no server; its key.
 
+    Args:
+        store: of the run, or of a search alone.
+        folder: of the search in it; "" where the store is the search's own.
+
     Raises:
         ValueError: the folder holds no search, or what it holds is damaged.
     """
+    run, name = (store, folder) if folder else store_and_key(store.uri, store.endpoint_url)
     key = join_key(folder, PAGE)
-    store.write(key, whole_page(Snapshots(store).everything(folder)).encode())
+    store.write(key, whole_page(Snapshots(run, name).everything(name)).encode())
     return key
 
 

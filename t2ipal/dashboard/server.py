@@ -9,7 +9,6 @@ import errno
 import gzip
 import hmac
 import ipaddress
-import json
 import logging
 import secrets
 import socket
@@ -41,20 +40,23 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def serve(store: Store, port: int = 0, host: str = "127.0.0.1") -> Iterator[str]:
+def serve(
+    store: Store, port: int = 0, host: str = "127.0.0.1", only: str | None = None
+) -> Iterator[str]:
     """The address of a run's page, which is served inside the `with` block.
 
     Args:
         store: of the run.
         port: 0 for any free one.
         host: name or number of this machine to listen on; 0.0.0.0 for all its networks.
+        only: folder of the one search to show; None: all of the run.
 
     Raises:
         ValueError: no such port or host.
         OSError: the port is in use, or not for this user.
     """
-    server = _listen(store, port, host)
-    thread = threading.Thread(target=server.serve_forever, daemon=True, name="page")
+    server = _listen(Snapshots(store, only), port, host)
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True, name="page")
     thread.start()
     # Whoever opens the page does not wait for the first look at the store.
     threading.Thread(target=server.snapshots.state, args=({},), daemon=True).start()
@@ -66,10 +68,10 @@ def serve(store: Store, port: int = 0, host: str = "127.0.0.1") -> Iterator[str]
         thread.join()
 
 
-def _listen(store: Store, port: int, host: str) -> "_Server":
+def _listen(snapshots: Snapshots, port: int, host: str) -> "_Server":
     require(0 <= port <= 65535, f"port must be in 0..65535, got {port}.")
     try:
-        return _Server(store, port, host)
+        return _Server(snapshots, port, host)
     except socket.gaierror as error:
         raise ValueError(
             f"host must be a name or number of this machine, got {host!r} ({error.strerror})."
@@ -97,12 +99,12 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, store: Store, port: int, host: str):
+    def __init__(self, snapshots: Snapshots, port: int, host: str):
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         self.address_family, *_, place = found[0]
         super().__init__((str(place[0]), port), _Handler)
         here = ipaddress.ip_address(str(place[0]).partition("%")[0])
-        self.snapshots = Snapshots(store)
+        self.snapshots = snapshots
         self.token = "" if here.is_loopback else secrets.token_urlsafe(16)
         named = socket.gethostname() if here.is_unspecified else host
         self.names = {"localhost", socket.gethostname().lower(), socket.getfqdn().lower(), host}
@@ -164,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(400, str(error))
         except Exception as error:
             logger.debug("The page could not be answered.", exc_info=True)
-            text = json.dumps({"error": f"{type(error).__name__}: {error}"})
+            return self._refuse(500, f"It could not be read ({type(error).__name__}: {error})")
         self._send("application/json", text.encode(), {"Cache-Control": "no-store"})
 
     do_HEAD = do_GET

@@ -61,6 +61,8 @@ class SearchSnapshot:
     store: Store
     folder: str
     version: int = 0
+    began: int = 0
+    """Version at which all that was known before went out of date."""
     origin_s: float = 0.0
     """Times are told since then: it is near to all of them, so that they are short."""
     error: str | None = None
@@ -102,7 +104,8 @@ class SearchSnapshot:
             return
         if settings != self.settings or self.search is None:
             self.search = from_dict(SearchConfig, settings.get("search", {}))
-            self.settings, self.rows, self.origin_s = settings, {}, 0.0
+            self.settings = settings
+            self._forget()
         is_old = self.folder == OLD_FOLDER and "version" not in settings
         trials = read_old_table(self.store) if is_old else reader.trials()
         self._take(trials)
@@ -113,30 +116,48 @@ class SearchSnapshot:
     def _take(self, trials: Sequence[Trial]) -> None:
         """Notes which trials are new or changed."""
         assert self.search is not None
-        if not self.origin_s:
+        if not self.rows:
             self.origin_s = math.floor(min((t.started_s for t in trials if t.started_s), default=0))
         paths = [dimension.path for dimension in self.search.dimensions]
         changed = [t for t in trials if not self._knows(t)]
         gone = self.rows.keys() - {trial.number for trial in trials}
         if gone:  # a search that began anew in the same folder
-            self.rows, changed = {}, list(trials)
-        if not changed and not gone:
+            self._forget()
+            changed = list(trials)
+        if not changed:
             return
         self.version += 1
         for trial in changed:
             self.rows[trial.number] = _row(trial, self.version, paths, self.origin_s)
 
+    def _forget(self) -> None:
+        self.rows = {}
+        self.version = self.began = self.version + 1
+
     def _knows(self, trial: Trial) -> bool:
         row = self.rows.get(trial.number)
         return row is not None and (row.trial is trial or row.trial == trial)
 
-    def newer(self, since: int) -> list[_Row]:
+    def _first_of(self, since: int) -> int:
+        """A version, or 0 where all that is known of it is out of date."""
+        return min(since, self.version) if since >= self.began else 0
+
+    def _newer(self, since: int) -> list[_Row]:
         """Rows that changed after a version."""
         return [row for row in self.rows.values() if row.version > since]
 
     def state(self, since: int) -> str:
         """JSON of the search and of the trials that changed; the curves are asked for apart."""
-        rows = self.newer(since)
+        with self._lock:
+            return self._state(self._first_of(since))
+
+    def curves(self, since: int) -> str:
+        """JSON of the scores and losses of the trials that changed."""
+        with self._lock:
+            return self._curves(self._first_of(since))
+
+    def _state(self, since: int) -> str:
+        rows = self._newer(since)
         paths = [d.path for d in self.search.dimensions] if self.search else []
         names = ["number", *TEXTS, *NUMBERS, *TIMES]
         cells = list(zip(*(row.cells for row in rows))) or [()] * (len(names) + len(paths))
@@ -145,6 +166,7 @@ class SearchSnapshot:
         columns.append(f'"values":[{",".join(values)}]')
         head = {
             "version": self.version,
+            "since": since,
             "error": self.error,
             "origin_s": self.origin_s,
             "head": self.head,
@@ -152,9 +174,8 @@ class SearchSnapshot:
         }
         return f'{json.dumps(head)[:-1]},"columns":{{{",".join(columns)}}}}}'
 
-    def curves(self, since: int) -> str:
-        """JSON of the scores and losses of the trials that changed."""
-        rows = [row for row in self.newer(since) if row.scores[0] or row.losses[0]]
+    def _curves(self, since: int) -> str:
+        rows = [row for row in self._newer(since) if row.scores[0] or row.losses[0]]
         columns = {
             "number": (row.cells[0] for row in rows),
             "epochs": (row.scores[0] for row in rows if row.scores[0]),
@@ -219,6 +240,8 @@ class Snapshots:
     """The searches of a run, each looked at when it is asked for."""
 
     store: Store
+    only: str | None = None
+    """The one search that is told of; None: all of the run."""
     instance: str = field(default_factory=lambda: secrets.token_hex(6))
     """Versions are of this process: another one counts from 0 again."""
     _searches: dict[str, SearchSnapshot] = field(default_factory=dict)
@@ -233,7 +256,7 @@ class Snapshots:
         """Folders of the run that hold a search; the run's own first."""
         with self._lock:
             if time.monotonic() - self._listed_s > SEARCHES_S:
-                found = find_searches(self.store)
+                found = find_searches(self.store) if self.only is None else [self.only]
                 self._names = sorted(found, key=lambda name: (name == OLD_FOLDER, name))
                 # A run without a search may get its first one at any moment.
                 self._listed_s = time.monotonic() if found else -math.inf
@@ -261,11 +284,7 @@ class Snapshots:
             return json.dumps({**own, "search": None, "error": error})
         snapshot = self.search(wanted)
         snapshot.refresh()
-        since = min(since, snapshot.version)
-        return (
-            f"{json.dumps({**own, 'search': wanted, 'since': since})[:-1]},"
-            f"{snapshot.state(since)[1:]}"
-        )
+        return f'{json.dumps({**own, "search": wanted})[:-1]},{snapshot.state(since)[1:]}'
 
     def curves(self, query: Mapping[str, str]) -> str:
         """JSON: the curves of a search that are newer than `since`.
@@ -312,7 +331,7 @@ class Snapshots:
         require(snapshot.search is not None, f"No search in {self.store.uri}/{name}.")
         own = {"instance": self.instance, "run": self.store.uri, "searches": [name]}
         return {
-            "state": {**own, "search": name, "since": 0, **json.loads(snapshot.state(0))},
+            "state": {**own, "search": name, **json.loads(snapshot.state(0))},
             "curves": {"instance": self.instance, **json.loads(snapshot.curves(0))},
             "overview": json.loads(self.overview()),
             "written_s": time.time(),
