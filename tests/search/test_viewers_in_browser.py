@@ -30,17 +30,11 @@ def search(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def page():
-    reason = "playwright is not installed: pip install 't2ipal[dev]'"
-    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
-    chromium = Path("/usr/bin/chromium")
-    if not chromium.exists():
-        pytest.skip("Chromium is not installed: apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser.new_page(viewport={"width": 1400, "height": 1000})
-        browser.close()
+@pytest.fixture
+def page(browser):
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    yield page
+    page.close()
 
 
 @contextmanager
