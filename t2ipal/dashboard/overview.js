@@ -117,13 +117,13 @@ function fillImages(section, { synthesis, run }, charts) {
     element("p", { className: "lead", textContent: "Remove the cause, then run jobs/synthesize.py again with --retry-failed." }));
   }
   const place = section.querySelector(".chart");
-  place.hidden = progress.length < 2;
+  place.hidden = progress.length < 2 || progress.at(-1)[0] === progress[0][0];
   if (place.hidden) return;
   const ink = palette();
   charts.show(place, {
     grid: { left: 60, right: 18, top: 14, bottom: 34 },
     tooltip: { trigger: "axis", formatter: ([point]) => tip(new Date(point.value[0]).toLocaleString(), [["images", short(point.value[1])]]) },
-    xAxis: axis({ type: "time", splitLine: { show: false } }),
+    xAxis: axis({ type: "time", min: "dataMin", max: "dataMax", splitLine: { show: false } }),
     yAxis: axis({ type: "value", min: 0, max: ({ max }) => (synthesis.num_missing ? Math.max(max, synthesis.num_samples * 1.05) : null), minInterval: 1,
       axisLabel: { formatter: (value) => short(Math.round(value)), showMaxLabel: !synthesis.num_missing } }),
     series: [{ type: "line", step: "end", symbol: "none", data: progress.map(([seconds, images]) => [seconds * 1000, images]),

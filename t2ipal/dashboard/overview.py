@@ -17,6 +17,7 @@ from PIL import Image
 from t2ipal.dashboard.trained import TrainedFolders
 from t2ipal.evaluation.results import EVALUATION, read_evaluation
 from t2ipal.store import (
+    Entry,
     RunSettings,
     RunWatch,
     Sample,
@@ -60,6 +61,8 @@ class Overview:
         self._store, self._watch = store, RunWatch(store)
         self._price, self._gpus = price_per_gpu_hour, gpus_per_worker
         self._trained = TrainedFolders(store)
+        self._top: dict[str, Entry] = {}
+        """Objects that lie in no folder of the run."""
         self._settings: RunSettings | None = None
         self._kept: dict[str, tuple[Any, Any]] = {}
         self._told: dict[str, Any] = {}
@@ -79,6 +82,7 @@ class Overview:
 
     def _look(self) -> dict[str, Any]:
         problems: list[str] = []
+        self._top = self._store.entries("", recursive=False)
         parts: dict[str, Callable[[], Any]] = {
             "synthesis": self._synthesis,
             "captions": self._captions,
@@ -107,11 +111,6 @@ class Overview:
             kept = self._kept[name] = version, read() if version else None
         return kept[1]
 
-    def _version(self, key: str) -> str | None:
-        """Of an object; None where it is not there."""
-        entry = self._store.entries(key).get(key)
-        return entry and entry.version
-
     def _synthesis(self) -> dict[str, Any] | None:
         try:
             status = run_status(self._watch, self._price, self._gpus)
@@ -130,7 +129,7 @@ class Overview:
         }
 
     def _captions(self) -> dict[str, Any] | None:
-        rejected = self._version(REJECTED)
+        rejected = self._top.get(REJECTED)
         if not self._watch.sections and rejected is None:
             return None
         reasons = self._once("rejected", rejected, lambda: count_rejected(self._store)) or {}
@@ -200,11 +199,11 @@ class Overview:
         ]
 
     def _evaluation(self) -> dict[str, Any] | None:
-        version = self._version(EVALUATION)
-        return self._once("evaluation", version, lambda: _measured(self._store))
+        entry = self._top.get(EVALUATION)
+        return self._once("evaluation", entry, lambda: _measured(self._store))
 
     def _report(self) -> dict[str, Any] | None:
-        entry = self._store.entries(REPORT).get(REPORT)
+        entry = self._top.get(REPORT)
         if entry is None:
             return None
         return {"uri": f"{self._store.uri}/{REPORT}", "written_s": entry.modified_s}

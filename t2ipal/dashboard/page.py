@@ -102,7 +102,9 @@ def whole_page(content: dict[str, Any]) -> str:
             f'<meta http-equiv="Content-Security-Policy" content="{content_policy}">',
         )
         .replace('<link rel="stylesheet" href="page.css">', f"<style>{style}</style>")
-        .replace("<!-- data -->", f'<script type="application/json" id="embedded">{data}</script>')
+        .replace(
+            "<!-- data -->", f'<script type="application/json" id="embedded">{data}</script>'
+        )
         .replace('<link rel="preload" href="state.json" as="fetch" crossorigin>\n', "")
         .replace('<script src="echarts.min.js" defer></script>\n', "")
         .replace('<script src="page.js" defer></script>\n', inlined)
