@@ -102,6 +102,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__((str(place[0]), port), _Handler)
         here = ipaddress.ip_address(str(place[0]).partition("%")[0])
         self.snapshots = snapshots
+        self.connections: set[socket.socket] = set()
         self.token = "" if here.is_loopback else secrets.token_urlsafe(16)
         named = socket.gethostname() if here.is_unspecified else host
         self.names = {"localhost", socket.gethostname().lower(), socket.getfqdn().lower(), host}
@@ -117,6 +118,21 @@ class _Server(ThreadingHTTPServer):
         except ValueError:
             return name.lower() in self.names
         return bool(self.token) or number.is_loopback
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Keeps the connection in mind while it is open."""
+        self.connections.add(request)
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.connections.discard(request)
+
+    def server_close(self) -> None:
+        """Ends the connections too: a browser keeps its own open and would be answered further."""
+        super().server_close()
+        for connection in [*self.connections]:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Says no more than a line, and only where one wants to know: the browser has gone."""
