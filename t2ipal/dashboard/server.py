@@ -97,12 +97,12 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, snapshots: Snapshots, port: int, host: str):
+        self.connections: set[socket.socket] = set()
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         self.address_family, *_, place = found[0]
         super().__init__((str(place[0]), port), _Handler)
         here = ipaddress.ip_address(str(place[0]).partition("%")[0])
         self.snapshots = snapshots
-        self.connections: set[socket.socket] = set()
         self.token = "" if here.is_loopback else secrets.token_urlsafe(16)
         named = socket.gethostname() if here.is_unspecified else host
         self.names = {"localhost", socket.gethostname().lower(), socket.getfqdn().lower(), host}
