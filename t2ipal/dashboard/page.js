@@ -136,6 +136,7 @@ function takeCurves(curves) {
 }
 
 function takeOverview(overview) {
+  view.overview = overview;
   if (typeof drawOverview === "function") drawOverview(byId("run"), overview, charts);
 }
 
@@ -189,7 +190,7 @@ function setTheme(isDark) {
   document.documentElement.classList.toggle("dark", isDark);
   forgetColors();
   if (view.trials.size) redraw(Object.keys(PANELS));
-  if (view.tab === "run" && whole) takeOverview(whole.overview);
+  if (view.tab === "run" && view.overview) takeOverview(view.overview);
 }
 
 const system = matchMedia("(prefers-color-scheme: dark)");

@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from t2ipal.config import require
+from t2ipal.dashboard.overview import REPORT
 from t2ipal.dashboard.page import assets
 from t2ipal.dashboard.snapshot import Snapshots
 from t2ipal.store import Store
@@ -29,6 +30,8 @@ POLICY = (
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """What the page may load: nothing from anywhere else."""
+REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox allow-popups"
+"""The same for the run's report: a page without scripts, whoever wrote it."""
 IDLE_S = 60.0
 """For which a connection may say nothing."""
 SMALL_BYTES = 1000
@@ -147,6 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = IDLE_S
     error_message_format = "%(code)d %(message)s. %(explain)s.\n"
     error_content_type = "text/plain; charset=utf-8"
+    _policy_is_sent = False
 
     def do_GET(self) -> None:
         """Answers with what is asked for, or says why not."""
@@ -162,6 +166,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(403, "The address lacks its token: take the one that was printed")
         if url.path in assets():
             return self._send_asset(url.path)
+        if url.path == f"/{REPORT}":
+            return self._send_report()
         answers: dict[str, Callable[[dict[str, str]], str]] = {
             "/state.json": self.server.snapshots.state,
             "/curves.json": self.server.snapshots.curves,
@@ -209,6 +215,14 @@ class _Handler(BaseHTTPRequestHandler):
         packed = asset.packed if self._takes_gzip() else None
         self._send(asset.kind, asset.content, headers, packed)
 
+    def _send_report(self) -> None:
+        try:
+            content = self.server.snapshots.store.read(REPORT)
+        except OSError:
+            return self._refuse(404, "The run has no report")
+        headers = {"Cache-Control": "no-store", "Content-Security-Policy": REPORT_POLICY}
+        self._send("text/html; charset=utf-8", content, headers)
+
     def _send(
         self, kind: str, content: bytes, headers: dict[str, str], packed: bytes | None = None
     ) -> None:
@@ -237,11 +251,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(code)
         for name, value in headers.items():
             self.send_header(name, value)
+        self._policy_is_sent = "Content-Security-Policy" in headers
         self.end_headers()
 
     def end_headers(self) -> None:
         """Adds what holds for every answer, errors of the library's own too."""
-        self.send_header("Content-Security-Policy", POLICY)
+        if not self._policy_is_sent:
+            self.send_header("Content-Security-Policy", POLICY)
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Referrer-Policy", "no-referrer")
         self.send_header("Vary", "Accept-Encoding, Cookie")

@@ -4,7 +4,6 @@ Every reply has a version; whoever sends back the last one that it saw gets what
 are joined from texts that are made once for each state of a trial: 10,000 trials cost a joining.
 """
 
-import importlib
 import json
 import math
 import secrets
@@ -16,6 +15,7 @@ from typing import Any
 
 from t2ipal.config import from_dict, require
 from t2ipal.dashboard.importance import Importance
+from t2ipal.dashboard.overview import Overview
 from t2ipal.search.results import (
     OLD_FOLDER,
     Progress,
@@ -248,6 +248,7 @@ class Snapshots:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _names: list[str] = field(default_factory=list)
     _listed_s: float = -math.inf
+    _run: Overview | None = None
     _overview: tuple[float, str] = (-math.inf, "{}")
     _overview_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -307,9 +308,16 @@ class Snapshots:
         with self._overview_lock:
             looked_s, text = self._overview
             if time.monotonic() - looked_s > OVERVIEW_S:
-                text = json.dumps(_overview(self.store))
+                text = json.dumps(self._look_at_run())
                 self._overview = time.monotonic(), text
             return text
+
+    def _look_at_run(self) -> dict[str, Any]:
+        self._run = self._run or Overview(self.store)
+        try:
+            return self._run.told()
+        except (ValueError, OSError, RuntimeError) as error:
+            return {"error": " ".join(str(error).split())}
 
     def everything(self, name: str) -> dict[str, Any]:
         """All of one search and of its run, for a page that asks nobody.
@@ -328,17 +336,6 @@ class Snapshots:
             "overview": json.loads(self.overview()),
             "written_s": time.time(),
         }
-
-
-def _overview(store: Store) -> dict[str, Any]:
-    try:
-        module: Any = importlib.import_module("t2ipal.dashboard.overview")
-    except ModuleNotFoundError:
-        return {}
-    try:
-        return module.overview(store)
-    except (ValueError, OSError, RuntimeError) as error:
-        return {"error": " ".join(str(error).split())}
 
 
 def _row(trial: Trial, version: int, paths: Sequence[str], origin_s: float) -> _Row:

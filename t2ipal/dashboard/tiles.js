@@ -65,7 +65,8 @@ function bestTile(view) {
   return tile(name, value, null, about, true);
 }
 
-function tile(name, value, extra, about, first = false) {
+/** A number with its name, and a few words about it. */
+export function tile(name, value, extra, about, first = false) {
   return element("dl", { className: first ? "tile first" : "tile" }, element("dt", {}, name),
     element("dd", {}, ...value), extra, element("dd", { className: "about", title: about }, about));
 }
