@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -76,8 +77,9 @@ def require(holds: bool, message: str) -> None:
 def unknown(kind: str, name: object, known: Iterable[Any]) -> ValueError:
     """The error for a name that is not one of `known`, naming the nearest match."""
     names = sorted(map(str, known))
-    nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    lower = {known_name.lower(): known_name for known_name in names}
+    nearest = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.4)
+    hint = f" Did you mean {lower[nearest[0]]!r}?" if nearest else ""
     return ValueError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
 
 
@@ -148,7 +150,7 @@ def read_yaml(path: Path) -> Any:
     class Strict(yaml.SafeLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             seen: list[Any] = []
-            for key_node, _ in node.value:
+            for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
                 if key_node.tag == "tag:yaml.org,2002:merge":
                     continue
                 key = self.construct_object(key_node, deep=True)
@@ -160,8 +162,15 @@ def read_yaml(path: Path) -> Any:
 
     try:
         return yaml.load(path.read_bytes(), Strict)
+    except yaml.MarkedYAMLError as error:
+        mark, problem = error.problem_mark, error.problem or error.context
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        hint = " Indent with spaces, not with tabs." if "'\\t'" in str(problem) else ""
+        raise ValueError(f"{path} is no YAML: {problem}{place}.{hint}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # no such day, too deep
-        raise ValueError(f"{path} is no YAML: {error}") from error
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    except (AttributeError, LookupError, TypeError) as error:  # PyYAML's, where a tag does not fit
+        raise ValueError(f"{path} is no YAML: a value does not fit its !!tag.") from error
 
 
 def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
@@ -299,6 +308,7 @@ def _reader(hint: Any) -> Reader:
 
 def _read_plain(kind: type, value: Any, path: str, convert: bool) -> Any:
     if kind is float and _is(value, int):
+        require(abs(value) <= sys.float_info.max, f"{path} must be finite, got a huge number.")
         return float(value) if convert else value
     if convert and dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
         return from_dict(kind, value, f"{path}.")

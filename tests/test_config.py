@@ -25,6 +25,7 @@ from t2ipal.config import (
     one_of,
     override,
     parse_changes,
+    read_yaml,
     require,
     to_dict,
     unknown,
@@ -129,6 +130,7 @@ def test_require():
 def test_unknown_names_the_nearest():
     error = str(unknown("animal", "hrse", ("dog", "horse")))
     assert error == "Unknown animal 'hrse'. Did you mean 'horse'? Known: dog, horse."
+    assert "Did you mean 'horse'" in str(unknown("animal", "HORSE", ["dog", "horse"]))
     assert str(unknown("animal", "xyzzy", ("dog",))) == "Unknown animal 'xyzzy'. Known: dog."
     one_of("animal", "dog", iter(("dog", "horse")))
     with pytest.raises(ValueError, match="Did you mean 'horse'"):
@@ -485,3 +487,13 @@ def test_importing_it_loads_nothing_heavy():
     code = "import sys, t2ipal.config; print(*{'torch', 'yaml', 'tyro'} & {*sys.modules})"
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, check=True, text=True).stdout == "\n"
+
+
+def test_a_tab_is_named(tmp_path):
+    (tmp_path / "a.yaml").write_text("a:\n\tb: 1")
+    with pytest.raises(ValueError, match=r"in line 2, column 1. Indent with spaces, not with tabs"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_a_number_beyond_floats_is_refused():
+    assert told(override, Settings(), {"optim.lr": 10**400}).endswith("finite, got a huge number.")

@@ -2,6 +2,10 @@
 
     python jobs/train.py --run runs/coco --methods tai_dpt t2ipal --seeds 0 1 2
 
+The best setting that jobs/tune.py found, on all captions and images:
+
+    python jobs/train.py --run runs/coco --from-search runs/coco/search
+
 Any setting of the method or its training can be changed by its dotted name:
 
     python jobs/train.py --run runs/coco --set method.residual_ratio=0.5 training.lr=0.002
@@ -22,6 +26,8 @@ from t2ipal.places import NameOrUri, SharedUri
 from t2ipal.pools import PoolConfig
 from t2ipal.store import Store, read_manifest
 
+DEFAULT_METHODS = ("zsclip", "tai_dpt", "t2ipal")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -30,16 +36,22 @@ class Options:
     run: SharedUri
     """Folder that jobs/synthesize.py filled: a local path, or s3://bucket/prefix."""
     output: SharedUri | None = None
-    """Folder or s3://bucket/prefix for the recognizers; None: `run`/train."""
+    """Folder or s3://bucket/prefix for the recognizers; None: `run`/train, or `train` in the folder
+    of the search."""
+    from_search: SharedUri | None = None
+    """Folder of a search (jobs/tune.py) whose best trial says method, data set, settings and
+    images; --set still changes what it says."""
     images: str | None = None
     """A choice among the images by its name (jobs/choose.py); None: all of them."""
-    methods: tuple[str, ...] = ("zsclip", "tai_dpt", "t2ipal")
+    methods: tuple[str, ...] | None = None
     """Any of the recipes: zsclip, zsclip_local, class_concept, tai, tai_dpt, tai_dpt_adapter,
-    t2ipal, t2ipal_no_adapter, t2ipal_images_only, ..."""
+    t2ipal, t2ipal_no_adapter, t2ipal_images_only, ...; None: zsclip, tai_dpt and t2ipal, or that of
+    the search."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the context's start and of the order of captions; one recognizer each."""
-    data_set: str = "pictovoc"
-    """Whose schedule to take, by a test set's name: pictovoc, voc2007, coco2014, nuswide, ..."""
+    data_set: str | None = None
+    """Whose schedule to take, by a test set's name: pictovoc, voc2007, coco2014, nuswide, ...
+    None: pictovoc, or that of the search."""
     set: tuple[str, ...] = ()
     """Changes as name=value with dotted names, e.g. method.sharpness=3.5; each holds for all
     methods that have the option."""
@@ -61,11 +73,42 @@ class Options:
     ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
 
+def _request(options: Options, store: Store) -> tuple[Any, Store]:
+    """What is asked for, and the run whose images are learned from."""
+    from t2ipal.evaluation.test_sets import schedule_of
+    from t2ipal.recognition.making import TrainingRequest
+    from t2ipal.search.winner import read_winner
+
+    methods, schedule = options.methods or DEFAULT_METHODS, options.data_set or "pictovoc"
+    changes, normalization = parse_changes(options.set), None
+    if options.from_search is not None:
+        given = [n for n in ("methods", "data_set", "images") if getattr(options, n) is not None]
+        require(not given, f"{', '.join(given)} cannot be given with from_search, which says it.")
+        winner = read_winner(Store(options.from_search, options.endpoint_url))
+        remark(winner.describe())
+        methods, schedule = (winner.method,), winner.schedule
+        changes, store = {**winner.changes, **changes}, winner.images(store)
+        normalization = winner.normalization
+    request = TrainingRequest(
+        methods,
+        options.seeds,
+        schedule if options.from_search else schedule_of(schedule),
+        options.images,
+        changes,
+        options.normalization,
+        options.validation_set,
+        options.backbone,
+        options.unnamed_classes,
+        options.access,
+        normalization,
+    )
+    return request, store
+
+
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the job and returns its summary; `arguments` None: those of the process."""
     options = parse(Options, arguments, __doc__)
-    from t2ipal.evaluation.test_sets import schedule_of
-    from t2ipal.recognition.making import TrainingRequest, check_request, train_recognizers
+    from t2ipal.recognition.making import check_request, train_recognizers
 
     group, pool = options.group, options.pool
     require(
@@ -73,19 +116,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "use_gpu needs the backbone, and with it what is trained, on a GPU: add --device cuda.",
     )
     store = Store(options.run, options.endpoint_url)
-    output = store if options.output is None else Store(options.output, options.endpoint_url)
-    request = TrainingRequest(
-        options.methods,
-        options.seeds,
-        schedule_of(options.data_set),
-        options.images,
-        parse_changes(options.set),
-        options.normalization,
-        options.validation_set,
-        options.backbone,
-        options.unnamed_classes,
-        options.access,
-    )
+    output, place = store, "" if options.output else "train"
+    if options.output is not None:
+        output = Store(options.output, options.endpoint_url)
+    elif options.from_search is not None:
+        output = Store(options.from_search, options.endpoint_url)
+    request, store = _request(options, store)
     runs, remarks = check_request(store, request)  # before Ray starts
     for each in remarks:
         remark(each)
@@ -96,7 +132,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     cpus, gpus, in_process = least * pool.cpus_per_worker, least * group.use_gpu, most == 0
     with session(in_process, options.ray, pool, cpus, gpus):
         folder = extract(store, options.backbone, in_process, pool)
-        place = "" if options.output else "train"
         workers = training_workers(group, pool.cpus_per_worker)
         results = train_recognizers(store, request, runs, folder, workers, output, place)
     return finish(

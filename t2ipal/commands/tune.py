@@ -1,26 +1,33 @@
-"""A search with Ray Tune over a run's features: residual ratio, sharpness, images per caption, ...
+"""A search over a run's features: residual ratio, sharpness, images per caption, and whatever else.
 
-    python jobs/tune.py --run runs/demo --space tune_spaces/paper.yaml
+    python jobs/tune.py --run runs/demo --space tune_spaces/quick.yaml
 
-Trials are scored on synthetic images of held-out captions, never on a test set. Tables and Tune's
-logs (TensorBoard, CSV, JSON) lie under `run`/tune. The last line of the output is a JSON summary.
+Trials are trained many at once, in populations that Ray Tune starts on all machines, and scored on
+synthetic images of held-out captions or on labelled images of yours, never on a test set. A page
+about the search is served while it runs; its address is the first line of the output. The same
+command again goes on where it was left. The winner is trained anew on all captions with
+
+    python jobs/train.py --run runs/demo --from-search runs/demo/search
+
+The last line of the output is a JSON summary.
 """
 
-import dataclasses
 import math
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
-from t2ipal.commands.running import FLAT, finish, parse, session
-from t2ipal.config import override, parse_changes, require, to_dict
-from t2ipal.engine.config import RayConfig
-from t2ipal.engine.workers import extract
+from t2ipal.commands.running import FLAT, finish, parse, remark, session
+from t2ipal.config import NonNegativeInt, PositiveFloat, PositiveInt, check_fields, parse_changes
+from t2ipal.engine.config import PopulationGroup, RayConfig
+from t2ipal.engine.workers import extract, search_workers, synthesis_workers
 from t2ipal.features.config import BackboneConfig, FeatureAccess
-from t2ipal.places import LocalPath, SharedUri
+from t2ipal.places import LocalPath, NameOrUri, SharedUri
 from t2ipal.pools import PoolConfig
-from t2ipal.store import Store, read_manifest
+from t2ipal.store import Store
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,8 @@ class Options:
     space: LocalPath = "tune_spaces/paper.yaml"
     """What to vary and how: a YAML file."""
     output: SharedUri | None = None
-    """Folder or s3://bucket/prefix for the trials; None: `run`/tune."""
+    """Folder or s3://bucket/prefix for the trials; None: `run`/search. Another search of the same
+    run goes beside it, e.g. to `run`/search-wide, and is on the same page."""
     method: str = "t2ipal"
     """Recipe that the search starts from."""
     data_set: str = "pictovoc"
@@ -41,16 +49,32 @@ class Options:
     """Changes that hold for every trial, as name=value with dotted names."""
     num_samples: int | None = None
     """Trials in place of the space's own number."""
-    cpus_per_trial: float = 1
-    """CPU cores of one trial."""
-    gpus_per_trial: float = 0
-    """GPUs of one trial, a share of one allowed."""
+    num_seeds: PositiveInt | None = None
+    """Training seeds of each trial in place of the space's own number; their spread tells a winner
+    from a lucky one."""
+    validation_set: NameOrUri | None = None
+    """Labelled images to score trials on: pictovoc_validation, or a folder of your own; None:
+    synthetic images of captions that are held out of training."""
+    max_minutes: PositiveFloat | None = None
+    """When the search ends at the latest, in minutes from its start; trials that run then are
+    stopped at their next score. None: when all trials have ended."""
+    max_images: NonNegativeInt | None = None
+    """New images that may be synthesized for a space that varies guidance or steps; None: as many
+    as are missing, which is said before it starts."""
+    in_process: bool = False
+    """Trains in this process, without Ray."""
+    quiet: bool = False
+    """No progress bar, for logs: a line for each new best alone."""
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
     access: Annotated[FeatureAccess, FLAT] = field(default_factory=FeatureAccess)
+    group: Annotated[PopulationGroup, FLAT] = field(default_factory=PopulationGroup)
     pool: Annotated[PoolConfig, FLAT] = field(default_factory=PoolConfig)
     ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -58,39 +82,61 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = parse(Options, arguments, __doc__)
     from t2ipal.evaluation.test_sets import schedule_of
     from t2ipal.features.backbone import load_text_tower
-    from t2ipal.features.reading import read_training_features
-    from t2ipal.search.space import load_space
-    from t2ipal.search.trials import keep_search
-    from t2ipal.training.recipes import recipe
+    from t2ipal.search.request import SearchRequest, kept_settings, load_data, plan_search
+    from t2ipal.search.results import FOLDER, SearchFolder, best, pareto_front, summary
+    from t2ipal.search.running import Monitor, failures
+    from t2ipal.search.space_file import remarks
+    from t2ipal.search.variants import plan_variants, synthesize_variants
 
-    cpus, gpus = options.cpus_per_trial, options.gpus_per_trial
-    require(cpus > 0, f"cpus_per_trial must be > 0, got {cpus}.")
-    require(gpus >= 0, f"gpus_per_trial must be >= 0, got {gpus}.")
     store = Store(options.run, options.endpoint_url)
     output = store if options.output is None else Store(options.output, options.endpoint_url)
-    settings, place = read_manifest(store).settings, "" if options.output else "tune"
-    names = settings.class_names, settings.prompt_names
-    start = recipe(options.method, schedule_of(options.data_set), *names)
-    start = override(start, parse_changes(options.set))
-    space = load_space(options.space, start)
-    if options.num_samples is not None:
-        space = dataclasses.replace(space, num_samples=options.num_samples)
-    with session(False, options.ray, options.pool, math.ceil(cpus), gpus):
-        from t2ipal.engine.search import run_search
-
-        folder = extract(store, options.backbone, False, options.pool)
-        searched = {"search": to_dict(space), "recipe": to_dict(start), "features": folder}
-        keep_search(output, place, searched)
-        result = run_search(
-            space, start, read_training_features(store, folder, access=options.access),
-            partial(load_text_tower, options.backbone), output, place,
-            cpus_per_trial=cpus, gpus_per_trial=gpus, verbose=1,
-        )  # fmt: skip
+    request = SearchRequest(
+        Path(options.space),
+        options.method,
+        schedule_of(options.data_set),
+        parse_changes(options.set),
+        options.num_samples,
+        options.num_seeds,
+        options.validation_set,
+        options.backbone,
+        options.access,
+    )
+    setting, search = plan_search(store, request)
+    for each in remarks(search, setting):
+        remark(each)
+    variants = plan_variants(store, setting, search, options.max_images)
+    if len(variants.sets) > 1 or variants.num_missing:
+        remark(variants.describe())
+    folder = SearchFolder(output, "" if options.output else FOLDER)
+    group, in_process = options.group, options.in_process
+    cpus, gpus = math.ceil(group.cpus_per_population), group.gpus_per_population
+    with session(in_process, options.ray, options.pool, cpus, gpus):
+        workers = synthesis_workers(in_process)
+        synthesize_variants(variants, options.pool, workers=workers, progress=not options.quiet)
+        features = extract(store, options.backbone, in_process, options.pool)
+        for variant in variants.sets:
+            if not variant.is_own:
+                extract(variant.store, options.backbone, in_process, options.pool)
+        folder.begin(kept_settings(request, setting, search, features))
+        data = load_data(variants, request, search, features)
+        load = partial(load_text_tower, options.backbone)
+        deadline_s = time.time() + 60 * (options.max_minutes or math.inf)
+        train = search_workers(in_process, group)
+        with Monitor(search, folder, options.quiet) as monitor:
+            train(search, setting, data, load, folder, deadline_s)
+    trials, winner = monitor.trials, best(search, monitor.trials)
+    for reason, count in failures(trials).items():
+        remark(f"{count} failed: {reason}")
     return finish(
         {
-            "output": f"{output.uri}/{place}".rstrip("/"),
-            "num_trials": len(result.trials),
-            "num_failed": sum(trial.status == "failed" for trial in result.trials),
-            "best": asdict(result.best()),
+            "output": folder.place,
+            "num_trials": len(trials),
+            "num_resumed": monitor.num_before,
+            "num_failed": sum(trial.status == "failed" for trial in trials),
+            "num_stopped": sum(trial.status == "stopped" for trial in trials),
+            "best": None if winner is None else summary(winner),
+            "pareto_front": [summary(trial) for trial in pareto_front(search, trials)]
+            if search.minimize
+            else None,
         }
     )

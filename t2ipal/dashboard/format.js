@@ -1,10 +1,12 @@
 /** Numbers, names and elements as the page writes them. */
 
+const WHOLE = new Intl.NumberFormat("en-US");
+
 /** A number to four digits, for people; a dash where there is none. */
 export function short(value) {
   if (value === null || value === undefined) return "–";
   if (typeof value !== "number") return String(value);
-  if (Number.isInteger(value)) return Math.abs(value) < 1e15 ? value.toLocaleString("en-US") : value.toExponential(2);
+  if (Number.isInteger(value)) return Math.abs(value) < 1e15 ? WHOLE.format(value) : value.toExponential(2);
   const size = Math.abs(value);
   if (size < 1e-3 || size >= 1e6) return value.toExponential(2).replace(/\.?0+e/, "e");
   return String(Number(value.toPrecision(4)));
@@ -42,7 +44,7 @@ export function timeStep(seconds) {
 
 /** "1 trial", "2 trials". */
 export function count(number, noun) {
-  return `${number.toLocaleString("en-US")} ${noun}${number === 1 ? "" : "s"}`;
+  return `${WHOLE.format(number)} ${noun}${number === 1 ? "" : "s"}`;
 }
 
 /** What a metric is called on the page. */

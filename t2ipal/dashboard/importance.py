@@ -1,4 +1,4 @@
-"""When and of which trials the importance of the dimensions is computed; `forest.py` computes it."""
+"""When the importance of the dimensions is computed, and of which trials; `forest.py` does it."""
 
 import json
 import math

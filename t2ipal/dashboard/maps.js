@@ -25,29 +25,37 @@ export function drawMaps(view) {
   view.pair = view.pair.every((index) => index < dimensions.length) ? view.pair : [0, 1];
   lead.textContent = found.length === 0 ? "Shown as soon as a trial has finished."
     : `The mean ${metricName(trials.head.metric)} of the finished trials in each field. ${dimensions.length > 2 ? "A click on a small map shows it large." : ""}`;
-  const small = dimensions.map((dimension, index) => binned(dimension, trials.values[index], SMALL));
-  const large = dimensions.map((dimension, index) => binned(dimension, trials.values[index], LARGE));
+  const scores = found.map((at) => trials.metric[at]);
+  const cut = (wanted) => (dimension, index) => {
+    const bins = binned(dimension, trials.values[index], wanted);
+    return { ...bins, of: Int16Array.from(found, (at) => bins.bin(at) ?? -1) };
+  };
+  const small = dimensions.map(cut(SMALL));
+  const large = dimensions.map(cut(LARGE));
   const pairs = dimensions.flatMap((_, y) => dimensions.slice(0, y).map((__, x) => [x, y]));
-  const maps = pairs.map(([x, y]) => fields(trials, small[x], small[y], found));
-  const shown = fields(trials, large[view.pair[0]], large[view.pair[1]], found);
+  const maps = pairs.map(([x, y]) => fields(scores, small[x], small[y]));
+  const shown = fields(scores, large[view.pair[0]], large[view.pair[1]]);
   const range = ends([...maps.flat(), ...shown].map(([, , mean]) => mean), trials.sign);
   if (dimensions.length > 2) matrix(view, pairs, maps, small, range);
   single(view, shown, large, range);
 }
 
 /** [x, y, mean, number] of each field that holds a trial. */
-function fields(trials, across, up, found) {
-  const sums = new Map();
-  for (const at of found) {
-    const [x, y] = [across.bin(at), up.bin(at)];
-    if (x === null || y === null) continue;
-    const key = y * across.labels.length + x;
-    const sum = sums.get(key) ?? [x, y, 0, 0];
-    sum[2] += trials.metric[at];
-    sum[3] += 1;
-    sums.set(key, sum);
-  }
-  return [...sums.values()].map(([x, y, sum, number]) => [x, y, sum / number, number]);
+function fields(scores, across, up) {
+  const width = across.labels.length;
+  const sums = new Float64Array(width * up.labels.length);
+  const counts = new Int32Array(sums.length);
+  scores.forEach((score, index) => {
+    const [x, y] = [across.of[index], up.of[index]];
+    if (x < 0 || y < 0) return;
+    sums[y * width + x] += score;
+    counts[y * width + x] += 1;
+  });
+  const found = [];
+  counts.forEach((number, field) => {
+    if (number) found.push([field % width, Math.floor(field / width), sums[field] / number, number]);
+  });
+  return found;
 }
 
 function ends(means, sign) {

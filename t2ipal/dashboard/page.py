@@ -88,27 +88,17 @@ def write_page(store: Store, folder: str) -> str:
 
 def whole_page(content: dict[str, Any]) -> str:
     """The page in one file, with all that it shows; nothing in it is ever fetched."""
-    style, libraries = _text("page.css"), [_text("echarts.min.js"), script()]
+    style, programs = _text("page.css"), [_text("echarts.min.js"), script()]
     # No element can end, and no comment begin, inside of it: JSON holds < in texts alone.
     data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
-    scripts = " ".join(map(_digest, libraries))
-    policy = f"default-src 'none'; script-src {scripts}; style-src {_digest(style)}; img-src data:"
-    inlined = "".join(f"<script>{library}</script>\n" for library in libraries)
-    content_policy = html.escape(policy)
-    return (
-        _text("page.html")
-        .replace(
-            "<!-- policy -->",
-            f'<meta http-equiv="Content-Security-Policy" content="{content_policy}">',
-        )
-        .replace('<link rel="stylesheet" href="page.css">', f"<style>{style}</style>")
-        .replace(
-            "<!-- data -->", f'<script type="application/json" id="embedded">{data}</script>'
-        )
-        .replace('<link rel="preload" href="state.json" as="fetch" crossorigin>\n', "")
-        .replace('<script src="echarts.min.js" defer></script>\n', "")
-        .replace('<script src="page.js" defer></script>\n', inlined)
-    )
+    allowed = " ".join(map(_digest, programs))
+    policy = f"default-src 'none'; script-src {allowed}; style-src {_digest(style)}; img-src data:"
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">'
+    inlined = [f'<script type="application/json" id="embedded">{data}</script>']
+    inlined += [f"<script>{program}</script>" for program in programs]
+    page = re.sub(r"^<(script|link rel=.preload).*\n", "", _text("page.html"), flags=re.M)
+    page = page.replace("<!-- policy -->", meta).replace("<!-- data -->", "\n".join(inlined))
+    return page.replace('<link rel="stylesheet" href="page.css">', f"<style>{style}</style>")
 
 
 def _digest(text: str) -> str:

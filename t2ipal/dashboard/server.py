@@ -100,6 +100,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, snapshots: Snapshots, port: int, host: str):
+        self.connections: set[socket.socket] = set()
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         self.address_family, *_, place = found[0]
         super().__init__((str(place[0]), port), _Handler)
@@ -120,6 +121,21 @@ class _Server(ThreadingHTTPServer):
         except ValueError:
             return name.lower() in self.names
         return bool(self.token) or number.is_loopback
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Keeps the connection in mind while it is open."""
+        self.connections.add(request)
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.connections.discard(request)
+
+    def server_close(self) -> None:
+        """Ends the connections too: a browser keeps its own open and would be answered further."""
+        super().server_close()
+        for connection in [*self.connections]:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Says no more than a line, and only where one wants to know: the browser has gone."""

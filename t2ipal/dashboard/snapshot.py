@@ -284,7 +284,7 @@ class Snapshots:
             return json.dumps({**own, "search": None, "error": error})
         snapshot = self.search(wanted)
         snapshot.refresh()
-        return f'{json.dumps({**own, "search": wanted})[:-1]},{snapshot.state(since)[1:]}'
+        return f"{json.dumps({**own, 'search': wanted})[:-1]},{snapshot.state(since)[1:]}"
 
     def curves(self, query: Mapping[str, str]) -> str:
         """JSON: the curves of a search that are newer than `since`.

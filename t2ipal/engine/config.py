@@ -3,7 +3,14 @@
 import re
 from dataclasses import dataclass
 
-from t2ipal.config import NonNegativeInt, PositiveFloat, check_fields, require
+from t2ipal.config import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    check_fields,
+    require,
+)
 
 
 @dataclass(frozen=True)
@@ -58,3 +65,21 @@ class TrainingGroup:
             f"num_workers must be at most {num_captions}, the captions of a batch, of which each "
             f"worker takes its part, got {self.num_workers}.",
         )
+
+
+@dataclass(frozen=True)
+class PopulationGroup:
+    """Workers of a search, each of which trains a population of trials at once."""
+
+    population: PositiveInt | None = None
+    """Trials of a population at most; None: 32, with Optuna an eighth of all, so that what is known
+    guides what is tried."""
+    max_populations: PositiveInt | None = None
+    """Populations side by side; None: as many as the machines that are there now can hold."""
+    cpus_per_population: PositiveFloat = 1.0
+    """CPU cores of each."""
+    gpus_per_population: NonNegativeFloat = 0.0
+    """GPUs of each, a share of one allowed."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)

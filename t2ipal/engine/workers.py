@@ -6,7 +6,7 @@ The one place that decides it; loads neither Ray nor a stage before it is asked.
 from functools import partial
 from typing import Any
 
-from t2ipal.engine.config import TrainingGroup
+from t2ipal.engine.config import PopulationGroup, TrainingGroup
 from t2ipal.features.config import BackboneConfig
 from t2ipal.pools import PoolConfig
 from t2ipal.store import Store
@@ -52,6 +52,17 @@ def training_workers(group: TrainingGroup, cpus_per_worker: int = 1) -> Any:
         cpus_per_worker=cpus_per_worker,
         max_failures=group.max_failures,
     )
+
+
+def search_workers(in_process: bool, group: PopulationGroup) -> Any:
+    """Who trains the trials of a search: `t2ipal.search.running.in_process` or its like."""
+    if in_process:
+        from t2ipal.search.running import in_process as workers
+
+        return partial(workers, population=group.population)
+    from t2ipal.engine.search import on_ray
+
+    return partial(on_ray, group=group)
 
 
 def test_set_workers(in_process: bool, pool: PoolConfig | None = None) -> Any:

@@ -21,20 +21,25 @@ DEVIATION_POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def normalized(
-    recognizers: Iterable[Recognizer], kind: str, validation: FeatureTable | None = None
+    recognizers: Iterable[Recognizer],
+    kind: str | Normalization,
+    validation: FeatureTable | None = None,
 ) -> list[Recognizer]:
     """The recognizers with their scores normalized.
 
     Args:
         recognizers: one a seed; with "partial" all get the same choice.
-        kind: "none", "full" (SPARC's own) or "partial", the best of a grid on `validation`.
+        kind: "none", "full" (SPARC's own) or "partial", the best of a grid on `validation`; or the
+            normalization itself.
         validation: images with labels that no test set holds.
 
     Raises:
         ValueError: an unknown kind, or "partial" without validation images.
     """
-    one_of("normalization", kind, KINDS)
     plain = [replace(recognizer, normalization=Normalization()) for recognizer in recognizers]
+    if isinstance(kind, Normalization):
+        return [replace(recognizer, normalization=kind) for recognizer in plain]
+    one_of("normalization", kind, KINDS)
     if kind == "partial":
         if validation is None:
             raise ValueError("Partial normalization is chosen on validation images, got none.")

@@ -7,6 +7,8 @@ gives at the end tokens, for a small part of the work. Where each token lies is 
 made once: every step then has the same shapes, and asks the device nothing.
 """
 
+from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +25,8 @@ BIN_TOKENS = 64
 KEPT_TOKENS = 1024
 """Tokens of a set whose activations are kept for the backward pass, some 0.7 GB of two sets of
 CLIP's text tower. More are encoded in groups of half as many, and again in the backward pass."""
+all_kept = ContextVar("all_kept", default=False)
+"""Whether all activations are kept, however many: nothing is encoded again under `vmap`."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ def encode_plain(
     if group == len(end):
         return encode(embeddings, end)
     parts = zip(embeddings.split(group, dim=-3), end.split(group))
-    return torch.cat([checkpoint(encode, *part, use_reentrant=False) for part in parts], dim=-2)
+    return torch.cat([_again(encode, *part) for part in parts], dim=-2)
 
 
 def joined(
@@ -186,11 +190,13 @@ def encode_shared(
     own = own.flatten(1, 2)
     if len(layout.groups) == 1:
         return _encode(model, shared, own, layout.groups[0])
-    outputs = [
-        checkpoint(_encode, model, shared, own, group, use_reentrant=False)
-        for group in layout.groups
-    ]
+    outputs = [_again(_encode, model, shared, own, group) for group in layout.groups]
     return torch.cat(outputs, dim=1)
+
+
+def _again(encode: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """What `encode` gives; its activations are computed again in the backward pass."""
+    return encode(*inputs) if all_kept.get() else checkpoint(encode, *inputs, use_reentrant=False)
 
 
 def _encode(

@@ -170,8 +170,10 @@ class ClassConcept(nn.Module):
         images: FeatureSet | None,
         texts: FeatureSet | None,
         *,
-        num_images: int | None = None,
+        num_images: Any = None,
         num_texts: int | None = None,
+        image_weights: Float[Tensor, " images"] | None = None,
+        stacked: Any = None,
     ) -> Losses:
         """There is none.
 
@@ -184,12 +186,16 @@ class ClassConcept(nn.Module):
         """None: nothing is trained."""
         return []
 
-    def export(self) -> Recognizer:
-        """The recognizer as constants.
+    def scorer(self, stacked: Any = None) -> ClassConceptScorer:
+        """Concepts and bank.
 
         Raises:
             RuntimeError: `prepare` was not called.
         """
         if self._scorer is None:
             raise RuntimeError("prepare must be called with the captions before export.")
-        return Recognizer(detached(self._scorer), self._backbone)
+        return self._scorer
+
+    def export(self) -> Recognizer:
+        """The recognizer as constants; raises as `scorer`."""
+        return Recognizer(detached(self.scorer()), self._backbone)

@@ -1,8 +1,13 @@
 """What every method offers: `fit` and the search know this and nothing else of any method.
 
 A method's file owns a frozen config with only its own fields, whose `build(backbone, seed)` gives
-the method. A training-free method is fitted by the same door: `prepare` reads the features, there
-is nothing to step, and `export` gives the recognizer.
+the method. Trials of one method are stacked into one module (`t2ipal.training.stacked`) where its
+config has `numbers()`, a named tuple of the fields in which they may differ: then `loss` and
+`scorer` take such a tuple of tensors in their place, and are pure functions of it, of the module's
+parameters and of the batch.
+
+A training-free method is fitted by the same door: `prepare` reads the features, there is nothing to
+step, and `export` gives the recognizer.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -61,8 +66,10 @@ class Method(Protocol):
         images: FeatureSet | None,
         texts: FeatureSet | None,
         *,
-        num_images: int | None = None,
+        num_images: Any = None,
         num_texts: int | None = None,
+        image_weights: Float[Tensor, " images"] | None = None,
+        stacked: Any = None,
     ) -> Losses:
         """The loss of a batch, computed under autocast where the user asks for bfloat16.
 
@@ -71,6 +78,8 @@ class Method(Protocol):
             texts: captions of the batch with their labels; None where it uses none.
             num_images: divisor of the images' mean where this is one part of a larger batch.
             num_texts: the same for captions.
+            image_weights: one for each image, where trials of a stack are given others; None: 1.
+            stacked: `config.numbers()` of one trial of a stack as tensors; None: the config's.
         """
         ...
 
@@ -80,6 +89,10 @@ class Method(Protocol):
 
     def export(self) -> Recognizer:
         """The recognizer as constants, independent of any later step."""
+        ...
+
+    def scorer(self, stacked: Any = None) -> Any:
+        """What `export` makes constants of, with its graph; see `loss` for `stacked`."""
         ...
 
     def parameters(self) -> Any:

@@ -16,8 +16,8 @@ BLOCK_POSITIVES = 8
 def ranking_losses(
     scores: Float[Tensor, "*kinds batch classes"],
     labels: Float[Tensor, "batch classes"],
-    margin: float,
-    scale: float,
+    margin: float | Float[Tensor, ""],
+    scale: float | Float[Tensor, ""],
     max_positives: int | None = None,
 ) -> Float[Tensor, "*kinds batch"]:
     """Sum over positive i, negative j of max(0, m - s p_i + s p_j), one per row (paper, eq. 7).
@@ -36,21 +36,23 @@ def ranking_losses(
     scaled = scale * scores
     positive = scaled.gather(-1, places.expand(*scores.shape[:-2], -1, -1))
     negative = scaled.masked_fill(labels > 0, float("-inf"))
-    return _Hinges.apply(margin - positive, negative, labelled)  # type: ignore
+    return _Hinges.apply(margin - positive, negative, labelled)[0]  # type: ignore
 
 
 class _Hinges(torch.autograd.Function):
     """sum_i w_i sum_j max(0, t_i + n_j). Its gradients count pairs, so no pairs are kept for them:
     one row with many positives would make each of the others as large."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
-        ctx: Any,
         thresholds: Float[Tensor, "*kinds batch positives"],
         negative: Float[Tensor, "*kinds batch classes"],
         weights: Float[Tensor, "batch positives"],
-    ) -> Float[Tensor, "*kinds batch"]:
-        losses, of_thresholds, of_negative = torch.zeros_like(negative[..., 0]), [], 0
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        losses, of_thresholds = torch.zeros_like(negative[..., 0]), []
+        of_negative = torch.zeros_like(negative)
         for some, weight in zip(
             thresholds.split(BLOCK_POSITIVES, dim=-1), weights.split(BLOCK_POSITIVES, dim=-1)
         ):
@@ -59,8 +61,13 @@ class _Hinges(torch.autograd.Function):
             counts = hinge.sign_()
             of_thresholds.append(counts.sum(dim=-1) * weight)
             of_negative = of_negative + (weight.unsqueeze(-2) @ counts).squeeze(-2)
-        ctx.save_for_backward(torch.cat(of_thresholds, dim=-1), of_negative)
-        return losses
+        return losses, torch.cat(of_thresholds, dim=-1), of_negative
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        counts = output[1:]
+        ctx.mark_non_differentiable(*counts)
+        ctx.save_for_backward(*counts)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:

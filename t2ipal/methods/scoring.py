@@ -75,7 +75,7 @@ def attended_affinity(
     heatmap: Float[Tensor, "batch classes locations"],
     local_features: Float[Tensor, "batch locations width"],
     prototypes: Float[Tensor, "classes width"],
-    sharpness: float,
+    sharpness: float | Float[Tensor, ""],
 ) -> Float[Tensor, "batch classes"]:
     """`affinity` of `attend`, without the [batch, classes, width] that lies between them.
 

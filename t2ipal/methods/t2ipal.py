@@ -95,9 +95,29 @@ class T2IPALConfig:
             'adapter "local" needs local_scores; set adapter to "none" or "global".',
         )
 
+    def numbers(self) -> "Numbers":
+        """What trials of one stack may differ in."""
+        return Numbers(*(getattr(self, name) for name in Numbers._fields))
+
     def build(self, backbone: FrozenBackbone, seed: int = 0) -> "T2IPAL":
         """The method with its start drawn from `seed`."""
         return T2IPAL(self, backbone, seed=seed)
+
+
+class Numbers(NamedTuple):
+    """The config's numbers that a step works with, each a float.
+
+    Trials that are stacked into one module differ in these, and in what they have learned; there
+    each is a tensor.
+    """
+
+    residual_ratio: Any
+    sharpness: Any
+    image_weight: Any
+    text_temperature: Any
+    image_temperature: Any
+    margin: Any
+    scale: Any
 
 
 class BranchScores(NamedTuple):
@@ -124,6 +144,13 @@ class T2IPALScorer:
     """On both temperatures; 1 unless learned (eq. 8)."""
     residual_ratio: Float[Tensor, ""]
     """alpha; the config's unless learned (eq. 9)."""
+    stacked: Numbers | None = None
+    """In place of the config's numbers, for one of several trials that are trained at once."""
+
+    @property
+    def numbers(self) -> Numbers:
+        """What it computes with."""
+        return self.config.numbers() if self.stacked is None else self.stacked
 
     @property
     def device(self) -> torch.device:
@@ -135,16 +162,16 @@ class T2IPALScorer:
         global_features: Float[Tensor, "batch width"],
         local_features: Float[Tensor, "batch locations width"],
         mask: Bool[Tensor, "batch locations"] | None,
-        temperature: float,
+        temperature: float | Float[Tensor, ""],
     ) -> BranchScores:
         """p and phat' of images or captions (paper, eq. 2 to 6)."""
-        config, prototypes = self.config, self.prototypes
+        config, prototypes, sharpness = self.config, self.prototypes, self.numbers.sharpness
         global_features = global_features.to(self.global_embeddings.dtype)
         global_scores = global_features @ self.global_embeddings.T
         if prototypes is not None and config.adapter == "global":
             whole = global_features.new_ones(len(global_features), len(prototypes), 1)
             affinities = scoring.attended_affinity(
-                whole, global_features.unsqueeze(1), prototypes, config.sharpness
+                whole, global_features.unsqueeze(1), prototypes, sharpness
             )
             global_scores = scoring.residual(
                 global_scores, affinities, self.residual_ratio, config.residual
@@ -158,9 +185,7 @@ class T2IPALScorer:
         )
         local_scores = scoring.aggregate(similarities, heatmap)
         if prototypes is not None and config.adapter == "local":
-            affinities = scoring.attended_affinity(
-                heatmap, local_features, prototypes, config.sharpness
-            )
+            affinities = scoring.attended_affinity(heatmap, local_features, prototypes, sharpness)
             local_scores = scoring.residual(
                 local_scores, affinities, self.residual_ratio, config.residual
             )
@@ -172,7 +197,7 @@ class T2IPALScorer:
             image_globals(images, self.config),
             images.local_features,
             None,
-            self.config.image_temperature,
+            self.numbers.image_temperature,
         )
         if branch.local_scores is None:
             return branch.global_scores
@@ -186,7 +211,7 @@ class T2IPALScorer:
         return scoring.class_wise_heatmap(
             scoring.local_similarities(local_features, self.local_embeddings),
             None,
-            self.config.image_temperature * self.temperature_factor,
+            self.numbers.image_temperature * self.temperature_factor,
             self.config.aggregation,
         )
 
@@ -279,8 +304,9 @@ class T2IPAL(nn.Module):
         embeddings = embeddings.to(self._tokens.dtype)
         return embeddings[0], embeddings[-1]
 
-    def scorer(self) -> T2IPALScorer:
+    def scorer(self, stacked: Numbers | None = None) -> T2IPALScorer:
         """Current class embeddings and prototypes with their graph: training and test share it."""
+        numbers = self.config.numbers() if stacked is None else stacked
         global_embeddings, local_embeddings = self.class_embeddings()
         one = torch.ones((), device=self._tokens.device)
         log_factor, ratio = self.temperature_log_factor, self.residual_ratio
@@ -290,7 +316,8 @@ class T2IPAL(nn.Module):
             local_embeddings,
             self.prototypes,
             one if log_factor is None else log_factor.exp(),
-            one * self.config.residual_ratio if ratio is None else ratio,
+            one * numbers.residual_ratio if ratio is None else ratio,
+            stacked,
         )
 
     @torch.no_grad()
@@ -326,8 +353,10 @@ class T2IPAL(nn.Module):
         images: FeatureSet | None,
         texts: FeatureSet | None,
         *,
-        num_images: int | None = None,
+        num_images: int | Float[Tensor, ""] | None = None,
         num_texts: int | None = None,
+        image_weights: Float[Tensor, " images"] | None = None,
+        stacked: Numbers | None = None,
     ) -> Losses:
         """lambda L_image + (1 - lambda) L_text, each the ranking loss of p plus that of phat'.
 
@@ -336,34 +365,41 @@ class T2IPAL(nn.Module):
             texts: captions of the batch with their labels; not looked at where lambda is 1.
             num_images: divisor of the images' mean where this is one part of a larger batch.
             num_texts: the same for captions.
+            image_weights: 0 for an image that another trial of the stack is given; None: all are 1.
+            stacked: in place of the config's numbers.
         """
-        scorer, device = self.scorer(), self._tokens.device
-        weight = self.config.image_weight
+        scorer, device = self.scorer(stacked), self._tokens.device
+        numbers = scorer.numbers
+        weight = numbers.image_weight
         image_loss = text_loss = torch.zeros((), device=device)
         with torch.autocast(device.type, enabled=False):  # scores and loss are float32's
-            if weight > 0 and images is not None:
+            if self.uses_images and images is not None:
                 branch = scorer.branch_scores(
                     image_globals(images, self.config),
                     images.local_features,
                     images.mask,
-                    self.config.image_temperature,
+                    numbers.image_temperature,
                 )
-                image_loss = self._branch_loss(branch, images.labels, num_images)
-            if weight < 1 and texts is not None:
+                losses = self._branch_losses(branch, images.labels, numbers)
+                weighted = losses if image_weights is None else losses * image_weights
+                image_loss = weighted.sum() / (len(images) if num_images is None else num_images)
+            if self.uses_texts and texts is not None:
                 branch = scorer.branch_scores(
                     texts.global_features,
                     texts.local_features,
                     texts.mask,
-                    self.config.text_temperature,
+                    numbers.text_temperature,
                 )
-                text_loss = self._branch_loss(branch, texts.labels, num_texts)
+                losses = self._branch_losses(branch, texts.labels, numbers)
+                text_loss = losses.sum() / (len(texts) if num_texts is None else num_texts)
         return Losses(weight * image_loss + (1 - weight) * text_loss, image_loss, text_loss)
 
-    def _branch_loss(self, branch: BranchScores, labels: Tensor, count: int | None) -> Tensor:
+    def _branch_losses(
+        self, branch: BranchScores, labels: Tensor, numbers: Numbers
+    ) -> Float[Tensor, "kinds rows"]:
         scores = torch.stack([scores for scores in branch if scores is not None])
-        labels, config = labels.to(scores.dtype), self.config
-        losses = ranking_losses(scores, labels, config.margin, config.scale, self._max_positives)
-        return losses.sum() / (len(labels) if count is None else count)
+        labels = labels.to(scores.dtype)
+        return ranking_losses(scores, labels, numbers.margin, numbers.scale, self._max_positives)
 
 
 def _context_start(words: Tensor, normal: bool, generator: torch.Generator) -> Tensor:

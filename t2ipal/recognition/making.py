@@ -9,15 +9,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from t2ipal.config import check_fields, listed, one_of, require, to_dict
-from t2ipal.evaluation.config import EvaluationOptions
-from t2ipal.evaluation.metrics import shown_classes
+from t2ipal.config import check_fields, listed, require, to_dict
 from t2ipal.evaluation.normalization import normalized
-from t2ipal.evaluation.test_sets import DATA_SETS, TestSet, is_own, load_test_set, see
-from t2ipal.features.backbone import Backbone, load_backbone, load_text_tower
+from t2ipal.evaluation.validation_sets import (
+    load_validation_set,
+    require_validation_set,
+    validation_features,
+)
+from t2ipal.features.backbone import Backbone, load_text_tower
 from t2ipal.features.config import BackboneConfig, FeatureAccess
 from t2ipal.features.reading import read_training_features
 from t2ipal.features.sets import FeatureTable, TrainingFeatures
+from t2ipal.methods.recognizer import Normalization
 from t2ipal.store import (
     Store,
     join_key,
@@ -60,21 +63,22 @@ class TrainingRequest:
     """What becomes of a class that no caption names."""
     access: FeatureAccess = field(default_factory=FeatureAccess)
     """How its features are read."""
+    chosen_normalization: Normalization | None = None
+    """In place of `normalization`, where a search has chosen one."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         name = self.validation_set
         require(
+            self.chosen_normalization is None or self.normalization == "none",
+            f"normalization {self.normalization} cannot be given with a search that chose one.",
+        )
+        require(
             name is None or self.normalization == "partial",
             f"validation_set {name!r} is for partial normalization, got {self.normalization}.",
         )
-        if name is not None and not is_own(name):
-            one_of("validation set", name, DATA_SETS)
-        require(
-            name not in DATA_SETS or not DATA_SETS[name].is_test,
-            f"validation_set must be no test set, got {name}: what is chosen on test images is "
-            "no longer measured by them. Take pictovoc_validation, or a folder of your own.",
-        )
+        if name is not None:
+            require_validation_set(name)
 
     @property
     def held_out(self) -> float:
@@ -108,7 +112,7 @@ def check_request(store: Store, request: TrainingRequest) -> tuple[list[Training
         request.changes,
     )  # fmt: skip
     if request.validation_set is not None:
-        _validation_set(request.validation_set, names, store.endpoint_url)
+        load_validation_set(request.validation_set, names, store.endpoint_url)
     return runs, remarks + _check_captions(store, request, runs, names)
 
 
@@ -142,21 +146,6 @@ def _check_captions(
             "epoch is one step. A smaller one takes more: --set training.batch_size=32."
         )
     return remarks
-
-
-def _validation_set(name: str, class_names: Sequence[str], endpoint_url: str | None) -> TestSet:
-    """The labelled images to choose a normalization on.
-
-    Raises:
-        ValueError: they are of other classes, or show none.
-    """
-    labelled = load_test_set(name, None, class_names, endpoint_url)
-    require(
-        labelled.class_names == tuple(class_names),
-        f"The run knows other classes than validation set {name}: choose on another one.",
-    )
-    shown_classes(labelled.labels, class_names, skip_absent=True)
-    return labelled
 
 
 def train_recognizers(
@@ -225,9 +214,8 @@ def _normalize(
     validation = None
     if request.validation_set is not None:
         class_names = next(iter(results.values())).recognizer.class_names
-        labelled = _validation_set(request.validation_set, class_names, store.endpoint_url)
-        most = EvaluationOptions().max_unreadable_fraction
-        validation = see(labelled, load_backbone(request.backbone), 0, most).features
+        labelled = load_validation_set(request.validation_set, class_names, store.endpoint_url)
+        validation = validation_features(labelled, request.backbone)
     elif request.held_out:
         data = read_training_features(store, feature_folder, request.images, request.access)
         validation = _split(data, request.held_out)[1]
@@ -236,7 +224,8 @@ def _normalize(
     for method in methods:
         names = [name for name in results if name.rpartition("-seed")[0] == method]
         plain = [results[name].recognizer for name in names]
-        for name, recognizer in zip(names, normalized(plain, request.normalization, validation)):
+        kind = request.chosen_normalization or request.normalization
+        for name, recognizer in zip(names, normalized(plain, kind, validation)):
             if recognizer.normalization != results[name].recognizer.normalization:
                 recognizer.save(output, join_key(folder, name))
             changed[name] = dataclasses.replace(results[name], recognizer=recognizer)

@@ -16,7 +16,7 @@ from t2ipal.report.drawn import look_at_images
 from t2ipal.report.finding import Parts, Trained, place_of
 from t2ipal.report.heatmaps import heatmap_examples
 from t2ipal.report.page import render_report
-from t2ipal.search.trials import read_trials
+from t2ipal.search.results import find_searches, read_trials
 from t2ipal.store import Run, Store, count_rejected, join_key
 from t2ipal.training.recipes import METHODS
 from t2ipal.training.runs import FINISHED, load_history
@@ -177,9 +177,9 @@ def _curves(trained: Trained) -> list[Curve]:
 
 
 def _trials(store: Store) -> list[Trial]:
-    """The trials of the run's search; one that did not end has no score."""
+    """The trials of the run's searches; one that did not end has no score."""
     trials = []
-    for trial in read_trials(store, "tune"):
+    for trial in (trial for folder in find_searches(store) for trial in read_trials(store, folder)):
         score = trial.validation_mAP if trial.status == "ok" else None
         values = {
             name: value if isinstance(value, int | float | str) else str(value)

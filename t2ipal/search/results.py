@@ -49,9 +49,10 @@ class Trial:
     values: dict[str, Any]
     """Dotted names and the values tried."""
     status: str
-    """"running", "ok", "stopped" (early, by the scheduler) or "failed"."""
+    """"running", "ok", "stopped" (early, by the scheduler), "failed", or "lost": its process was,
+    and the same command runs it again."""
     reason: str = ""
-    """Why it failed, or at which epoch it was stopped."""
+    """Why it failed, was stopped or lost."""
     validation_mAP: float | None = None
     """Percent, at the last epoch that was scored; mean over its seeds."""
     spread: float | None = None
@@ -261,10 +262,19 @@ def pareto_front(search: SearchConfig, trials: Iterable[Trial]) -> list[Trial]:
 def find_searches(store: Store) -> list[str]:
     """Folders of a run that hold a search, those of versions before too."""
     keys = [key for key in store.list(FOLDER) if key.endswith(f"/{SETTINGS}")]
-    names = [key.removesuffix(f"/{SETTINGS}") for key in keys]
+    names = sorted(key.removesuffix(f"/{SETTINGS}") for key in keys)
     found = [n for n in names if n == FOLDER or (n.startswith(f"{FOLDER}-") and "/" not in n)]
     old = store.exists(join_key(OLD_FOLDER, SETTINGS))
     return [*found, OLD_FOLDER] if old else found
+
+
+def read_trials(store: Store, folder: str) -> list[Trial]:
+    """The trials of a search, by this version or one before.
+
+    Raises:
+        ValueError: what is kept of one is damaged.
+    """
+    return SearchFolder(store, folder).trials() or read_old_table(store, folder)
 
 
 def read_old_table(store: Store, folder: str = OLD_FOLDER) -> list[Trial]:
@@ -286,6 +296,12 @@ def read_old_table(store: Store, folder: str = OLD_FOLDER) -> list[Trial]:
 def mean_and_spread(scores: Sequence[float]) -> tuple[float, float | None]:
     """Over seeds; the sample standard deviation (n - 1), None for one seed."""
     return statistics.fmean(scores), statistics.stdev(scores) if len(scores) > 1 else None
+
+
+def summary(trial: Trial) -> dict[str, Any]:
+    """A trial in a job's last line, without its curves."""
+    curves = ("scores", "losses", "started_s", "ended_s")
+    return {name: value for name, value in _plain(trial).items() if name not in curves}
 
 
 def stored_trial(stored: Mapping[str, Any]) -> Trial:

@@ -1,27 +1,17 @@
-"""What a search varies: the space files, and every name, value and end of a range tried at once."""
+"""What a search varies and how: dimensions, options, and the values of its trials."""
 
-import contextlib
 import itertools
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from t2ipal.config import (
-    Bounds,
-    PositiveInt,
-    check_fields,
-    from_dict,
-    one_of,
-    override,
-    read_yaml,
-    require,
-)
-from t2ipal.training.recipes import Recipe
+from t2ipal.config import Bounds, PositiveInt, check_fields, require
+from t2ipal.search.setting import IMAGES_PER_CAPTION, OF_IMAGES, OF_THE_LOSS
 
-KINDS = ("grid", "choice", "uniform", "loguniform", "randint")
+RANGES = ("uniform", "loguniform", "randint")
+KINDS = ("grid", "choice", *RANGES)
 
 
 @dataclass(frozen=True)
@@ -29,7 +19,7 @@ class Dimension:
     """One varied option."""
 
     path: str
-    """Dotted name in `Recipe`, e.g. `method.residual_ratio`."""
+    """Dotted name in `Setting`, e.g. `method.residual_ratio`."""
     kind: str
     """`grid`: every value; `choice`: one of the values; `uniform`, `loguniform`: a number between
     two ends; `randint`: a whole number between two ends, both included."""
@@ -51,10 +41,10 @@ class SearchConfig:
     searcher: Literal["grid", "random", "optuna"] = "random"
     """"grid" (all combinations), "random" or "optuna"."""
     scheduler: Literal["none", "asha"] = "none"
-    """"none", or "asha": stop bad trials early, by their validation score after each epoch."""
+    """"none", or "asha": stop bad trials early, by their validation scores while they train."""
     validation_fraction: Annotated[float, Bounds(gt=0, lt=1)] = 0.2
     """Share of captions held out with all their images."""
-    seed: int = 0
+    seed: Annotated[int, Bounds(ge=0, lt=2**32)] = 0
     """Of the sampling and the split."""
     minimize: tuple[Literal["images", "seconds", "loss"], ...] = ()
     """Further objectives, each better the smaller it is: then a Pareto front is looked for."""
@@ -65,24 +55,74 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        require(len(self.dimensions) > 0, "A space needs one option or more to vary, got none.")
+        names = [dimension.path for dimension in self.dimensions]
+        require(len(names) > 0, "A space needs one option or more to vary, got none.")
+        twice = [name for number, name in enumerate(names) if name in names[:number]]
+        require(not twice, f"{', '.join(twice)} stands twice in the space; leave one of them.")
+        best = "min" if self.metric == "loss" else "max"
         require(
-            (self.metric == "loss") == (self.mode == "min"),
-            f"mode must be {'min' if self.metric == 'loss' else 'max'} with metric {self.metric}, "
-            f"got {self.mode}.",
+            self.mode == best,
+            f"mode must be {best} with metric {self.metric}, got {self.mode}.",
         )
         for dimension in self.dimensions:
-            grid = dimension.kind == "grid"
-            require(
-                self.searcher != "grid" or grid,
-                f"searcher grid takes only grid dimensions, got {dimension.kind} for "
-                f"{dimension.path}.",
-            )
-            require(
-                self.searcher != "optuna" or not grid,
-                f"searcher optuna takes no grid dimension, got one for {dimension.path}; "
-                "write choice.",
-            )
+            self._require_searcher(dimension)
+        self._require_objectives(names)
+
+    def _require_searcher(self, dimension: Dimension) -> None:
+        name, grid = dimension.path, dimension.kind == "grid"
+        require(
+            self.searcher != "grid" or grid,
+            f"searcher grid takes only grid dimensions, got {dimension.kind} for {name}. List the "
+            "values to try under grid, or take searcher random.",
+        )
+        require(
+            self.searcher != "optuna" or not grid,
+            f"searcher optuna takes no grid dimension, got one for {name}; write choice.",
+        )
+        require(
+            name not in OF_IMAGES or dimension.kind not in RANGES,
+            f"{name} takes grid or choice, got {dimension.kind}: each of its values is a whole set "
+            "of images. List a few values.",
+        )
+        require(
+            name != "training.seed" or self.num_seeds == 1,
+            f"{name} cannot be varied with num_seeds {self.num_seeds}, which trains every trial "
+            "with as many seeds: leave out one of the two.",
+        )
+
+    def _require_objectives(self, names: list[str]) -> None:
+        objectives = [self.metric, *self.minimize]
+        twice = [name for number, name in enumerate(objectives) if name in objectives[:number]]
+        require(not twice, f"{', '.join(twice)} is minimized twice; leave it out of `minimize`.")
+        require(
+            "images" not in objectives or IMAGES_PER_CAPTION in names,
+            f"minimize images needs {IMAGES_PER_CAPTION} among the varied options: nothing else "
+            "changes how many images a trial may draw from.",
+        )
+        changed = [name for name in names if name in OF_THE_LOSS] if "loss" in objectives else []
+        require(
+            not changed,
+            f"{', '.join(changed)} changes what the loss measures, so that losses of trials cannot "
+            "be compared: leave it out, or take validation_mAP in place of loss.",
+        )
+        if self.scheduler == "none":
+            return
+        require(
+            not self.minimize,
+            f"scheduler asha does not go with minimize ({', '.join(self.minimize)}): it stops the "
+            "trials that are behind in one score, which may be best in another. Take scheduler "
+            "none.",
+        )
+        require(
+            self.num_validations > 1,
+            "scheduler asha stops trials by the scores that they have while they train: "
+            "num_validations must be > 1, got 1.",
+        )
+        require(
+            "training.num_epochs" not in names,
+            "scheduler asha compares trials after equally many epochs, so that training.num_epochs "
+            "cannot be varied: leave it out, or take scheduler none.",
+        )
 
     @property
     def num_trials(self) -> int:
@@ -116,70 +156,3 @@ def _draw(dimension: Dimension, rng: np.random.Generator) -> Any:
             return float(np.exp(rng.uniform(*np.log(values))))
         case _:
             return int(rng.integers(*values, endpoint=True))
-
-
-def load_space(path: Path | str, config: Recipe) -> SearchConfig:
-    """Reads a space file; every name, value and end of a range is tried on `config`.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: what is wrong, with the file's name and the option's.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"No space file {path}. tune_spaces/ holds examples.")
-    content = read_yaml(path)
-    require(
-        isinstance(content, dict) and isinstance(content.get("space"), dict),
-        f"{path} must be a mapping with the options to vary under `space`, got "
-        f"{type(content).__name__}.",
-    )
-    try:
-        dimensions = [_dimension(name, rule, config) for name, rule in content.pop("space").items()]
-        return from_dict(SearchConfig, content | {"dimensions": dimensions})
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _dimension(name: str, rule: Any, config: Recipe) -> Dimension:
-    require(
-        isinstance(rule, dict) and len(rule) == 1,
-        f"{name} needs exactly one of {', '.join(KINDS)}, got {rule!r}.",
-    )
-    kind, values = next(iter(rule.items()))
-    one_of(f"kind of {name}", kind, KINDS)
-    require(
-        isinstance(values, list) and len(values) > 0,
-        f"{name} needs a list of values, got {values!r}.",
-    )
-    if kind in ("uniform", "loguniform", "randint"):
-        values = _ends(name, kind, values)
-    for value in values:
-        try:
-            override(config, {name: value})
-        except ValueError as error:
-            raise ValueError(f"{error}{_hint([value])}") from error
-    return Dimension(name, kind, tuple(values))
-
-
-def _ends(name: str, kind: str, values: list[Any]) -> list[Any]:
-    number = int if kind == "randint" else (int, float)
-    fits = all(isinstance(value, number) and not isinstance(value, bool) for value in values)
-    wanted = "whole numbers" if kind == "randint" else "numbers"
-    require(
-        len(values) == 2 and fits,
-        f"{name}: {kind} needs [low, high] as {wanted}, got {values!r}.{_hint(values)}",
-    )
-    low, high = values
-    require(low < high, f"{name}: low must be below high, got {values!r}.")
-    require(kind != "loguniform" or low > 0, f"{name}: loguniform needs low > 0, got {low}.")
-    return values if kind == "randint" else [float(low), float(high)]
-
-
-def _hint(values: list[Any]) -> str:
-    """YAML 1.1 reads 1e-3 as text, which no number takes; worth a word."""
-    for value in values:
-        with contextlib.suppress(ValueError):
-            if isinstance(value, str) and float(value) is not None:
-                return f" YAML takes {value} for text: write the point, as in 1.0e-3."
-    return ""

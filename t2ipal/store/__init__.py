@@ -78,7 +78,7 @@ from t2ipal.store.shards import (
     retry_name,
     split_retry,
 )
-from t2ipal.store.status import RunStatus, describe_status, run_status
+from t2ipal.store.status import RunStatus, describe_duration, describe_status, run_status
 from t2ipal.store.streams import table_format, table_writer
 from t2ipal.store.tables import (
     damaged,
@@ -118,6 +118,7 @@ __all__ = [
     "count_rejected",
     "count_samples",
     "damaged",
+    "describe_duration",
     "describe_status",
     "describes",
     "end_old_uploads",

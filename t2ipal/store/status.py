@@ -129,7 +129,9 @@ def describe_status(status: RunStatus, gpus_per_worker: float = 1.0) -> str:
     rate = status.images_per_second
     lines.append("rate    " + ("not known yet" if rate is None else f"{rate:,.1f} images/s"))
     if status.seconds_left is not None:
-        lines[-1] += f", {_duration(status.seconds_left)} left" if status.seconds_left else ", done"
+        lines[-1] += (
+            f", {describe_duration(status.seconds_left)} left" if status.seconds_left else ", done"
+        )
     lines.append(f"work    {status.worker_hours:,.2f} worker hours of making images")
     if status.cost is not None:
         lines[-1] += f", cost {status.cost:,.2f}"
@@ -141,6 +143,7 @@ def describe_status(status: RunStatus, gpus_per_worker: float = 1.0) -> str:
     return "\n".join(lines)
 
 
-def _duration(seconds: float) -> str:
+def describe_duration(seconds: float) -> str:
+    """Hours, minutes and seconds to read: 1:02:03."""
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}"

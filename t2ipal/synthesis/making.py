@@ -1,4 +1,5 @@
-"""Synthesis of a whole run: a request, its run and its workers; more images of some captions.
+"""Synthesis of a whole run: a request, its run and its workers; more images of some captions, or
+other images of all.
 
 Owns the order of things. What an image looks like is decided in `t2ipal.diffusion`, what a shard
 holds in `plans`, what is left to do in `completion`, and where it runs by whoever hands in the
@@ -14,6 +15,8 @@ from t2ipal.config import differences, from_dict
 from t2ipal.diffusion.config import SynthesisConfig
 from t2ipal.diffusion.identity import identify_model, pinned
 from t2ipal.store import (
+    Run,
+    RunSettings,
     Store,
     fresh_start_hint,
     open_run,
@@ -147,4 +150,42 @@ def add_images(
         record_extras(store, extras, settings.images_per_shard)
     loaded = synthesizer_factory(model, factory)
     work = partial(workers, store, config, execution, loaded, after_commit)
+    return complete_run(store, settings, execution, work, progress, start)
+
+
+def synthesize_again(
+    run: Run,
+    store: Store,
+    settings: RunSettings,
+    execution: ExecutionConfig | None = None,
+    *,
+    workers: Workers = in_process,
+    factory: SynthesizerFactory | None = None,
+    progress: bool = False,
+) -> SynthesisSummary:
+    """Makes as many images of each of a run's captions with other settings, as a run of its own.
+
+    Args:
+        run: whose captions, and whose model, whatever its name stands for by now.
+        store: home of the other run.
+        settings: of the other run.
+        execution: as for `synthesize`, like all that follows.
+        workers: who makes them.
+        factory: makes a worker's synthesizer.
+        progress: show a bar.
+
+    Raises:
+        FileNotFoundError: a file of the model is missing.
+        ValueError: the model is another one, or `store` holds another run.
+        RuntimeError: as `synthesize`.
+    """
+    start, execution = time.monotonic(), execution or ExecutionConfig()
+    config, model = from_dict(SynthesisConfig, settings.synthesis), settings.model
+    if model and not factory:
+        pinned(config, model)  # raises before anything is written
+    open_run(store, settings, {"synthesis": dataclasses.asdict(SynthesisConfig())})
+    images_per_caption = run.settings.images_per_caption
+    record_request(store, run.captions, (), images_per_caption, settings.images_per_shard)
+    loaded = synthesizer_factory(model, factory)
+    work = partial(workers, store, config, execution, loaded, None)
     return complete_run(store, settings, execution, work, progress, start)

@@ -64,6 +64,8 @@ class TrainingConfig:
     precision: Literal["auto", "fp32", "bf16"] = added("auto")
     """Of the text encoder's passes over prompts: `bf16` (autocast) or `fp32`; `auto`: bf16 on a
     CUDA device that has it. Class embeddings, scores and loss are always in float32."""
+    data_seed: Annotated[int, Bounds(ge=0)] | None = added(None)
+    """Of the order of captions and the choice of images alone; None: `seed`."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -177,7 +179,7 @@ def _epoch(
 ) -> list[float]:
     """One pass over all captions; the mean losses of its steps, over all workers."""
     device = optimizer.param_groups[0]["params"][0].device
-    generator = epoch_generator(config.seed, epoch)
+    generator = epoch_generator(data_seed(config), epoch)
     order = torch.randperm(len(data.texts), generator=generator)
     chosen = choose_images(images_of, generator)
     _set_lr(optimizer, config, epoch)
@@ -217,10 +219,11 @@ def lr_at(config: TrainingConfig, epoch: int) -> float:
     """Warm-up, then lr (1 + cos(pi (epoch - warm-up) / num_epochs)) / 2, as TaI-DPT steps it."""
     if epoch < config.warmup_epochs:
         return config.warmup_lr
-    return config.lr * _cosine(config, epoch)
+    return config.lr * cosine(config, epoch)
 
 
-def _cosine(config: TrainingConfig, epoch: int) -> float:
+def cosine(config: TrainingConfig, epoch: int) -> float:
+    """What share of its peak the learning rate is, after the warm-up."""
     return (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / config.num_epochs)) / 2
 
 
@@ -235,7 +238,12 @@ def _set_lr(optimizer: torch.optim.SGD, config: TrainingConfig, epoch: int) -> N
     warm = epoch < config.warmup_epochs
     for group in optimizer.param_groups:
         peak = group["peak_lr"]
-        group["lr"] = config.warmup_lr if warm else peak * _cosine(config, epoch)
+        group["lr"] = config.warmup_lr if warm else peak * cosine(config, epoch)
+
+
+def data_seed(config: TrainingConfig) -> int:
+    """Of the order of captions and the choice of images."""
+    return config.seed if config.data_seed is None else config.data_seed
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:

@@ -85,7 +85,8 @@ def test_it_is_to_be_read_only(run, method):
 
 
 @pytest.mark.parametrize(
-    "junk", [b"\x16\x03\x01\x02\x00\n\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\r\n\r\n", b""]
+    "junk",
+    [b"\x16\x03\x01\x02\x00\n\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\r\n\r\n", b""],
 )
 def test_junk_stops_nothing(run, capfd, junk):
     with serve(run) as address:

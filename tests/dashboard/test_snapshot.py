@@ -2,13 +2,13 @@ import json
 from dataclasses import replace
 
 import pytest
+from small_search import KIND, LR, RATIO, search_config, trial, write_search
 
 from t2ipal.config import to_dict
 from t2ipal.dashboard import snapshot as module
 from t2ipal.dashboard.snapshot import Snapshots, trials_per_hour
 from t2ipal.search.results import Progress, SearchFolder, Trial
 from t2ipal.store import Store
-from small_search import KIND, LR, RATIO, search_config, trial, write_search
 
 
 @pytest.fixture
@@ -129,5 +129,5 @@ def test_everything_for_a_file(run):
     told = Snapshots(run).everything("search")
     assert told["state"]["columns"]["number"] == [*range(12)]
     assert told["curves"]["number"] == [*range(12)]
-    with pytest.raises(ValueError, match="No search in .*/search-none"):
+    with pytest.raises(ValueError, match=r"No search in .*/search-none"):
         Snapshots(run).everything("search-none")
