@@ -77,6 +77,20 @@ def store(request, tmp_path):
 
 
 @pytest.fixture(scope="session")
+def browser():
+    """A Chromium without a window."""
+    reason = "playwright is not installed: pip install 't2ipal[dev]'"
+    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
+    chromium = Path("/usr/bin/chromium")
+    if not chromium.exists():
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
 def swift(tmp_path_factory):
     """An OpenStack Swift of our own."""
     from benchmarks.chaos.servers import swift_missing, swift_server

@@ -15,7 +15,7 @@ FLOORS = (
     ("jobs",),
     ("commands",),
     ("experiments",),
-    ("engine", "report"),
+    ("engine", "report", "dashboard"),
     ("recognition", "search", "pretraining"),
     ("evaluation", "selection", "training"),
     ("methods", "synthesis"),

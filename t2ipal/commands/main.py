@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "average precision of trained recognizers on a test set",
     "predict": "labels and scores of your own photographs",
     "tune": "search settings with Ray Tune",
+    "dashboard": "a live page about a run and its searches",
     "report": "one self-contained HTML page about a run",
     "pretrain_pictovoc": "train the embedded world's models from scratch",
 }

@@ -19,7 +19,7 @@ from typing import Any
 from t2ipal.commands.running import finish, parse
 from t2ipal.config import require
 from t2ipal.places import SharedUri
-from t2ipal.store import Store, describe_status, run_status
+from t2ipal.store import RunWatch, Store, describe_status, run_status
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     require(watch is None or watch > 0, f"watch must be > 0, got {watch}.")
     require(watch is None or isfinite(watch), f"watch must be finite, got {watch}.")
     store = Store(options.run, options.endpoint_url)
+    looks = RunWatch(store)
     while True:
-        status = run_status(store, options.price_per_gpu_hour, options.gpus_per_worker)
+        status = run_status(looks, options.price_per_gpu_hour, options.gpus_per_worker)
         print(describe_status(status, options.gpus_per_worker), flush=True)
         if watch is None or status.seconds_left == 0:
             break

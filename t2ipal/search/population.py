@@ -196,10 +196,10 @@ class _Population:
             return
         loss = statistics.fmean(losses)
         if not all(map(math.isfinite, (loss, *scores))):
-            what = (
-                f"its loss was {loss}" if not math.isfinite(loss) else "its scores were no numbers"
-            )
-            return self._fail(number, f"{what} after epoch {self.epoch}: it diverged")
+            reason = f"its loss was {loss:.4g} after epoch {self.epoch}: it diverged"
+            if math.isfinite(loss):
+                reason = f"its scores were no numbers after epoch {self.epoch}: it diverged"
+            return self._fail(number, reason)
         row = replace(row, loss=loss, losses=(*row.losses, loss))
         if scores:
             score, spread = mean_and_spread(scores)

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from t2ipal.config import from_dict, override, to_dict
-from t2ipal.diffusion.config import SynthesisConfig
+from t2ipal.config import override, to_dict
 from t2ipal.evaluation.validation_sets import (
     load_validation_set,
     require_validation_set,
@@ -16,7 +15,7 @@ from t2ipal.evaluation.validation_sets import (
 from t2ipal.features.config import BackboneConfig, FeatureAccess
 from t2ipal.features.reading import read_training_features
 from t2ipal.search.data import RunData, split_run
-from t2ipal.search.setting import Setting
+from t2ipal.search.setting import Setting, setting_of_run
 from t2ipal.search.space import SearchConfig
 from t2ipal.search.space_file import load_space
 from t2ipal.search.variants import Variants
@@ -60,9 +59,7 @@ def plan_search(store: Store, request: SearchRequest) -> tuple[Setting, SearchCo
     """
     settings = read_manifest(store).settings
     names = settings.class_names, settings.prompt_names
-    start = recipe(request.method, request.schedule, *names)
-    synthesis = from_dict(SynthesisConfig, settings.synthesis)
-    setting = Setting(start.method, start.training, synthesis=synthesis)
+    setting = setting_of_run(recipe(request.method, request.schedule, *names), settings)
     setting = override(setting, request.changes)
     search = load_space(request.space, setting, request.num_samples)
     if request.num_seeds is not None:

@@ -134,7 +134,8 @@ class SearchFolder:
                 f"one writes form {VERSION}). It is kept, and the report shows it. Use another "
                 "output folder.",
             )
-            changed = differences(settings, there)
+            here, known = ({**each, "changes": None} for each in (settings, there))
+            changed = differences(here, known)  # what was changed is in the recipe too
             require(
                 not changed,
                 f"{self.place} holds another search ({'; '.join(changed)}). Use another output "
@@ -259,12 +260,28 @@ def pareto_front(search: SearchConfig, trials: Iterable[Trial]) -> list[Trial]:
     return front
 
 
+def search_folder(run: Store, output: str | None, endpoint_url: str | None = None) -> SearchFolder:
+    """Where a search of a run goes: into the run, so that its page shows it, or elsewhere.
+
+    Args:
+        run: home of the run.
+        output: a folder, in the run or not; None: the run's `search`.
+        endpoint_url: of a bucket that is not on AWS.
+    """
+    if output is None:
+        return SearchFolder(run, FOLDER)
+    store = Store(output, endpoint_url)
+    inside = store.uri.removeprefix(f"{run.uri}/")
+    return SearchFolder(store, "") if inside == store.uri else SearchFolder(run, inside)
+
+
 def find_searches(store: Store) -> list[str]:
     """Folders of a run that hold a search, those of versions before too."""
-    keys = store.list("", recursive=False)
-    names = {key.partition("/")[0] for key in keys}
-    begins = [n for n in names if n in (FOLDER, OLD_FOLDER) or n.startswith(f"{FOLDER}-")]
-    return [name for name in sorted(begins) if store.exists(join_key(name, SETTINGS))]
+    keys = [key for key in store.list(FOLDER) if key.endswith(f"/{SETTINGS}")]
+    names = sorted(key.removesuffix(f"/{SETTINGS}") for key in keys)
+    found = [n for n in names if n == FOLDER or (n.startswith(f"{FOLDER}-") and "/" not in n)]
+    old = any(store.exists(join_key(OLD_FOLDER, name)) for name in (SETTINGS, TABLE))
+    return [*found, OLD_FOLDER] if old else found
 
 
 def read_trials(store: Store, folder: str) -> list[Trial]:

@@ -93,7 +93,7 @@ class Monitor:
         search: the space and how it is searched.
         folder: where trials are kept.
         quiet: no bar, for logs.
-        update: also called with all trials at each look.
+        update: also called with all trials at each look, and whether it is the last one.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Monitor:
         search: SearchConfig,
         folder: SearchFolder,
         quiet: bool = False,
-        update: Callable[[Sequence[Trial]], None] = lambda trials: None,
+        update: Callable[[Sequence[Trial], bool], None] = lambda trials, final: None,
     ) -> None:
         self.search, self.folder, self.quiet, self.update = search, folder, quiet, update
         self.started_s = time.time()
@@ -126,14 +126,15 @@ class Monitor:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         self._over.set()
         self._thread.join()
-        self.look()
+        with self._going_on():
+            self.look()
         self._bar.close()
         whole = sum(trial.has_ended for trial in self.trials) == self.search.num_trials
         note = "" if error is None else f"{kind.__name__}: {error}".rstrip(": ")
         self._keep("done" if whole else "ended", note)
         if self.trials:
             self.folder.write_table(self.search, self.trials)
-        self.update(self.trials)
+        self.update(self.trials, True)
 
     def look(self) -> None:
         """Looks now."""
@@ -154,7 +155,7 @@ class Monitor:
             with self._going_on():
                 self.look()
                 self._keep("running")
-                self.update(self.trials)
+                self.update(self.trials, False)
 
     @contextlib.contextmanager
     def _going_on(self) -> Iterator[None]:

@@ -25,7 +25,7 @@ from t2ipal.store.objects import (
     split_uri,
     store_and_key,
 )
-from t2ipal.store.passing import read_chosen_images
+from t2ipal.store.passing import first_images, read_chosen_images
 from t2ipal.store.records import (
     Caption,
     Manifest,
@@ -86,6 +86,7 @@ from t2ipal.store.tables import (
     read_json,
     read_parquet_columns,
 )
+from t2ipal.store.watching import RunWatch
 
 __all__ = [
     "Caption",
@@ -104,6 +105,7 @@ __all__ = [
     "RunSettings",
     "RunStatus",
     "RunTotals",
+    "RunWatch",
     "Sample",
     "Section",
     "ShardCounts",
@@ -122,6 +124,7 @@ __all__ = [
     "end_old_uploads",
     "failure_reasons",
     "finished_shards",
+    "first_images",
     "fresh_start_hint",
     "is_retry",
     "join_key",

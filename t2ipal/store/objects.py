@@ -155,9 +155,9 @@ class Store:
         """
         return sorted(self._backend.entries(prefix, recursive))
 
-    def entries(self, prefix: str = "") -> dict[str, Entry]:
-        """What a listing tells of each of those objects, by its key."""
-        return dict(sorted(self._backend.entries(prefix).items()))
+    def entries(self, prefix: str = "", recursive: bool = True) -> dict[str, Entry]:
+        """What a listing tells of each object that `list` names, by its key."""
+        return dict(sorted(self._backend.entries(prefix, recursive).items()))
 
     def times(self, prefix: str = "") -> dict[str, float]:
         """When each of those objects was last written, in seconds since 1970, by its key."""
@@ -356,14 +356,17 @@ class _Folder:
         for parent, folders, names in os.walk(start, onerror=_raise_unreadable):
             if not recursive:
                 folders.clear()
+            # Texts, not paths: a run may have a hundred thousand files.
+            within = os.path.relpath(parent, self.folder).replace(os.sep, "/")
+            before = "" if within == "." else f"{within}/"
             for name in names:
-                path = Path(parent) / name
-                key = path.relative_to(self.folder).as_posix()
+                key = before + name
                 if key.startswith(prefix) and not name.startswith(TEMPORARY_PREFIX):
+                    path = os.path.join(parent, name)
                     try:
-                        there = path.stat()
+                        there = os.stat(path)
                     except PermissionError as error:
-                        raise _unreadable(error, path) from error
+                        raise _unreadable(error, Path(path)) from error
                     except FileNotFoundError:  # gone meanwhile, or a link to nothing
                         continue
                     version = f"{there.st_size}-{there.st_mtime_ns}"

@@ -5,6 +5,7 @@ A tar of a gigabyte takes no more memory than a small one; `shards.py` reads who
 
 import hashlib
 import io
+import json
 import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -12,8 +13,9 @@ from typing import Any
 
 from t2ipal.store.images import ENDINGS, RGBImage, decode_image
 from t2ipal.store.objects import Store
-from t2ipal.store.records import Marker
+from t2ipal.store.records import Marker, Sample
 from t2ipal.store.shards import naming_a_lost_part, remedy, require_digest
+from t2ipal.store.tables import sample_of
 
 
 def read_chosen_images(
@@ -40,6 +42,28 @@ def read_chosen_images(
                     yield name, _decoded(file.read(), f"{member.name} in {store.uri}/{key}", marker)
         passing.finish()
     require_digest(store, marker, "tar", passing.digest.hexdigest())
+
+
+def first_images(store: Store, marker: Marker, most: int) -> list[tuple[Sample, bytes]]:
+    """The first images of a committed shard, as they are stored, one of each caption; to look at.
+
+    No more of the tar is read than holds them, so that nothing is known of its digest: where it
+    cannot be read, there are fewer.
+    """
+    found: dict[str, tuple[Sample, bytes]] = {}
+    image, passing = b"", _Passing(store.pieces(f"images/{marker.shard}.tar"))
+    unreadable = tarfile.TarError, ValueError, TypeError, KeyError
+    with suppress(*unreadable), tarfile.open(fileobj=passing, mode="r|") as tar:
+        for member in tar:
+            ending, file = member.name.rpartition(".")[2], tar.extractfile(member)
+            if file is not None and ending in ENDINGS.values():
+                image = file.read()  # the row that describes it follows
+            elif file is not None and ending == "json":
+                row = sample_of(json.loads(file.read()))
+                found.setdefault(row.caption_id, (row, image))
+            if len(found) == most:
+                break
+    return [*found.values()]
 
 
 def _decoded(data: bytes, place: str, marker: Marker) -> RGBImage:

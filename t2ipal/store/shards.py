@@ -138,7 +138,7 @@ def read_marker(store: Store, shard: str, plan: Mapping[str, Any]) -> Marker | N
 
 def _committed(store: Store, key: str, plan: Mapping[str, Any]) -> Marker:
     """The marker of a shard that someone else finished: the same bytes, if from the same plan."""
-    marker = _read_marker(store, key)
+    marker = stored_marker(store, key)
     check_plan(store, marker, plan)
     return marker
 
@@ -191,7 +191,7 @@ def committed_shards(store: Store) -> list[Marker]:
     keys = [f"images/{shard}.json" for shard in finished_shards(store)]
     # A bucket answers after some milliseconds, to many at once as to one.
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(partial(_read_marker, store), keys))
+        return list(pool.map(partial(stored_marker, store), keys))
 
 
 def finished_shards(store: Store) -> list[str]:
@@ -211,7 +211,7 @@ def failure_reasons(store: Store, markers: Sequence[Marker]) -> dict[str, int]:
 
     Reads the sidecars of shards with such samples, and no others.
     """
-    last = _without_retried(markers)
+    last = last_attempts(markers)
     reasons: Counter[str] = Counter()
     with ThreadPoolExecutor(READERS) as pool:
         failed = [marker for marker in last if marker.num_failed]
@@ -220,7 +220,7 @@ def failure_reasons(store: Store, markers: Sequence[Marker]) -> dict[str, int]:
     return dict(reasons.most_common())
 
 
-def _without_retried(markers: Sequence[Marker]) -> list[Marker]:
+def last_attempts(markers: Sequence[Marker]) -> list[Marker]:
     """The markers of those shards whose failed samples were not tried again later."""
     names = {marker.shard for marker in markers}
 
@@ -231,7 +231,8 @@ def _without_retried(markers: Sequence[Marker]) -> list[Marker]:
     return [marker for marker in markers if next_name(marker.shard) not in names]
 
 
-def _read_marker(store: Store, key: str) -> Marker:
+def stored_marker(store: Store, key: str) -> Marker:
+    """A marker; raises ValueError where it is damaged."""
     values = known(Marker, read_json(store, key))
     try:
         marker = from_dict(Marker, values)
@@ -247,7 +248,7 @@ def read_samples(store: Store, markers: Sequence[Marker]) -> Iterator[Sample]:
 
     Of a sample that was tried again there is the last attempt alone.
     """
-    last = {marker.shard for marker in _without_retried(markers)}
+    last = {marker.shard for marker in last_attempts(markers)}
     for marker in markers:
         rows = read_shard_samples(store, marker)
         yield from rows if marker.shard in last else (row for row in rows if row.is_image)
@@ -283,7 +284,7 @@ def read_images(store: Store, shard: str) -> Iterator[tuple[Sample, RGBImage]]:
 
 def read_encoded_images(store: Store, shard: str) -> Iterator[tuple[Sample, bytes]]:
     """As `read_images`, the images as the bytes that are stored."""
-    data = _checked(store, _read_marker(store, f"images/{shard}.json"), "tar")
+    data = _checked(store, stored_marker(store, f"images/{shard}.json"), "tar")
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         members = {member.name: member for member in tar.getmembers()}
         for name in members:

@@ -8,8 +8,8 @@ from math import inf, isfinite
 from t2ipal.config import require
 from t2ipal.store.objects import Store
 from t2ipal.store.records import Marker
-from t2ipal.store.sections import read_sections
-from t2ipal.store.shards import committed_shards, count_samples, failure_reasons, is_retry
+from t2ipal.store.shards import count_samples, is_retry
+from t2ipal.store.watching import RunWatch
 
 RATE_WINDOW_S = 600.0
 """The rate is that of the last ten minutes of work at least."""
@@ -48,12 +48,12 @@ class RunStatus:
 
 
 def run_status(
-    store: Store, price_per_gpu_hour: float | None = None, gpus_per_worker: float = 1.0
+    store: Store | RunWatch, price_per_gpu_hour: float | None = None, gpus_per_worker: float = 1.0
 ) -> RunStatus:
     """Reads sections and markers, and the sidecars only where samples failed.
 
     Args:
-        store: home of the run.
+        store: home of the run; or a watch over it, by whom looks again and again.
         price_per_gpu_hour: in any currency.
         gpus_per_worker: that the run had; its store does not tell.
 
@@ -67,13 +67,14 @@ def run_status(
     require(finite, f"price_per_gpu_hour must be finite, got {price}.")
     gpus = gpus_per_worker
     require(gpus >= 0 and isfinite(gpus), f"gpus_per_worker must be finite and >= 0, got {gpus}.")
-    sections = read_sections(store)
+    watch = store if isinstance(store, RunWatch) else RunWatch(store)
+    watch.look()
+    sections, markers = watch.sections, watch.markers
     if not sections:
-        raise FileNotFoundError(f"No run in {store.uri}. Run jobs/synthesize.py first.")
-    markers = committed_shards(store)
+        raise FileNotFoundError(f"No run in {watch.store.uri}. Run jobs/synthesize.py first.")
     num_done, num_failed = count_samples(markers)
     num_samples = sum(section.num_samples for section in sections)
-    rate = _samples_per_second(markers, store.times("images/"))
+    rate = _samples_per_second(markers, watch.times)
     hours = sum(marker.seconds for marker in markers) / 3600
     left = num_samples - num_done
     cost = None if price is None else hours * gpus * price
@@ -81,7 +82,7 @@ def run_status(
         num_samples=num_samples,
         num_images=num_done - num_failed,
         num_failed=num_failed,
-        failed_by_reason=failure_reasons(store, markers),
+        failed_by_reason=watch.failed_by_reason(),
         num_shards=sum(section.num_shards for section in sections),
         num_shards_done=sum(not is_retry(marker.shard) for marker in markers),
         size_bytes=sum(m.tar.size_bytes + m.sidecar.size_bytes for m in markers),
@@ -99,7 +100,7 @@ def _samples_per_second(markers: Sequence[Marker], times: Mapping[str, float]) -
     That is the time since the shard before; after a pause, and for the first of all, what a shard
     takes: the seconds of its device, or the usual gap where encoding or the store takes longer.
     """
-    shards = sorted((times[f"images/{m.shard}.json"], m.seconds, m.num_rows) for m in markers)
+    shards = sorted((times[m.shard], m.seconds, m.num_rows) for m in markers)
     gaps = [inf, *(after[0] - before[0] for before, after in pairwise(shards))]
     # The lower quartile: most gaps of a run that is stopped every night may be pauses.
     usual_gap = sorted(gaps)[len(gaps) // 4] if len(gaps) > 4 else 0.0

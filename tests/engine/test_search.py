@@ -1,131 +1,108 @@
-import csv
-import json
 import os
+from functools import partial
 
 import pytest
-from fake_clip import NAMES, PROMPT_NAMES, FakeClip, training_features
+from fake_clip import FakeClip
+from search_data import START, data, space
 
-from t2ipal.config import override
-from t2ipal.engine.search import _domain, _searcher, run_search
-from t2ipal.search.space import Dimension, SearchConfig, draw_settings
-from t2ipal.search.trials import Trial, failed, keep_trial, read_trials, run_trial
+from t2ipal.engine.config import PopulationGroup
+from t2ipal.engine.search import on_ray
+from t2ipal.search.population import train_population
+from t2ipal.search.results import SearchFolder, Trial
+from t2ipal.search.running import Monitor
 from t2ipal.store import Store
-from t2ipal.training.recipes import recipe
-from t2ipal.training.validation import split_captions
 
-RECIPE = override(
-    recipe("t2ipal", "pictovoc", NAMES, PROMPT_NAMES),
-    {"training.num_epochs": 4, "training.batch_size": 32},
-)
+SHARPNESS = ("method.sharpness", "uniform", (1.0, 9.0))
 
 
-def test_grid_equals_trials_run_alone(ray_session, tmp_path):
-    dimensions = (
-        Dimension("method.residual_ratio", "grid", (0.0, 1.0)),
-        Dimension("training.images_per_caption", "grid", (2,)),
-    )
-    search = SearchConfig(dimensions, searcher="grid", validation_fraction=0.3)
-    data = training_features(60)
-    result = run_search(search, RECIPE, data, FakeClip, Store(tmp_path), "")
-    train, validation = split_captions(data, 0.3, 0)
-    assert len(result.trials) == 2
-    for trial in result.trials:
-        expected = run_trial(override(RECIPE, trial.values), train, validation, FakeClip())
-        assert (trial.status, trial.reason) == ("ok", "")
-        assert trial.validation_mAP == pytest.approx(expected["validation_mAP"])
-        assert trial.loss == pytest.approx(expected["loss"])
-        assert trial.seconds > 0
-    assert {trial.values["method.residual_ratio"] for trial in result.trials} == {0.0, 1.0}
-    with open(tmp_path / "trials.csv") as file:
-        assert len(list(csv.DictReader(file))) == 2
-    best = json.loads((tmp_path / "best.json").read_text())
-    assert best["values"] == result.best().values
-    logs = {path.name for path in (tmp_path / "trials").rglob("*") if path.is_file()}
-    assert {"progress.csv", "result.json"} <= logs
-    assert any(name.startswith("events.out.tfevents") for name in logs)
+def search(space, folder, load=FakeClip, start=START, deadline_s=float("inf"), **group):
+    with Monitor(space, folder, quiet=True) as monitor:
+        on_ray(space, start, data(space), load, folder, deadline_s, group=PopulationGroup(**group))
+    return monitor
 
 
-def test_optuna_with_asha_and_a_failing_setting(ray_session, tmp_path):
-    dimensions = (
-        Dimension("method.sharpness", "uniform", (1.0, 10.0)),
-        Dimension("training.lr", "loguniform", (1e-4, 1e-2)),
-        Dimension("training.images_per_caption", "randint", (1, 2)),
-        # One at a time both are valid; together with adapter "local" False is not.
-        Dimension("method.adapter", "choice", ("local", "none")),
-    )
-    search = SearchConfig(dimensions, searcher="optuna", scheduler="asha", num_samples=4, seed=1)
-    settings = override(RECIPE, {"method.adapter": "none", "method.local_scores": False})
-    result = run_search(search, settings, training_features(60), FakeClip, Store(tmp_path))
-    assert len(result.trials) == 4
-    for trial in result.trials:
-        failed = trial.values["method.adapter"] == "local"
-        assert (trial.status == "failed") == failed
-        assert ("needs local_scores" in trial.reason) == failed
-        assert trial.values["training.images_per_caption"] in (1, 2)
-        assert 1 <= trial.values["method.sharpness"] <= 10
-        assert 1e-4 <= trial.values["training.lr"] <= 1e-2
-    assert {trial.status for trial in result.trials} >= {"ok", "failed"}
-    assert read_trials(Store(tmp_path), "tune") == [*result.trials]
+def same(trials, others):
+    for trial, other in zip(trials, others, strict=True):
+        assert (trial.number, trial.values, trial.status) == (
+            other.number,
+            other.values,
+            other.status,
+        )
+        assert trial.validation_mAP == pytest.approx(other.validation_mAP, rel=1e-5)
+        assert trial.losses == pytest.approx(other.losses, rel=1e-5)
 
 
-def test_a_search_goes_on_with_what_is_not_finished(ray_session, store, tmp_path, monkeypatch):
+def test_populations_under_tune_are_those_of_one_process(ray_session, store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    dimensions = (Dimension("method.sharpness", "uniform", (1.0, 10.0)),)
-    search = SearchConfig(dimensions, num_samples=3, validation_fraction=0.3)
-    settings, data = draw_settings(search), training_features(60)
-    kept = Trial(settings[1], "ok", "", 99.0, 1.0, 1.0)
-    keep_trial(kept, 1, store, "tune")
-    store.write("tune/trials/00002/result.json", b"of a trial that was killed\n")
-    result = run_search(search, RECIPE, data, FakeClip, store)
-    assert [trial.values for trial in result.trials] == settings
-    assert {trial.status for trial in result.trials} == {"ok"}
-    assert result.best() == result.trials[1] == kept
-    logs = [key for key in store.list("tune/trials/") if key.endswith("/result.json")]
-    assert logs == [f"tune/trials/{number}/result.json" for number in ("00000", "00002")]
-    (line,) = store.read(logs[1]).splitlines()
-    assert json.loads(line)["validation_mAP"] == result.trials[2].validation_mAP
-    there = {key: store.read(key) for key in store.list()}
-    assert {"tune/trials.json", "tune/trials.csv", "tune/best.json"} <= {*there}
-    assert all(key.startswith("tune/") for key in there)
+    space_of_grids = space(
+        ("method.residual_ratio", "grid", (0.0, 1.0)),
+        ("training.images_per_caption", "grid", (1, 2)),
+        ("method.context_length", "grid", (4, 8)),
+        num_seeds=2,
+    )
+    folder = SearchFolder(store, "search")
+    monitor = search(space_of_grids, folder, population=3)
+    assert folder.num_populations() > 1 and monitor.num_before == 0
+    settings = {trial.number: trial.values for trial in monitor.trials}
+    assert [*settings] == list(range(8))
+    sets = data(space_of_grids)
+    same(monitor.trials, train_population(settings, START, space_of_grids, sets, FakeClip()))
+    assert {key.partition("/")[0] for key in store.list()} == {"search"}
     assert not list(tmp_path.glob("s3*"))  # no folder of the bucket's name
-    assert run_search(search, RECIPE, data, FakeClip, store) == result
-    assert {key: store.read(key) for key in store.list()} == there
+    again = search(space_of_grids, folder, population=1)
+    assert again.num_before == 8 and again.trials == monitor.trials
 
 
-def test_optuna_learns_of_finished_trials_first():
-    dimension = Dimension("method.sharpness", "uniform", (1.0, 10.0))
-    search = SearchConfig((dimension,), searcher="optuna")
-    space = {dimension.path: _domain(dimension)}
-    stopped = Trial({dimension.path: 4.0}, "stopped", "", 50.0, 1.0, 1.0)
-    trials = {0: Trial({dimension.path: 2.0}, "ok", "", 60.0, 1.0, 1.0), 1: stopped}
-    trials[3] = failed({dimension.path: 3.0}, "no memory")
-    suggested = []
-    for kept in ({}, trials):
-        searcher = _searcher(search, kept, [2])
-        searcher.set_search_properties("validation_mAP", "max", space)
-        suggested.append(searcher.suggest("next"))
-    known = [(each.params, each.value) for each in searcher._ot_study.trials[:2]]
-    assert known == [({dimension.path: 2.0}, 60.0), ({dimension.path: 4.0}, 50.0)]
-    assert suggested[0] != suggested[1]  # the first of all is known already
+def test_optuna_with_asha_in_a_search_that_goes_on(ray_session, tmp_path):
+    mixed = space(
+        SHARPNESS,
+        ("training.lr", "loguniform", (1e-4, 1e-2)),
+        ("method.adapter", "choice", ("local", "global")),
+        searcher="optuna",
+        scheduler="asha",
+        num_samples=10,
+        seed=1,
+    )
+    folder = SearchFolder(Store(tmp_path), "search")
+    before = {"method.sharpness": 3.25, "training.lr": 0.001, "method.adapter": "local"}
+    kept = Trial(0, before, "ok", validation_mAP=99.0, loss=1.0, scores=((1, 99.0), (4, 99.0)),
+                 losses=(2.0, 2.0, 2.0, 1.0))  # fmt: skip
+    broken = {**before, "method.sharpness": 4.25}
+    folder.keep(0, [kept, Trial(1, broken, "running")])
+    monitor = search(mixed, folder, population=2)
+    assert monitor.num_before == 1 and len(monitor.trials) == 10
+    assert monitor.trials[0] == kept
+    assert monitor.trials[1].values == broken and monitor.trials[1].has_ended
+    assert {trial.status for trial in monitor.trials} == {"ok", "stopped"}
+    for trial in monitor.trials:
+        stopped = trial.status == "stopped"
+        assert ("below the best half" in trial.reason) == stopped
+        assert (len(trial.losses) < 4) == stopped
+        assert 1 <= trial.values["method.sharpness"] <= 9
 
 
-class DiesOnce:
+def dies_once(sign):
     """Loads a backbone; the first process that does, ends."""
-
-    def __init__(self, sign):
-        self.sign = sign
-
-    def __call__(self):
-        if not self.sign.exists():
-            self.sign.touch()
-            os._exit(1)
-        return FakeClip()
+    if not sign.exists():
+        sign.touch()
+        os._exit(1)
+    return FakeClip()
 
 
-def test_a_trial_whose_process_was_lost_is_run_again(ray_session, tmp_path):
-    search = SearchConfig((Dimension("method.residual_ratio", "grid", (1.0,)),), searcher="grid")
-    store, load = Store(tmp_path / "run"), DiesOnce(tmp_path / "died")
-    lost, done = (run_search(search, RECIPE, training_features(60), load, store) for _ in range(2))
-    assert [trial.status for trial in lost.trials] == ["failed"] and "died" in lost.trials[0].reason
-    assert [trial.status for trial in done.trials] == ["ok"]
-    assert read_trials(store, "tune") == [*done.trials]
+def dies():
+    os._exit(1)
+
+
+def test_a_lost_process_is_begun_anew_and_then_given_up(ray_session, tmp_path, monkeypatch):
+    small = space(SHARPNESS, num_samples=1)
+    folder = SearchFolder(Store(tmp_path / "once"), "")
+    trials = search(small, folder, partial(dies_once, tmp_path / "died")).trials
+    assert [trial.status for trial in trials] == ["ok"]
+    folder = SearchFolder(Store(tmp_path / "always"), "")
+    monkeypatch.setattr("t2ipal.engine.search.MAX_FAILURES", 0)
+    lost = search(small, folder, dies).trials
+    assert {trial.status for trial in lost} == {"lost"}
+    assert all("died" in trial.reason for trial in lost)
+    done = search(small, folder)
+    assert done.num_before == 0
+    assert [(t.status, t.values) for t in done.trials] == [("ok", t.values) for t in lost]

@@ -89,8 +89,7 @@ def rate(ends, seconds, num_rows=100):
     names = [f"{number:05d}" for number in range(len(ends))]
     part = Part("", 0)
     markers = [Marker(name, {}, "", num_rows, 0, part, part, seconds) for name in names]
-    times = {f"images/{name}.json": end for name, end in zip(names, ends)}
-    return _samples_per_second(markers, times)
+    return _samples_per_second(markers, dict(zip(names, ends)))
 
 
 def steps(count, gap, start=0.0):
