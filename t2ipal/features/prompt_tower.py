@@ -39,7 +39,7 @@ class PackedClasses:
     """In its prompt."""
     seen: Bool[Tensor, "bins size keys"]
     """Whether a slot sees each shared token (all do), and each slot of its bin: those of its class
-    up to itself."""
+    up to itself. Where there is one bin, the shared tokens' own rows come before the slots'."""
     last: Int[Tensor, " classes"]
     """The slot of each class's end token."""
 
@@ -100,6 +100,9 @@ def _pack(counts: list[int], first: int, length: int, num_shared: int) -> Packed
             last[name] = at * size + start - 1
     of_class = (owner[:, :, None] == owner[:, None, :]).tril()
     seen = torch.cat([of_class.new_ones(num_bins, size, num_shared), of_class], dim=2)
+    if num_bins == 1:
+        begun = seen.new_ones(1, num_shared, num_shared + size).tril()
+        seen = torch.cat([begun, seen], dim=1)
     return PackedClasses(own.flatten(), position.flatten(), seen, last)
 
 
@@ -209,20 +212,52 @@ def _encode(
     hidden = torch.cat([shared, packed.expand(len(shared), -1, -1)], dim=1)
     mask = torch.zeros_like(classes.seen, dtype=hidden.dtype)
     mask = mask.masked_fill(~classes.seen, float("-inf")).repeat(len(shared), 1, 1)
-    blocks = model.transformer.resblocks
-    for block in blocks[:-1]:
-        attended = _attention(block.attn, block.ln_1(hidden), mask)
+    attend = _attention_in_one_bin if len(classes.seen) == 1 else _attention
+    *blocks, final = model.transformer.resblocks
+    for block in blocks:
+        attended = attend(block.attn, block.ln_1(hidden), mask)
         hidden = _behind_attention(block, hidden, attended)
     # Nothing but the end tokens is read behind the last block.
-    block, last = blocks[-1], shared.shape[1] + classes.last
-    attended = _attention(block.attn, block.ln_1(hidden), mask)
-    hidden = _behind_attention(block, hidden[:, last], attended[:, last])
-    return model.ln_final(hidden)
+    last = shared.shape[1] + classes.last
+    if len(classes.seen) == 1:
+        attended = _attention_in_one_bin(final.attn, final.ln_1(hidden), mask, last)
+    else:
+        attended = _attention(final.attn, final.ln_1(hidden), mask)[:, last]
+    return model.ln_final(_behind_attention(final, hidden[:, last], attended))
 
 
 def _behind_attention(block: Any, hidden: Tensor, attended: Tensor) -> Tensor:
     hidden = hidden + block.ls_1(block.attn.out_proj(attended))
     return hidden + block.ls_2(block.mlp(block.ln_2(hidden)))
+
+
+def _attention_in_one_bin(
+    attention: nn.MultiheadAttention,
+    normed: Float[Tensor, "sets tokens text"],
+    mask: Float[Tensor, "sets tokens tokens"],
+    rows: Int[Tensor, " rows"] | None = None,
+) -> Float[Tensor, "sets rows text"]:
+    """As `_attention`, where all tokens lie side by side; for some rows alone, or for all."""
+    width, heads = normed.shape[-1], attention.num_heads
+    weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    if rows is None:
+        both = F.linear(normed, weight, bias).unflatten(-1, (3, heads, -1))
+        query, key, value = both.permute(2, 0, 3, 1, 4).unbind()
+    else:
+        both = F.linear(normed, weight[width:], bias[width:]).unflatten(-1, (2, heads, -1))
+        key, value = both.permute(2, 0, 3, 1, 4).unbind()
+        query = F.linear(normed[:, rows], weight[:width], bias[:width])
+        query, mask = query.unflatten(-1, (heads, -1)).transpose(1, 2), mask[:, rows]
+    attended = _attend(query, key, value, mask.unsqueeze(1).to(query.dtype))
+    return attended.transpose(1, 2).flatten(2)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """What torch's attention gives; under `vmap` on a CPU, where torch has none for it, plainly."""
+    if not all_kept.get() or query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    logits = (query * query.shape[-1] ** -0.5) @ key.mT + mask
+    return torch.softmax(logits, dim=-1) @ value
 
 
 def _attention(
@@ -243,11 +278,11 @@ def _attention(
     def behind_shared(beginning: Tensor, rest: Tensor) -> Tensor:
         return torch.cat([beginning.repeat_interleave(bins, dim=0), rest], dim=2)
 
-    rest = F.scaled_dot_product_attention(
+    rest = _attend(
         query,
         behind_shared(shared_key, key),
         behind_shared(shared_value, value),
-        attn_mask=mask.unsqueeze(1).to(query.dtype),
+        mask.unsqueeze(1).to(query.dtype),
     )
     rest = rest.transpose(1, 2).reshape(sets, bins * size, -1)
     return torch.cat([first.transpose(1, 2).flatten(2), rest], dim=1)

@@ -114,11 +114,17 @@ def test_every_own_token_lies_in_one_slot(lengths, num_shared, kept_tokens):
     assert sum(len(group.last) for group in layout.groups) == len(lengths)
     first = 0
     for group in layout.groups:
-        bins, size, keys = group.seen.shape
-        assert keys == num_shared + size and len(group.own) == bins * size
+        bins, rows, keys = group.seen.shape
+        size = keys - num_shared
+        assert len(group.own) == bins * size
+        begun, seen = group.seen.split([rows - size, size], dim=1)
+        if bins == 1:
+            assert torch.equal(begun[0], torch.ones(num_shared, keys, dtype=torch.bool).tril())
+        else:
+            assert rows == size
         assert size <= max(BIN_TOKENS, 2 * max(lengths))
         for slot, length in zip(group.last.tolist(), lengths[first:]):
-            row = group.seen[slot // size, slot % size]
+            row = seen[slot // size, slot % size]
             assert row[:num_shared].all()
             slots = slot // size * size + row[num_shared:].nonzero().flatten()
             start = first * max(lengths)
