@@ -15,7 +15,9 @@ def local_similarities(
     local_embeddings: Float[Tensor, "classes width"],
 ) -> Float[Tensor, "batch classes locations"]:
     """P_ij = <z_j, L_i>, the cosine of every location with every class (paper, eq. 2)."""
-    return torch.einsum("bnd,cd->bcn", local_features, local_embeddings)
+    # One product of two matrices, also for the embeddings of many trials at once.
+    products = local_embeddings.contiguous() @ local_features.flatten(0, 1).mT
+    return products.unflatten(1, local_features.shape[:2]).transpose(0, 1)
 
 
 def class_wise_heatmap(
