@@ -216,6 +216,8 @@ def test_a_search_that_goes_on(visit, tmp_path):
     store = Store(tmp_path / "run")
     with serve(store) as address:
         page = visit(address, drawn=False, script=HURRY)
+        page.wait_for_selector("#run")  # what there is to see of a run without a search
+        page.click("#tab-search")
         page.wait_for_selector("#empty:has-text('No search in this run yet')")
         search, trials = write_search(store, num_trials=20)
         page.wait_for_selector("#tiles:has-text('4 running')")
