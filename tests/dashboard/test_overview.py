@@ -10,6 +10,7 @@ import pytest
 from small_run import write_small_run
 
 from t2ipal.dashboard import overview as module
+from t2ipal.dashboard import snapshot
 from t2ipal.dashboard.overview import Overview, overview
 from t2ipal.dashboard.server import serve
 from t2ipal.store import Store
@@ -136,7 +137,8 @@ def test_more_reasons_than_a_page_shows(tmp_path):
     assert len(shown) == 13 and shown[-1] == ("others", 8 + 7 + 6)
 
 
-def test_the_page_of_a_run(tmp_path, browser):
+def test_the_page_of_a_run(tmp_path, browser, monkeypatch):
+    monkeypatch.setattr(snapshot, "OVERVIEW_S", 0.0)
     shutil.copytree(STORED / "grown", tmp_path / "run")
     with serve(Store(tmp_path / "run")) as address:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
@@ -155,8 +157,9 @@ def test_the_page_of_a_run(tmp_path, browser):
         page.locator(".run-report").scroll_into_view_if_needed()
         # It is written while the page is open, and read on the same address.
         (tmp_path / "run" / "report.html").write_text("<p>The report</p><script>alert(1)</script>")
+        page.get_by_role("tab", name="Search").click()
+        page.get_by_role("tab", name="Run").click()
         link = page.get_by_role("link", name="Open the report")
-        link.wait_for(timeout=20_000)
         with page.expect_popup() as opened:
             link.click()
         opened.value.get_by_text("The report").wait_for()

@@ -75,7 +75,6 @@ def test_tensorboard_shows_the_trials(search, page):
         for text in ("00000", "00003", "75.800"):  # the score of trial 58
             page.get_by_text(text, exact=True).first.wait_for()
         picture(page, "tensorboard-hparams")
-    with server("tensorboard", "--logdir", search / "tensorboard-best") as address:
         page.goto(f"{address}/#timeseries")
         page.get_by_text("validation_mAP", exact=True).first.wait_for()
         picture(page, "tensorboard-curves")
