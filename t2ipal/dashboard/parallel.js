@@ -4,8 +4,8 @@ import { palette, show, tip } from "./charts.js";
 import { isListed, places } from "./data.js";
 import { count, last, metricName, short } from "./format.js";
 
-const MAX_LINES = 1000;
-const BEST_LINES = 250;
+const MAX_LINES = 800;
+const BEST_LINES = 200;
 let shownAxes = "";
 let isDragged = false;
 

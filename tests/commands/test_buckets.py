@@ -128,7 +128,5 @@ def test_a_search(drawn, s3_server, working_dir, tmp_path, ray_session):
     assert [trial["status"] for trial in trials] == ["ok", "ok"]
     keys = store.list("search/")
     assert {"search/trials.csv", "search/best.json", "search/settings.json"} <= {*keys}
-    with pytest.raises(
-        ValueError, match=r"search holds another search \(recipe.training"
-    ):
+    with pytest.raises(ValueError, match=r"search holds another search \(recipe.training"):
         tune.main([*words[:-1], "training.num_epochs=2"])
