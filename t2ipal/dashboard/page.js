@@ -267,7 +267,9 @@ for (const name of ["search", "run"]) {
 }
 window.addEventListener("hashchange", () => {
   readAddress(view);
-  if (view.trials.size) view.filterChanged([...Object.keys(PANELS)]);
+  if (!view.trials.size) return;
+  view.filterChanged(Object.keys(PANELS));
+  showRanges(view);
 });
 if (whole) {
   takeState(whole.state);

@@ -8,6 +8,7 @@ const MAX_LINES = 800;
 const BEST_LINES = 200;
 let shownAxes = "";
 let isDragged = false;
+window.addEventListener("pointerup", () => { isDragged = false; });
 
 /** The axes, from left to right: dimensions, further objectives, the metric. */
 function axes(trials) {
@@ -108,7 +109,6 @@ export function drawParallel(view) {
   chart.off("click");
   chart.on("click", ({ data: line }) => line && view.select(trials.number[line.at]));
   place.onpointerdown = () => { isDragged = true; };
-  window.addEventListener("pointerup", () => { isDragged = false; });
 }
 
 /** Takes the ranges from the axes of which the filter knows none any more. */
