@@ -12,10 +12,11 @@ search is written beside its trials instead, as one file that needs no server.
 import threading
 import webbrowser
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
-from t2ipal.commands.running import finish, parse
+from t2ipal.commands.running import FLAT, finish, parse
+from t2ipal.dashboard.config import PageAddress
 from t2ipal.places import SharedUri
 from t2ipal.store import Store, store_and_key
 
@@ -26,17 +27,13 @@ class Options:
 
     run: SharedUri
     """Folder of the run, or of one search: a local path, or s3://bucket/prefix."""
-    port: int = 0
-    """Port to serve the page on; 0: any free one."""
-    host: str = "127.0.0.1"
-    """Name or number of this machine to listen on: 127.0.0.1 for this machine alone, 0.0.0.0 for
-    all networks that it is in."""
     open: bool = False
     """Opens the page in a browser."""
     write: bool = False
     """Writes the page of each search as one file, page.html, and ends."""
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
+    address: Annotated[PageAddress, FLAT] = field(default_factory=PageAddress)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -59,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             raise FileNotFoundError(f"No search in {store.uri}. Run jobs/tune.py first.")
         pages = [f"{store.uri}/{write_page(store, name)}" for name in searches]
         return finish({"run": store.uri, "pages": pages})
-    with serve(store, options.port, options.host, only) as address:
+    with serve(store, options.address.port, options.address.host, only) as address:
         print(f"The page of {store.uri}: {address}  (Ctrl-C ends it)", flush=True)
         if options.open:
             webbrowser.open(address)

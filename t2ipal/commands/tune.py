@@ -12,6 +12,7 @@ command again goes on where it was left. The winner is trained anew on all capti
 The last line of the output is a JSON summary.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from typing import Annotated, Any
 
 from t2ipal.commands.running import FLAT, finish, parse, remark, session
 from t2ipal.config import NonNegativeInt, PositiveFloat, PositiveInt, check_fields, parse_changes
+from t2ipal.dashboard.config import PageAddress
 from t2ipal.engine.config import PopulationGroup, RayConfig
 from t2ipal.engine.workers import extract, search_workers, synthesis_workers
 from t2ipal.features.config import BackboneConfig, FeatureAccess
@@ -65,10 +67,15 @@ class Options:
     """Trains in this process, without Ray."""
     quiet: bool = False
     """No progress bar, for logs: a line for each new best alone."""
+    page: bool = True
+    """Serves a page about the search while it runs."""
+    mlflow: str | None = None
+    """Address of an MLflow server or database that gets the trials too."""
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
     access: Annotated[FeatureAccess, FLAT] = field(default_factory=FeatureAccess)
+    address: Annotated[PageAddress, FLAT] = field(default_factory=PageAddress)
     group: Annotated[PopulationGroup, FLAT] = field(default_factory=PopulationGroup)
     pool: Annotated[PoolConfig, FLAT] = field(default_factory=PoolConfig)
     ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
@@ -80,16 +87,18 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the job and returns its summary; `arguments` None: those of the process."""
     options = parse(Options, arguments, __doc__)
+    from t2ipal.dashboard.page import write_page
+    from t2ipal.dashboard.server import serve_search
     from t2ipal.evaluation.test_sets import schedule_of
     from t2ipal.features.backbone import load_text_tower
     from t2ipal.search.request import SearchRequest, kept_settings, load_data, plan_search
-    from t2ipal.search.results import FOLDER, SearchFolder, best, pareto_front, summary
+    from t2ipal.search.results import best, pareto_front, search_folder, summary
     from t2ipal.search.running import Monitor, failures
     from t2ipal.search.space_file import remarks
     from t2ipal.search.variants import plan_variants, synthesize_variants
+    from t2ipal.search.viewers import search_viewers
 
     store = Store(options.run, options.endpoint_url)
-    output = store if options.output is None else Store(options.output, options.endpoint_url)
     request = SearchRequest(
         Path(options.space),
         options.method,
@@ -107,10 +116,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     variants = plan_variants(store, setting, search, options.max_images)
     if len(variants.sets) > 1 or variants.num_missing:
         remark(variants.describe())
-    folder = SearchFolder(output, "" if options.output else FOLDER)
-    group, in_process = options.group, options.in_process
-    cpus, gpus = math.ceil(group.cpus_per_population), group.gpus_per_population
-    with session(in_process, options.ray, options.pool, cpus, gpus):
+    folder = search_folder(store, options.output, options.endpoint_url)
+    with contextlib.ExitStack() as open_things:
+        if options.page:
+            address = open_things.enter_context(serve_search(folder, options.address))
+            print(f"The page of the search: {address}", flush=True)
+        group, in_process = options.group, options.in_process
+        cpus, gpus = math.ceil(group.cpus_per_population), group.gpus_per_population
+        open_things.enter_context(session(in_process, options.ray, options.pool, cpus, gpus))
         workers = synthesis_workers(in_process)
         synthesize_variants(variants, options.pool, workers=workers, progress=not options.quiet)
         features = extract(store, options.backbone, in_process, options.pool)
@@ -118,11 +131,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             if not variant.is_own:
                 extract(variant.store, options.backbone, in_process, options.pool)
         folder.begin(kept_settings(request, setting, search, features))
+        viewers = open_things.enter_context(search_viewers(search, folder, options.mlflow))
         data = load_data(variants, request, search, features)
         load = partial(load_text_tower, options.backbone)
         deadline_s = time.time() + 60 * (options.max_minutes or math.inf)
         train = search_workers(in_process, group)
-        with Monitor(search, folder, options.quiet) as monitor:
+        with Monitor(search, folder, options.quiet, viewers.update) as monitor:
+            open_things.callback(write_page, folder.store, folder.folder)
             train(search, setting, data, load, folder, deadline_s)
     trials, winner = monitor.trials, best(search, monitor.trials)
     for reason, count in failures(trials).items():

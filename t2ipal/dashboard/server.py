@@ -20,10 +20,12 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from t2ipal.config import require
+from t2ipal.dashboard.config import PageAddress
 from t2ipal.dashboard.overview import REPORT
 from t2ipal.dashboard.page import assets
 from t2ipal.dashboard.snapshot import Snapshots
-from t2ipal.store import Store
+from t2ipal.search.results import SearchFolder
+from t2ipal.store import Store, store_and_key
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -66,6 +68,16 @@ def serve(
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def serve_search(
+    folder: SearchFolder, address: PageAddress
+) -> contextlib.AbstractContextManager[str]:
+    """The same of a search: the page of its run where it is in one, else of the search alone."""
+    if folder.folder:
+        return serve(folder.store, address.port, address.host)
+    place, only = store_and_key(folder.store.uri, folder.store.endpoint_url)
+    return serve(place, address.port, address.host, only)
 
 
 def _listen(snapshots: Snapshots, port: int, host: str) -> "_Server":

@@ -70,6 +70,7 @@ def on_ray(
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths are the job's
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would wait for the trials
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # of populations, as trials
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the other form says something at verbose 0
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is a row, not a page
     # Tune puts each of these into the object store once. Of features that are not in memory these
     # are the names of files, which the trials of a machine map together.

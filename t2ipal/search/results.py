@@ -260,6 +260,21 @@ def pareto_front(search: SearchConfig, trials: Iterable[Trial]) -> list[Trial]:
     return front
 
 
+def search_folder(run: Store, output: str | None, endpoint_url: str | None = None) -> SearchFolder:
+    """Where a search of a run goes: into the run, so that its page shows it, or elsewhere.
+
+    Args:
+        run: home of the run.
+        output: a folder, in the run or not; None: the run's `search`.
+        endpoint_url: of a bucket that is not on AWS.
+    """
+    if output is None:
+        return SearchFolder(run, FOLDER)
+    store = Store(output, endpoint_url)
+    inside = store.uri.removeprefix(f"{run.uri}/")
+    return SearchFolder(store, "") if inside == store.uri else SearchFolder(run, inside)
+
+
 def find_searches(store: Store) -> list[str]:
     """Folders of a run that hold a search, those of versions before too."""
     keys = [key for key in store.list(FOLDER) if key.endswith(f"/{SETTINGS}")]

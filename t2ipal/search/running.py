@@ -93,7 +93,7 @@ class Monitor:
         search: the space and how it is searched.
         folder: where trials are kept.
         quiet: no bar, for logs.
-        update: also called with all trials at each look.
+        update: also called with all trials at each look, and whether it is the last one.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Monitor:
         search: SearchConfig,
         folder: SearchFolder,
         quiet: bool = False,
-        update: Callable[[Sequence[Trial]], None] = lambda trials: None,
+        update: Callable[[Sequence[Trial], bool], None] = lambda trials, final: None,
     ) -> None:
         self.search, self.folder, self.quiet, self.update = search, folder, quiet, update
         self.started_s = time.time()
@@ -134,7 +134,7 @@ class Monitor:
         self._keep("done" if whole else "ended", note)
         if self.trials:
             self.folder.write_table(self.search, self.trials)
-        self.update(self.trials)
+        self.update(self.trials, True)
 
     def look(self) -> None:
         """Looks now."""
@@ -155,7 +155,7 @@ class Monitor:
             with self._going_on():
                 self.look()
                 self._keep("running")
-                self.update(self.trials)
+                self.update(self.trials, False)
 
     @contextlib.contextmanager
     def _going_on(self) -> Iterator[None]:

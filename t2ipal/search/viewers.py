@@ -4,11 +4,13 @@ All of it is made from the trials, for people to look at: where a viewer fails, 
 once and goes on.
 """
 
+import contextlib
 import dataclasses
 import logging
 import math
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -104,6 +106,26 @@ def _finite(trial: Trial) -> Trial:
         scores=tuple(point for point in trial.scores if math.isfinite(point[1])),
         losses=tuple(finite(loss) for loss in trial.losses),
     )
+
+
+@contextlib.contextmanager
+def search_viewers(
+    search: SearchConfig, folder: SearchFolder, mlflow: str | None = None
+) -> Iterator[Viewers]:
+    """Viewers of a search, with their files in its own folder; a bucket gets copies of them.
+
+    Args:
+        search: that the trials are of.
+        folder: where trials are kept.
+        mlflow: address of an MLflow server or database; None: none.
+    """
+    name = folder.place.rpartition("://")[2].strip("/").replace("/", " ")
+    place = folder.store.local_path(folder.folder)
+    if place is not None:
+        yield Viewers(search, place, mlflow=mlflow, name=name)
+        return
+    with tempfile.TemporaryDirectory(prefix="t2ipal-viewers-") as files:
+        yield Viewers(search, Path(files), mlflow=mlflow, name=name, upload_to=folder)
 
 
 class _Guard:
