@@ -9,6 +9,7 @@ import { Filter, STATES, Trials } from "./data.js";
 import { element } from "./format.js";
 import { drawMaps } from "./maps.js";
 import { drawObjectives } from "./objectives.js";
+import { drawOverview } from "./overview.js";
 import { drawParallel, showRanges } from "./parallel.js";
 import { drawProgress } from "./progress.js";
 import { drawResponses } from "./responses.js";
@@ -55,9 +56,6 @@ const view = {
     writeAddress(view);
     redraw(panels);
   },
-  rangesChanged() {
-    showRanges(view);
-  },
   clearFilter() {
     Object.assign(view.filter, { text: "", states: new Set(STATES), ranges: new Map() });
     byId("filter").value = "";
@@ -65,7 +63,7 @@ const view = {
     showRanges(view);
   },
   showFailures(reason) {
-    view.filter.states = new Set(["failed"]);
+    view.filter.states = new Set(["failed", "lost"]);
     const words = reason.toLowerCase().split(/\s+/).filter((word) => /^[a-z]+$/.test(word));
     view.filter.text = words.slice(0, 4).join(" ");
     byId("filter").value = view.filter.text;
@@ -169,7 +167,7 @@ function takeCurves(curves) {
 
 function takeOverview(overview) {
   view.overview = overview;
-  if (typeof drawOverview === "function") drawOverview(byId("run"), overview, charts);
+  drawOverview(byId("run"), overview, charts);
 }
 
 function showSearches({ searches, run }) {
@@ -231,12 +229,17 @@ function setTheme(isDark) {
 }
 
 const system = matchMedia("(prefers-color-scheme: dark)");
-const kept = { get theme() { try { return localStorage.getItem("t2ipal-theme"); } catch { return null; } } };
-setTheme(kept.theme ? kept.theme === "dark" : system.matches);
-system.addEventListener("change", () => { if (!kept.theme) setTheme(system.matches); });
+
+/** The theme that was chosen before; null where none was, or where the browser keeps nothing. */
+function keptTheme() {
+  try { return localStorage.getItem("t2ipal-theme"); } catch { return null; }
+}
+
+setTheme(keptTheme() ? keptTheme() === "dark" : system.matches);
+system.addEventListener("change", () => { if (!keptTheme()) setTheme(system.matches); });
 byId("theme").addEventListener("click", () => {
   const isDark = !document.documentElement.classList.contains("dark");
-  try { localStorage.setItem("t2ipal-theme", isDark ? "dark" : "light"); } catch { /* of a file */ }
+  try { localStorage.setItem("t2ipal-theme", isDark ? "dark" : "light"); } catch { /* then for now alone */ }
   setTheme(isDark);
 });
 

@@ -106,8 +106,8 @@ class SearchSnapshot:
             self.search = from_dict(SearchConfig, settings.get("search", {}))
             self.settings = settings
             self._forget()
-        is_old = self.folder == OLD_FOLDER and "version" not in settings
-        trials = read_old_table(self.store) if is_old else reader.trials()
+        is_old = "version" not in settings
+        trials = read_old_table(self.store, self.folder) if is_old else reader.trials()
         self._take(trials)
         progress = None if is_old else reader.progress()
         status = "done" if is_old else reader.status()

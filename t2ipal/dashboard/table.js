@@ -1,6 +1,7 @@
 /** The table of trials: only the rows in view are elements, so that 10,000 are as quick as ten. */
 
 import { STATES, STATE_NAMES } from "./data.js";
+import { showRanges } from "./parallel.js";
 import { choices, element, fixed, last, metricName, save, short, shownValue } from "./format.js";
 
 const ROW_PX = 28;
@@ -150,7 +151,7 @@ function drawTools(view) {
   const chips = [...filter.ranges].map(([key, intervals]) => chip(rangeText(trials, key, intervals), () => {
     filter.ranges.delete(key);
     view.filterChanged();
-    view.rangesChanged();
+    showRanges(view);
   }));
   if (!filter.isEmpty) chips.push(chip("clear all", () => view.clearFilter()));
   document.getElementById("chips").replaceChildren(...chips);
