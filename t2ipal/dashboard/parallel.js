@@ -4,8 +4,8 @@ import { palette, show, tip } from "./charts.js";
 import { isListed, places } from "./data.js";
 import { count, last, metricName, short } from "./format.js";
 
-const MAX_LINES = 800;
-const BEST_LINES = 200;
+const MAX_LINES = 500;
+const BEST_LINES = 150;
 let shownAxes = "";
 let isDragged = false;
 window.addEventListener("pointerup", () => { isDragged = false; });
