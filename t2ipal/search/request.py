@@ -21,6 +21,7 @@ from t2ipal.search.space_file import load_space
 from t2ipal.search.variants import Variants
 from t2ipal.store import Store, read_manifest
 from t2ipal.training.recipes import recipe
+from t2ipal.training.stacked import stack_key
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def plan_search(store: Store, request: SearchRequest) -> tuple[Setting, SearchCo
     names = settings.class_names, settings.prompt_names
     setting = setting_of_run(recipe(request.method, request.schedule, *names), settings)
     setting = override(setting, request.changes)
+    stack_key(setting.recipe)  # refuses what is not trained
     search = load_space(request.space, setting, request.num_samples)
     if request.num_seeds is not None:
         search = dataclasses.replace(search, num_seeds=request.num_seeds)
