@@ -201,7 +201,6 @@ def describe(
     num_trials = progress.num_trials if progress else len(trials)
     left = num_trials - sum(trial.has_ended for trial in trials)
     seconds_left = left / rate * 3600 if rate and status == "running" else None
-    recipe = settings.get("recipe", {})
     return {
         "status": status,
         "note": progress.note if progress else "",
@@ -215,7 +214,9 @@ def describe(
         "num_seeds": search.num_seeds,
         "searcher": search.searcher,
         "scheduler": search.scheduler,
-        "method": recipe.get("method", {}) if isinstance(recipe, Mapping) else {},
+        "method": settings.get("method", "t2ipal"),
+        "schedule": settings.get("schedule"),
+        "changes": settings.get("changes", {}),
         "dimensions": [
             {"path": d.path, "kind": d.kind, "values": [_plain(value) for value in d.values]}
             for d in search.dimensions
