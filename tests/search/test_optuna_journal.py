@@ -1,6 +1,8 @@
 """The journal, opened by Optuna as a dashboard does."""
 
 import dataclasses
+import os
+import time
 
 import optuna
 import pytest
@@ -101,6 +103,16 @@ def test_a_half_written_line_is_made_good(path, cut):
     path.write_bytes(path.read_bytes()[:-cut])
     write(path, some_trials(8))
     assert content(opened(path)) == whole
+
+
+def test_the_lock_of_a_killed_process_holds_up_nobody(path):
+    write(path, [running(0)])
+    lock = path.with_name("optuna.journal.lock")
+    lock.touch()
+    os.utime(lock, (time.time() - 60,) * 2)
+    begun = time.monotonic()
+    write(path, [ended(0)])
+    assert time.monotonic() - begun < 2 and not lock.exists()
 
 
 @pytest.mark.parametrize(
