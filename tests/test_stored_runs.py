@@ -253,16 +253,16 @@ def test_an_evaluation_gives_the_same_numbers_and_a_report(stored):
     assert contents(run, "train", "tune", "images", "features") == before
 
 
-def test_a_search_goes_on_with_the_same_settings_alone(ray_session, stored):
+def test_a_search_of_the_version_before_is_kept_beside_a_new_one(stored):
     run = stored("grown")
     before = contents(run)
-    there = ["--run", run, *TUNING]
-    message = r"holds another search \(recipe.training.num_epochs: 1 there, 2 here\)"
-    refused(message, "tune", *there[:-1], "training.num_epochs=2")
-    message = r"holds another search \(search.num_samples: 1 there, 2 here\)"
-    refused(message, "tune", *there, "--num-samples", "2")
+    there = ["--run", run, "--in-process", *TUNING]
+    message = r"tune holds a search of another version of t2ipal \(form 1, this one writes form 2\)"
+    refused(message, "tune", *there, "--output", run / "tune")
     assert contents(run) == before
     summary = job("tune", *there)
     assert (summary["num_trials"], summary["num_failed"]) == (2, 0)
-    assert summary["best"] == json.loads(before["tune/best.json"])
-    assert contents(run) == before
+    known = json.loads(before["tune/best.json"])
+    assert {*summary["best"]["values"]} == {*known["values"]}
+    new = {name for name in contents(run) if name.startswith("search/")}
+    assert {name: data for name, data in contents(run).items() if name not in new} == before

@@ -79,7 +79,8 @@ def _request(options: Options, store: Store) -> tuple[Any, Store]:
     from t2ipal.recognition.making import TrainingRequest
     from t2ipal.search.winner import read_winner
 
-    methods, schedule = options.methods or DEFAULT_METHODS, options.data_set or "pictovoc"
+    methods = DEFAULT_METHODS if options.methods is None else options.methods
+    schedule = options.data_set or "pictovoc"
     changes, normalization = parse_changes(options.set), None
     if options.from_search is not None:
         given = [n for n in ("methods", "data_set", "images") if getattr(options, n) is not None]

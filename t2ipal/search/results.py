@@ -134,7 +134,8 @@ class SearchFolder:
                 f"one writes form {VERSION}). It is kept, and the report shows it. Use another "
                 "output folder.",
             )
-            changed = differences(settings, there)
+            here, known = ({**each, "changes": None} for each in (settings, there))
+            changed = differences(here, known)  # what was changed is in the recipe too
             require(
                 not changed,
                 f"{self.place} holds another search ({'; '.join(changed)}). Use another output "
@@ -264,7 +265,7 @@ def find_searches(store: Store) -> list[str]:
     keys = [key for key in store.list(FOLDER) if key.endswith(f"/{SETTINGS}")]
     names = sorted(key.removesuffix(f"/{SETTINGS}") for key in keys)
     found = [n for n in names if n == FOLDER or (n.startswith(f"{FOLDER}-") and "/" not in n)]
-    old = store.exists(join_key(OLD_FOLDER, SETTINGS))
+    old = any(store.exists(join_key(OLD_FOLDER, name)) for name in (SETTINGS, TABLE))
     return [*found, OLD_FOLDER] if old else found
 
 

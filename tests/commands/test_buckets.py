@@ -123,11 +123,12 @@ def test_a_search(drawn, s3_server, working_dir, tmp_path, ray_session):
     (tmp_path / "space.yaml").write_text(SPACE)
     words += ["--space", str(tmp_path / "space.yaml"), "--set", "training.num_epochs=1"]
     summary = tune.main(words)
-    assert summary["output"] == f"{store.uri}/tune" and summary["num_failed"] == 0
-    trials = json.loads(store.read("tune/trials.json"))["trials"]
+    assert summary["output"] == f"{store.uri}/search" and summary["num_failed"] == 0
+    trials = json.loads(store.read("search/trials.json"))["trials"]
     assert [trial["status"] for trial in trials] == ["ok", "ok"]
-    keys = store.list("tune/")
-    assert {"tune/trials.csv", "tune/best.json", "tune/settings.json"} <= {*keys}
-    assert any(key.rpartition("/")[2].startswith("events.out.tfevents") for key in keys)
-    with pytest.raises(ValueError, match=r"tune holds another search \(recipe.training.num_epochs"):
+    keys = store.list("search/")
+    assert {"search/trials.csv", "search/best.json", "search/settings.json"} <= {*keys}
+    with pytest.raises(
+        ValueError, match=r"search holds another search \(recipe.training"
+    ):
         tune.main([*words[:-1], "training.num_epochs=2"])

@@ -15,7 +15,7 @@ from small_run import write_small_run
 from tiny_clip import write_tiny_clip
 
 from t2ipal.commands.stopping import GO_ON, SIGNALS
-from t2ipal.search.trials import read_trials
+from t2ipal.search.results import SearchFolder
 from t2ipal.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -104,8 +104,8 @@ JOBS = {
     "training": (f"train --num-workers 0 {MANY}", "run/train/*/history.json", signal.SIGINT),
     "Ray Train": (f"train --output train {MANY}", "train/*/history.json", signal.SIGTERM),
     "Ray Tune": (
-        "tune --space space.yaml --cpus-per-trial 8 --set training.num_epochs=3",
-        "run/tune/trials/*/trial.json",
+        "tune --space space.yaml --population 1 --max-populations 1 --set training.num_epochs=3",
+        "run/search/populations/00001.json",
         signal.SIGINT,
     ),
 }
@@ -126,7 +126,9 @@ def test_a_job_ends_with_one_line(start, folder, at):
     assert said.splitlines()[-1] == line and said.count(GO_ON) == 1 and "Traceback" not in said
     assert process.left() == []
     if at == "Ray Tune":  # the table has what was finished
-        assert {trial.status for trial in read_trials(Store(folder / "run"), "tune")} == {"ok"}
+        search = SearchFolder(Store(folder / "run"), "search")
+        assert "ok" in {trial.status for trial in search.trials()}
+        assert search.status() == "ended" and (folder / "run/search/trials.csv").exists()
 
 
 SCRIPT = """

@@ -174,13 +174,48 @@ def test_tune(ray_session, run, model, tmp_path, capsys):
     summary = tune.main(arguments)
     assert last_line(capsys) == summary
     assert (summary["num_trials"], summary["num_failed"]) == (2, 0)
-    assert summary["output"] == str(run / "tune")
-    trials = json.loads((run / "tune" / "trials.json").read_text())["trials"]
+    assert summary["output"] == str(run / "search")
+    trials = json.loads((run / "search" / "trials.json").read_text())["trials"]
     assert {trial["values"]["method.residual_ratio"] for trial in trials} == {0.0, 1.0}
     scores = [trial["validation_mAP"] for trial in trials]
     assert summary["best"]["validation_mAP"] == max(scores)
 
-    written = (run / "tune" / "trials.json").read_bytes()
+    written = (run / "search" / "trials.json").read_bytes()
     with pytest.raises(ValueError, match=r"holds another search \(recipe.training.num_epochs: 1 "):
         tune.main([*arguments[:-1], "training.num_epochs=2"])
-    assert (run / "tune" / "trials.json").read_bytes() == written
+    assert (run / "search" / "trials.json").read_bytes() == written
+
+    again = tune.main(arguments)
+    assert again["num_resumed"] == again["num_trials"] == 2
+    assert again["best"] == summary["best"]
+
+
+def test_train_the_best_of_a_search(run, model, tmp_path, capsys):
+    (tmp_path / "space.yaml").write_text(
+        "num_samples: 3\nspace:\n  method.sharpness: {uniform: [1.0, 9.0]}\n"
+        "  normalization.deviation_power: {uniform: [0.1, 1.0]}\n"
+        "  training.lr: {uniform: [0.001, 0.002]}\n"
+    )
+    words = ["--run", str(run), "--model", model, "--output", str(tmp_path / "search")]
+    words += ["--space", str(tmp_path / "space.yaml"), "--set", "training.num_epochs=1"]
+    best = tune.main([*words, "--in-process"])["best"]
+    given = ["--run", str(run), "--model", model, "--from-search", str(tmp_path / "search")]
+    given += ["--num-workers", "0", "--seeds", "4"]
+    summary = train.main(given)
+    assert summary["output"] == str(tmp_path / "search" / "train")
+    assert summary["recognizers"] == ["t2ipal-seed4"]
+    kept = json.loads((tmp_path / "search/train/t2ipal-seed4/settings.json").read_text())
+    recipe = kept["recipe"]
+    assert recipe["method"]["sharpness"] == best["values"]["method.sharpness"]
+    assert recipe["training"]["lr"] == best["values"]["training.lr"]
+    assert recipe["training"]["num_epochs"] == 1 and recipe["training"]["seed"] == 4
+    made = json.loads((tmp_path / "search/train/t2ipal-seed4/recognizer.json").read_text())
+    power = best["values"]["normalization.deviation_power"]
+    assert made["normalization"]["deviation_power"] == power
+    assert f"trial {best['number']}: " in capsys.readouterr().err
+    for option, value in (("--methods", "tai"), ("--data-set", "coco2014"), ("--images", "good")):
+        name = option[2:].replace("-", "_")
+        with pytest.raises(ValueError, match=f"{name} cannot be given with from_search"):
+            train.main([*given, option, value])
+    with pytest.raises(FileNotFoundError, match=r"No search in .*nothing. Run jobs/tune.py first"):
+        train.main([*given[:4], "--from-search", str(tmp_path / "nothing")])
