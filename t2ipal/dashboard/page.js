@@ -27,10 +27,20 @@ const PANELS = {
 const FILTERED = ["table", "responses", "maps", "curves", "objectives"];
 /** After which panels out of sight are drawn: a range that is being drawn changes faster. */
 const AFTER_MS = 120;
+/** Of drawing at a time, so that what is drawn is seen at once. */
 const FRAME_MS = 30;
+/** Charts take at most one part in so many of the time while a search goes on. */
+const REST = 12;
+/** In which curves follow the charts that were drawn without them. */
+const JUST_NOW_MS = 3000;
+/** Those that are drawn at each news. */
+const AT_ONCE = ["tiles", "configuration", "table", "failures"];
 const dirty = new Set();
 let frame = null;
 let later = null;
+let costMs = 0;
+let chartsAt = -Infinity;
+let chartsLater = null;
 
 const view = {
   trials: new Trials(), filter: new Filter(), visible: [], unknown: "", run: "", instance: null, tab: "search", searchName: null, sort: null,
@@ -104,7 +114,26 @@ function drawNext() {
 
 function draw(panel) {
   dirty.delete(panel);
+  const start = performance.now();
   PANELS[panel][1](view);
+  if (!AT_ONCE.includes(panel)) costMs += performance.now() - start;
+}
+
+/** Draws what came while a search goes on; a chart that is being looked at waits for the pointer to leave. */
+function redrawNews() {
+  redraw(AT_ONCE);
+  clearTimeout(chartsLater);
+  const wait = chartsAt + REST * costMs - performance.now();
+  if (wait > 0) {
+    chartsLater = setTimeout(redrawNews, wait);
+    return;
+  }
+  [costMs, chartsAt] = [0, performance.now()];
+  for (const panel of Object.keys(PANELS).filter((each) => !AT_ONCE.includes(each))) {
+    const section = byId(PANELS[panel][0]);
+    if (section.matches(":hover")) section.addEventListener("pointerleave", () => redraw([panel]), { once: true });
+    else redraw([panel]);
+  }
 }
 
 function takeState(state) {
@@ -116,7 +145,7 @@ function takeState(state) {
     showEmpty(state);
     return false;
   }
-  if (isOther) view.trials = Object.assign(new Trials(), {});
+  if (isOther) view.trials = new Trials();
   view.searchName = state.search;
   const changed = view.trials.apply(state);
   const hasTrials = view.trials.size > 0;
@@ -125,14 +154,16 @@ function takeState(state) {
   if (!hasTrials) showEmpty(state);
   else if (changed || isOther) {
     ({ found: view.visible, unknown: view.unknown } = view.filter.apply(view.trials));
-    redraw(Object.keys(PANELS));
+    if (isOther || state.since === 0) redraw(Object.keys(PANELS));
+    else redrawNews();
   }
   return changed || isOther;
 }
 
 function takeCurves(curves) {
+  const isFirst = view.trials.curvesVersion === 0;
   view.trials.applyCurves(curves);
-  if (curves.number.length) redraw(["curves"]);
+  if (curves.number.length && (isFirst || performance.now() - chartsAt < JUST_NOW_MS)) redraw(["curves"]);
 }
 
 function takeOverview(overview) {

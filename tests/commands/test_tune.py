@@ -150,7 +150,7 @@ def test_bad_input_is_named_before_anything_starts(words, tmp_path):
         ("--population", "0", "population must be > 0, got 0"),
         ("--num-seeds", "0", "num_seeds must be > 0, got 0"),
         ("--num-samples", "1", "num_samples"),
-        ("--method", "zsclip", "has nothing to train"),
+        ("--method", "zsclip", "training.num_epochs makes zsclip what it is"),
         ("--max-images", "-1", "max_images must be >= 0, got -1"),
     ):
         with pytest.raises(ValueError, match=message):
