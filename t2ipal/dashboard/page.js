@@ -137,6 +137,7 @@ function redrawNews() {
 }
 
 function takeState(state) {
+  if (!state.search && view.instance === null && !view.isTabChosen) showTab("run");
   const isOther = state.search !== view.searchName || state.instance !== view.instance;
   Object.assign(view, { run: state.run, instance: state.instance });
   showSearches(state);
@@ -217,6 +218,11 @@ function showTab(name) {
   else connection.overview();
 }
 
+function chooseTab(name) {
+  view.isTabChosen = true;
+  showTab(name);
+}
+
 function setTheme(isDark) {
   document.documentElement.classList.toggle("dark", isDark);
   forgetColors();
@@ -251,17 +257,19 @@ byId("searches").addEventListener("change", (event) => {
   connection.now();
 });
 for (const name of ["search", "run"]) {
-  byId(`tab-${name}`).addEventListener("click", () => showTab(name));
+  byId(`tab-${name}`).addEventListener("click", () => chooseTab(name));
   byId(`tab-${name}`).addEventListener("keydown", (event) => {
     if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
     const other = name === "search" ? "run" : "search";
-    showTab(other);
+    chooseTab(other);
     byId(`tab-${other}`).focus();
   });
 }
 window.addEventListener("hashchange", () => {
   readAddress(view);
-  if (view.trials.size) view.filterChanged([...Object.keys(PANELS)]);
+  if (!view.trials.size) return;
+  view.filterChanged(Object.keys(PANELS));
+  showRanges(view);
 });
 if (whole) {
   takeState(whole.state);

@@ -4,6 +4,9 @@ import { axis, palette, show, tip } from "./charts.js";
 import { STATES, STATE_NAMES } from "./data.js";
 import { choices, duration, fixed, last, metricName, short, timeStep } from "./format.js";
 
+/** Of dots that ECharts fills as squares, ten times as fast as circles. */
+const SMALL_PX = 3;
+
 /** Draws it over time or over trials. */
 export function drawProgress(view) {
   const { trials } = view;
@@ -28,8 +31,9 @@ export function drawProgress(view) {
   };
   const series = STATES.filter((state) => dots[state].length).map((state) => {
     const { symbolSize, symbol = "circle", ...itemStyle } = looks[state];
-    return { id: state, name: STATE_NAMES[state], type: "scatter", symbol, symbolSize, itemStyle, data: dots[state],
-      large: dots[state].length > 2000, z: state === "running" ? 5 : 2, clip: false };
+    const isLarge = dots[state].length > 2000;
+    return { id: state, name: STATE_NAMES[state], type: "scatter", symbol, symbolSize: isLarge ? SMALL_PX : symbolSize, itemStyle,
+      data: dots[state], large: isLarge, z: state === "running" ? 5 : 2, clip: false };
   });
   if (band.low.length) series.push(...bandSeries(band, ink.accent));
   series.push({ id: "best", name: "best so far", type: "line", step: "end", data: record, symbol: "none",

@@ -15,7 +15,7 @@ export function drawTiles(view) {
   for (const status of trials.status) counts[status] += 1;
   const ended = counts.ok + counts.stopped + counts.failed;
   const place = document.getElementById("tiles");
-  const bar = element("div", { className: "share" }, ...["ok", "stopped", "failed", "running"].map((state) => {
+  const bar = element("div", { className: "share" }, ...["ok", "stopped", "failed", "running"].filter((state) => counts[state]).map((state) => {
     const part = element("span", { className: state });
     part.style.flexGrow = counts[state];
     return part;

@@ -12,20 +12,24 @@ from t2ipal.store import Store
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path):
+    return Store(tmp_path / "run")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
     monkeypatch.setattr(module, "REFRESH_S", 0.0)
     monkeypatch.setattr(module, "SEARCHES_S", 0.0)
     monkeypatch.setattr(module.Importance, "update", lambda self, search, trials, wait=False: None)
-    return Store(tmp_path / "run")
 
 
 def state(snapshots, **query):
     return json.loads(snapshots.state({name: str(value) for name, value in query.items()}))
 
 
-def test_all_is_told_once_and_then_what_changed(run):
-    folder, trials = write_search(run, num_trials=20, num_running=2)
-    snapshots = Snapshots(run)
+def test_all_is_told_once_and_then_what_changed(store):
+    folder, trials = write_search(store, num_trials=20, num_running=2)
+    snapshots = Snapshots(store)
     first = state(snapshots)
     columns = first["columns"]
     assert first["searches"] == ["search"] and first["search"] == "search" and first["since"] == 0
