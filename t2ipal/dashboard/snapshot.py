@@ -243,15 +243,21 @@ class Snapshots:
     store: Store
     only: str | None = None
     """The one search that is told of; None: all of the run."""
+    price_per_gpu_hour: float | None = None
+    """For the cost of synthesis; None: none is told."""
+    gpus_per_worker: float = 1.0
     instance: str = field(default_factory=lambda: secrets.token_hex(6))
     """Versions are of this process: another one counts from 0 again."""
     _searches: dict[str, SearchSnapshot] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _names: list[str] = field(default_factory=list)
     _listed_s: float = -math.inf
-    _run: Overview | None = None
+    _run: Overview = field(init=False)
     _overview: tuple[float, str] = (-math.inf, "{}")
     _overview_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._run = Overview(self.store, self.price_per_gpu_hour, self.gpus_per_worker)
 
     def names(self) -> list[str]:
         """Folders of the run that hold a search; the run's own first."""
@@ -314,7 +320,6 @@ class Snapshots:
             return text
 
     def _look_at_run(self) -> dict[str, Any]:
-        self._run = self._run or Overview(self.store)
         try:
             return self._run.told()
         except (ValueError, OSError, RuntimeError) as error:

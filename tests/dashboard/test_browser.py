@@ -6,7 +6,6 @@ import time
 import urllib.request
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,7 +19,6 @@ from t2ipal.search.results import Progress, SearchFolder, best
 from t2ipal.search.space import Dimension, SearchConfig
 from t2ipal.store import Store
 
-CHROMIUM = "/usr/bin/chromium"
 HURRY = "const wait = setTimeout; window.setTimeout = (then, ms, ...r) => wait(then, ms / 8, ...r);"
 """Makes the page ask its server eight times as often."""
 SEEN = """
@@ -33,20 +31,6 @@ document.addEventListener('DOMContentLoaded', () => new MutationObserver(() => {
 """
 """Notes when each state of the page was on the screen."""
 DRAWN = "html[data-drawn=yes]"
-
-pytestmark = pytest.mark.skipif(
-    not Path(CHROMIUM).exists(), reason=f"No {CHROMIUM}: apt-get install chromium"
-)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture
