@@ -31,6 +31,11 @@ class Options:
     """Opens the page in a browser."""
     write: bool = False
     """Writes the page of each search as one file, page.html, and ends."""
+    price_per_gpu_hour: float | None = None
+    """Price of one GPU for an hour, in any currency, for the cost of the images; None: none is
+    shown. It is the cost of making images alone, as jobs/status.py shows it."""
+    gpus_per_worker: float = 1.0
+    """GPUs of each worker, as jobs/synthesize.py had them, for the cost; a share of one allowed."""
     endpoint_url: str | None = None
     """Server of an S3 store that is not on AWS."""
     address: Annotated[PageAddress, FLAT] = field(default_factory=PageAddress)
@@ -56,7 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             raise FileNotFoundError(f"No search in {store.uri}. Run jobs/tune.py first.")
         pages = [f"{store.uri}/{write_page(store, name)}" for name in searches]
         return finish({"run": store.uri, "pages": pages})
-    with serve(store, options.address.port, options.address.host, only) as address:
+    with serve(
+        store,
+        options.address.port,
+        options.address.host,
+        only,
+        price_per_gpu_hour=options.price_per_gpu_hour,
+        gpus_per_worker=options.gpus_per_worker,
+    ) as address:
         print(f"The page of {store.uri}: {address}  (Ctrl-C ends it)", flush=True)
         if options.open:
             webbrowser.open(address)

@@ -6,6 +6,7 @@ import { STATES } from "./data.js";
 export function readAddress(view) {
   const words = new URLSearchParams(location.hash.slice(1));
   view.tab = words.get("tab") === "run" ? "run" : "search";
+  view.isTabChosen = words.has("tab");
   view.searchName = words.get("search");
   view.filter.text = words.get("text") ?? "";
   const states = (words.get("states") ?? "").split(",").filter((state) => STATES.includes(state));
@@ -27,7 +28,7 @@ export function readAddress(view) {
 /** Writes them, without a new entry in the browser's history. */
 export function writeAddress(view) {
   const words = new URLSearchParams();
-  if (view.tab !== "search") words.set("tab", view.tab);
+  if (view.isTabChosen) words.set("tab", view.tab);
   if (view.searchName) words.set("search", view.searchName);
   if (view.filter.text.trim()) words.set("text", view.filter.text);
   if (view.filter.states.size < STATES.length) words.set("states", [...view.filter.states].join());

@@ -22,10 +22,13 @@ export function drawConfiguration(view) {
     element("dt", { title: path }, last(path)), element("dd", {}, shownValue(trials.values[index][at]))]));
   const parts = [title, list];
   const run = view.run;
-  const kind = typeof head.method === "string" ? head.method : "t2ipal";
   if (isBest && head.updated_s !== null) parts.push(command("Fit it anew on all data", `python jobs/train.py --run ${quoted(run)} --from-search ${quoted(`${run}/${view.searchName}`)}`));
-  const sets = trials.dimensions.map(({ path }, index) => quoted(`${path}=${optionValue(trials.values[index][at])}`));
-  parts.push(command("The same values for any training", `python jobs/train.py --run ${quoted(run)} --methods ${kind} --set ${sets.join(" ")}`));
+  const values = Object.entries({ ...head.changes, ...trials.settings(at) });
+  const taken = values.filter(([path]) => /^(method|training)\./.test(path));
+  const sets = taken.map(([path, value]) => quoted(`${path}=${optionValue(value)}`)).join(" ");
+  const schedule = head.schedule ? ` --data-set ${quoted(head.schedule)}` : "";
+  parts.push(command(taken.length === values.length ? "The same values for any training" : "The same values of training; the others are of images or scores",
+    `python jobs/train.py --run ${quoted(run)} --methods ${quoted(head.method)}${schedule}${sets && ` --set ${sets}`}`));
   if (chosen !== undefined && !isBest && head.best !== null) {
     const back = element("button", { type: "button", textContent: "Back to the best" });
     back.addEventListener("click", () => view.select(null));
@@ -56,7 +59,7 @@ export function drawFailures(view) {
   const { trials } = view;
   const groups = new Map();
   trials.status.forEach((status, at) => {
-    if (status !== "failed") return;
+    if (status !== "failed" && status !== "lost") return;
     const reason = trials.reason[at] || "no reason was given";
     const key = reason.replace(/\d+(\.\d+)?/g, "…");
     if (!groups.has(key)) groups.set(key, []);

@@ -48,13 +48,15 @@ export class Connection {
 
   async look(round) {
     const { view } = this;
-    const { trials } = view;
-    const words = () => ({ search: view.searchName ?? "", since: trials.version, instance: view.instance ?? "" });
+    const words = () => ({ search: view.searchName ?? "", since: view.trials.version, instance: view.instance ?? "" });
     // The first time as the page's head has asked already, before this script was there.
     let state = await ask("state.json", view.instance ? words() : {});
     if (state.search !== view.searchName && state.searches.includes(view.searchName)) state = await ask("state.json", words());
     if (round !== this.round) return "";
     const isNew = this.takeState(state);
+    const { trials } = view;  // other ones than before, where the server or the search is another
+    // What is there is drawn first: curves are as much again, and are seen last.
+    if (isNew && trials.curvesVersion === 0) await new Promise((then) => requestIdleCallback(then, { timeout: 400 }));
     if (state.search && (isNew || trials.curvesVersion < trials.version)) {
       const curves = await ask("curves.json", { search: state.search, since: trials.curvesVersion, instance: view.instance });
       if (round !== this.round) return "";

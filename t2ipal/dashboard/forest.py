@@ -1,4 +1,4 @@
-"""fANOVA of trials, as a program: `python -m t2ipal.dashboard.forest`, JSON in, JSON out.
+"""fANOVA of trials, as a program: JSON in, JSON out.
 
 In a process of its own: a forest takes seconds of a core, and the job whose page it is for trains
 meanwhile. Loads Optuna and scikit-learn, and nothing of the package.
@@ -7,6 +7,7 @@ meanwhile. Loads Optuna and scikit-learn, and nothing of the package.
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ def importance(
     """
     import optuna
 
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     distributions = {
         dimension["path"]: _distribution(dimension, [values[index] for values, _ in rows])

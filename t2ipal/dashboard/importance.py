@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,7 @@ def _grow(task: dict[str, Any]) -> dict[str, Any]:
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "t2ipal.dashboard.forest"],
+            [sys.executable, "-P", str(Path(__file__).with_name("forest.py"))],
             input=json.dumps(task),
             capture_output=True,
             text=True,

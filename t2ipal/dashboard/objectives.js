@@ -29,7 +29,7 @@ export function drawObjectives(view) {
   const front = isObjective ? head.front.map((number) => trials.position.get(number)).filter((at) => at !== undefined) : [];
   lead.textContent = isObjective
     ? `No trial beats ${front.length === 1 ? "the one" : `the ${front.length}`} on the Pareto front in ${[...head.minimize, metricName(head.metric)].join(" and ")} at once.`
-    : `${COSTS[cost]} is no objective of this search, so that no Pareto front is drawn.`;
+    : `There is no Pareto front: the search does not minimize ${COSTS[cost]}.`;
   const ink = palette();
   const point = (at) => [trials[cost][at], trials.metric[at], at];
   const [low, high] = trials.scoreRange(found);

@@ -27,6 +27,7 @@ from t2ipal.store import (
     first_images,
     read_choice_manifest,
     read_settings,
+    require_price,
     run_status,
 )
 from t2ipal.training.recipes import METHODS
@@ -57,7 +58,11 @@ class Overview:
             store: home of the run.
             price_per_gpu_hour: in any currency; None: no cost is told.
             gpus_per_worker: that synthesis had; its store does not tell.
+
+        Raises:
+            ValueError: one of these can be none.
         """
+        require_price(price_per_gpu_hour, gpus_per_worker)
         self._store, self._watch = store, RunWatch(store)
         self._price, self._gpus = price_per_gpu_hour, gpus_per_worker
         self._trained = TrainedFolders(store)

@@ -9,6 +9,7 @@ import { Filter, STATES, Trials } from "./data.js";
 import { element } from "./format.js";
 import { drawMaps } from "./maps.js";
 import { drawObjectives } from "./objectives.js";
+import { drawOverview } from "./overview.js";
 import { drawParallel, showRanges } from "./parallel.js";
 import { drawProgress } from "./progress.js";
 import { drawResponses } from "./responses.js";
@@ -27,10 +28,20 @@ const PANELS = {
 const FILTERED = ["table", "responses", "maps", "curves", "objectives"];
 /** After which panels out of sight are drawn: a range that is being drawn changes faster. */
 const AFTER_MS = 120;
+/** Of drawing at a time, so that what is drawn is seen at once. */
 const FRAME_MS = 30;
+/** Charts take at most one part in so many of the time while a search goes on. */
+const REST = 12;
+/** In which curves follow the charts that were drawn without them. */
+const JUST_NOW_MS = 3000;
+/** Those that are drawn at each news. */
+const AT_ONCE = ["tiles", "configuration", "table", "failures"];
 const dirty = new Set();
 let frame = null;
 let later = null;
+let costMs = 0;
+let chartsAt = -Infinity;
+let chartsLater = null;
 
 const view = {
   trials: new Trials(), filter: new Filter(), visible: [], unknown: "", run: "", instance: null, tab: "search", searchName: null, sort: null,
@@ -45,9 +56,6 @@ const view = {
     writeAddress(view);
     redraw(panels);
   },
-  rangesChanged() {
-    showRanges(view);
-  },
   clearFilter() {
     Object.assign(view.filter, { text: "", states: new Set(STATES), ranges: new Map() });
     byId("filter").value = "";
@@ -55,7 +63,7 @@ const view = {
     showRanges(view);
   },
   showFailures(reason) {
-    view.filter.states = new Set(["failed"]);
+    view.filter.states = new Set(["failed", "lost"]);
     const words = reason.toLowerCase().split(/\s+/).filter((word) => /^[a-z]+$/.test(word));
     view.filter.text = words.slice(0, 4).join(" ");
     byId("filter").value = view.filter.text;
@@ -104,10 +112,30 @@ function drawNext() {
 
 function draw(panel) {
   dirty.delete(panel);
+  const start = performance.now();
   PANELS[panel][1](view);
+  if (!AT_ONCE.includes(panel)) costMs += performance.now() - start;
+}
+
+/** Draws what came while a search goes on; a chart that is being looked at waits for the pointer to leave. */
+function redrawNews() {
+  redraw(AT_ONCE);
+  clearTimeout(chartsLater);
+  const wait = chartsAt + REST * costMs - performance.now();
+  if (wait > 0) {
+    chartsLater = setTimeout(redrawNews, wait);
+    return;
+  }
+  [costMs, chartsAt] = [0, performance.now()];
+  for (const panel of Object.keys(PANELS).filter((each) => !AT_ONCE.includes(each))) {
+    const section = byId(PANELS[panel][0]);
+    if (section.matches(":hover")) section.addEventListener("pointerleave", () => redraw([panel]), { once: true });
+    else redraw([panel]);
+  }
 }
 
 function takeState(state) {
+  if (!state.search && view.instance === null && !view.isTabChosen) showTab("run");
   const isOther = state.search !== view.searchName || state.instance !== view.instance;
   Object.assign(view, { run: state.run, instance: state.instance });
   showSearches(state);
@@ -116,7 +144,7 @@ function takeState(state) {
     showEmpty(state);
     return false;
   }
-  if (isOther) view.trials = Object.assign(new Trials(), {});
+  if (isOther) view.trials = new Trials();
   view.searchName = state.search;
   const changed = view.trials.apply(state);
   const hasTrials = view.trials.size > 0;
@@ -125,19 +153,21 @@ function takeState(state) {
   if (!hasTrials) showEmpty(state);
   else if (changed || isOther) {
     ({ found: view.visible, unknown: view.unknown } = view.filter.apply(view.trials));
-    redraw(Object.keys(PANELS));
+    if (isOther || state.since === 0) redraw(Object.keys(PANELS));
+    else redrawNews();
   }
   return changed || isOther;
 }
 
 function takeCurves(curves) {
+  const isFirst = view.trials.curvesVersion === 0;
   view.trials.applyCurves(curves);
-  if (curves.number.length) redraw(["curves"]);
+  if (curves.number.length && (isFirst || performance.now() - chartsAt < JUST_NOW_MS)) redraw(["curves"]);
 }
 
 function takeOverview(overview) {
   view.overview = overview;
-  if (typeof drawOverview === "function") drawOverview(byId("run"), overview, charts);
+  drawOverview(byId("run"), overview, charts);
 }
 
 function showSearches({ searches, run }) {
@@ -186,6 +216,11 @@ function showTab(name) {
   else connection.overview();
 }
 
+function chooseTab(name) {
+  view.isTabChosen = true;
+  showTab(name);
+}
+
 function setTheme(isDark) {
   document.documentElement.classList.toggle("dark", isDark);
   forgetColors();
@@ -194,12 +229,17 @@ function setTheme(isDark) {
 }
 
 const system = matchMedia("(prefers-color-scheme: dark)");
-const kept = { get theme() { try { return localStorage.getItem("t2ipal-theme"); } catch { return null; } } };
-setTheme(kept.theme ? kept.theme === "dark" : system.matches);
-system.addEventListener("change", () => { if (!kept.theme) setTheme(system.matches); });
+
+/** The theme that was chosen before; null where none was, or where the browser keeps nothing. */
+function keptTheme() {
+  try { return localStorage.getItem("t2ipal-theme"); } catch { return null; }
+}
+
+setTheme(keptTheme() ? keptTheme() === "dark" : system.matches);
+system.addEventListener("change", () => { if (!keptTheme()) setTheme(system.matches); });
 byId("theme").addEventListener("click", () => {
   const isDark = !document.documentElement.classList.contains("dark");
-  try { localStorage.setItem("t2ipal-theme", isDark ? "dark" : "light"); } catch { /* of a file */ }
+  try { localStorage.setItem("t2ipal-theme", isDark ? "dark" : "light"); } catch { /* then for now alone */ }
   setTheme(isDark);
 });
 
@@ -220,17 +260,19 @@ byId("searches").addEventListener("change", (event) => {
   connection.now();
 });
 for (const name of ["search", "run"]) {
-  byId(`tab-${name}`).addEventListener("click", () => showTab(name));
+  byId(`tab-${name}`).addEventListener("click", () => chooseTab(name));
   byId(`tab-${name}`).addEventListener("keydown", (event) => {
     if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
     const other = name === "search" ? "run" : "search";
-    showTab(other);
+    chooseTab(other);
     byId(`tab-${other}`).focus();
   });
 }
 window.addEventListener("hashchange", () => {
   readAddress(view);
-  if (view.trials.size) view.filterChanged([...Object.keys(PANELS)]);
+  if (!view.trials.size) return;
+  view.filterChanged(Object.keys(PANELS));
+  showRanges(view);
 });
 if (whole) {
   takeState(whole.state);

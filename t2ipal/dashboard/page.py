@@ -64,8 +64,7 @@ def assets() -> dict[str, Asset]:
 
 def script() -> str:
     """All modules as one: their imports and exports are of one scope then."""
-    there = [name for name in SCRIPTS if (FOLDER / name).is_file()]
-    pieces = (re.sub(r"^import [^;]*;\n", "", _text(name), flags=re.M) for name in there)
+    pieces = (re.sub(r"^import [^;]*;\n", "", _text(name), flags=re.M) for name in SCRIPTS)
     joined = "\n".join(re.sub(r"^export ", "", piece, flags=re.M) for piece in pieces)
     return f"'use strict';\n{{\n{joined}\n}}\n"  # in a block no name can be given twice
 

@@ -4,10 +4,11 @@ import { palette, show, tip } from "./charts.js";
 import { isListed, places } from "./data.js";
 import { count, last, metricName, short } from "./format.js";
 
-const MAX_LINES = 1000;
-const BEST_LINES = 250;
+const MAX_LINES = 500;
+const BEST_LINES = 150;
 let shownAxes = "";
 let isDragged = false;
+window.addEventListener("pointerup", () => { isDragged = false; });
 
 /** The axes, from left to right: dimensions, further objectives, the metric. */
 function axes(trials) {
@@ -108,7 +109,6 @@ export function drawParallel(view) {
   chart.off("click");
   chart.on("click", ({ data: line }) => line && view.select(trials.number[line.at]));
   place.onpointerdown = () => { isDragged = true; };
-  window.addEventListener("pointerup", () => { isDragged = false; });
 }
 
 /** Takes the ranges from the axes of which the filter knows none any more. */

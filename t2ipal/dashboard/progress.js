@@ -1,9 +1,11 @@
 /** The best score so far, and every trial as a dot. */
 
 import { axis, palette, show, tip } from "./charts.js";
+import { STATES, STATE_NAMES } from "./data.js";
 import { choices, duration, fixed, last, metricName, short, timeStep } from "./format.js";
 
-const NAMES = { ok: "finished", stopped: "stopped early", running: "running", failed: "failed" };
+/** Of dots that ECharts fills as squares, ten times as fast as circles. */
+const SMALL_PX = 3;
 
 /** Draws it over time or over trials. */
 export function drawProgress(view) {
@@ -24,12 +26,14 @@ export function drawProgress(view) {
     ok: { color: ink.series[2], opacity: 0.45, symbolSize: 5 },
     stopped: { color: ink.bar, opacity: 0.45, symbolSize: 4 },
     running: { color: "transparent", borderColor: ink.series[1], borderWidth: 1.5, symbolSize: 8 },
+    lost: { color: ink.bar, opacity: 0.8, symbolSize: 6, symbol: "triangle" },
     failed: { color: ink.bad, opacity: 0.8, symbolSize: 7, symbol: "diamond" },
   };
-  const series = Object.keys(NAMES).filter((state) => dots[state].length).map((state) => {
+  const series = STATES.filter((state) => dots[state].length).map((state) => {
     const { symbolSize, symbol = "circle", ...itemStyle } = looks[state];
-    return { id: state, name: NAMES[state], type: "scatter", symbol, symbolSize, itemStyle, data: dots[state],
-      large: dots[state].length > 2000, z: state === "running" ? 5 : 2, clip: false };
+    const isLarge = dots[state].length > 2000;
+    return { id: state, name: STATE_NAMES[state], type: "scatter", symbol, symbolSize: isLarge ? SMALL_PX : symbolSize, itemStyle,
+      data: dots[state], large: isLarge, z: state === "running" ? 5 : 2, clip: false };
   });
   if (band.low.length) series.push(...bandSeries(band, ink.accent));
   series.push({ id: "best", name: "best so far", type: "line", step: "end", data: record, symbol: "none",
@@ -64,7 +68,7 @@ function historyOf(view, overTrials) {
   const range = trials.scoreRange(order);
   const low = lowEnd(trials, range);
   const high = highEnd(trials, range);
-  const dots = { ok: [], stopped: [], running: [], failed: [], hidden: 0 };
+  const dots = { ok: [], stopped: [], running: [], failed: [], lost: [], hidden: 0 };
   const record = [];
   const band = { x: [], low: [], height: [] };
   const keep = (x, at) => {
@@ -81,7 +85,7 @@ function historyOf(view, overTrials) {
   for (const at of order) {
     const status = trials.status[at];
     const score = trials.metric[at];
-    if (status !== "running") ended += 1;
+    if (status !== "running" && status !== "lost") ended += 1;
     const x = overTrials ? ended : trials.ended_s[at] ?? (trials.origin ? now : ended);
     end = Math.max(end, x);
     const edge = trials.sign > 0 ? low : high;
@@ -127,7 +131,7 @@ export function bandSeries({ x, low, height }, color, step = "end") {
 export function trialTip(view, at) {
   const { trials } = view;
   const { head } = trials;
-  const rows = [["", trials.status[at] === "ok" ? "finished" : trials.reason[at] || NAMES[trials.status[at]]]];
+  const rows = [["", trials.reason[at] || STATE_NAMES[trials.status[at]]]];
   const spread = trials.spread[at] === null ? "" : ` ± ${fixed(trials.spread[at])}`;
   if (trials.metric[at] !== null) rows.push([metricName(head.metric), `${fixed(trials.metric[at])}${spread}`]);
   trials.dimensions.forEach(({ path }, index) => rows.push([last(path), short(trials.values[index][at])]));

@@ -43,7 +43,13 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def serve(
-    store: Store, port: int = 0, host: str = "127.0.0.1", only: str | None = None
+    store: Store,
+    port: int = 0,
+    host: str = "127.0.0.1",
+    only: str | None = None,
+    *,
+    price_per_gpu_hour: float | None = None,
+    gpus_per_worker: float = 1.0,
 ) -> Iterator[str]:
     """The address of a run's page, which is served inside the `with` block.
 
@@ -52,12 +58,15 @@ def serve(
         port: 0 for any free one.
         host: name or number of this machine to listen on; 0.0.0.0 for all its networks.
         only: folder of the one search to show; None: all of the run.
+        price_per_gpu_hour: for the cost of synthesis, in any currency; None: none is shown.
+        gpus_per_worker: that synthesis had.
 
     Raises:
-        ValueError: no such port or host.
+        ValueError: no such port, host or price.
         OSError: the port is in use, or not for this user.
     """
-    server = _listen(Snapshots(store, only), port, host)
+    snapshots = Snapshots(store, only, price_per_gpu_hour, gpus_per_worker)
+    server = _listen(snapshots, port, host)
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True, name="page")
     thread.start()
     # Whoever opens the page does not wait for the first look at the store.

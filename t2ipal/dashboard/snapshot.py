@@ -106,8 +106,8 @@ class SearchSnapshot:
             self.search = from_dict(SearchConfig, settings.get("search", {}))
             self.settings = settings
             self._forget()
-        is_old = self.folder == OLD_FOLDER and "version" not in settings
-        trials = read_old_table(self.store) if is_old else reader.trials()
+        is_old = "version" not in settings
+        trials = read_old_table(self.store, self.folder) if is_old else reader.trials()
         self._take(trials)
         progress = None if is_old else reader.progress()
         status = "done" if is_old else reader.status()
@@ -201,7 +201,6 @@ def describe(
     num_trials = progress.num_trials if progress else len(trials)
     left = num_trials - sum(trial.has_ended for trial in trials)
     seconds_left = left / rate * 3600 if rate and status == "running" else None
-    recipe = settings.get("recipe", {})
     return {
         "status": status,
         "note": progress.note if progress else "",
@@ -215,7 +214,9 @@ def describe(
         "num_seeds": search.num_seeds,
         "searcher": search.searcher,
         "scheduler": search.scheduler,
-        "method": recipe.get("method", {}) if isinstance(recipe, Mapping) else {},
+        "method": settings.get("method", "t2ipal"),
+        "schedule": settings.get("schedule"),
+        "changes": settings.get("changes", {}),
         "dimensions": [
             {"path": d.path, "kind": d.kind, "values": [_plain(value) for value in d.values]}
             for d in search.dimensions
@@ -242,15 +243,21 @@ class Snapshots:
     store: Store
     only: str | None = None
     """The one search that is told of; None: all of the run."""
+    price_per_gpu_hour: float | None = None
+    """For the cost of synthesis; None: none is told."""
+    gpus_per_worker: float = 1.0
     instance: str = field(default_factory=lambda: secrets.token_hex(6))
     """Versions are of this process: another one counts from 0 again."""
     _searches: dict[str, SearchSnapshot] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _names: list[str] = field(default_factory=list)
     _listed_s: float = -math.inf
-    _run: Overview | None = None
+    _run: Overview = field(init=False)
     _overview: tuple[float, str] = (-math.inf, "{}")
     _overview_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._run = Overview(self.store, self.price_per_gpu_hour, self.gpus_per_worker)
 
     def names(self) -> list[str]:
         """Folders of the run that hold a search; the run's own first."""
@@ -313,7 +320,6 @@ class Snapshots:
             return text
 
     def _look_at_run(self) -> dict[str, Any]:
-        self._run = self._run or Overview(self.store)
         try:
             return self._run.told()
         except (ValueError, OSError, RuntimeError) as error:

@@ -1,6 +1,7 @@
 /** The table of trials: only the rows in view are elements, so that 10,000 are as quick as ten. */
 
-import { STATES } from "./data.js";
+import { STATES, STATE_NAMES } from "./data.js";
+import { showRanges } from "./parallel.js";
 import { choices, element, fixed, last, metricName, save, short, shownValue } from "./format.js";
 
 const ROW_PX = 28;
@@ -15,7 +16,7 @@ function columns(trials) {
   const digits = head.metric === "loss" ? 4 : 2;
   return [
     outcome("number", "trial", (at) => String(trials.number[at]), "64px"),
-    { ...outcome("status", "state", (at) => (trials.status[at] === "ok" ? "finished" : trials.status[at]), "84px"), isText: true },
+    { ...outcome("status", "state", (at) => STATE_NAMES[trials.status[at]].split(" ")[0], "84px"), isText: true },
     outcome(head.metric, metricName(head.metric), (at) => fixed(trials.metric[at], digits), "126px"),
     outcome("spread", "±", (at) => fixed(trials.spread[at], digits), "58px"),
     ...trials.dimensions.map(({ path }, index) => ({ key: path, name: last(path), title: path,
@@ -142,7 +143,7 @@ function drawTools(view) {
   const counts = Object.fromEntries(STATES.map((state) => [state, 0]));
   for (const status of trials.status) counts[status] += 1;
   const states = STATES.filter((state) => counts[state] > 0);
-  choices(document.getElementById("states"), states.map((state) => [state, state === "ok" ? "finished" : state]),
+  choices(document.getElementById("states"), states.map((state) => [state, STATE_NAMES[state]]),
     (state) => filter.states.has(state), (state) => {
       if (!filter.states.delete(state)) filter.states.add(state);
       view.filterChanged();
@@ -150,7 +151,7 @@ function drawTools(view) {
   const chips = [...filter.ranges].map(([key, intervals]) => chip(rangeText(trials, key, intervals), () => {
     filter.ranges.delete(key);
     view.filterChanged();
-    view.rangesChanged();
+    showRanges(view);
   }));
   if (!filter.isEmpty) chips.push(chip("clear all", () => view.clearFilter()));
   document.getElementById("chips").replaceChildren(...chips);

@@ -1,5 +1,6 @@
 /** The search in numbers, and how it stands. */
 
+import { STATES, STATE_NAMES } from "./data.js";
 import { count, duration, element, fixed, metricName, short } from "./format.js";
 
 const STATUS = {
@@ -10,18 +11,17 @@ const STATUS = {
 export function drawTiles(view) {
   const { trials } = view;
   const { head } = trials;
-  const counts = { ok: 0, running: 0, stopped: 0, failed: 0 };
+  const counts = Object.fromEntries(STATES.map((state) => [state, 0]));
   for (const status of trials.status) counts[status] += 1;
   const ended = counts.ok + counts.stopped + counts.failed;
   const place = document.getElementById("tiles");
-  const states = [["ok", "finished"], ["stopped", "stopped early"], ["failed", "failed"], ["running", "running"]];
-  const bar = element("div", { className: "share" }, ...states.map(([state]) => {
+  const bar = element("div", { className: "share" }, ...["ok", "stopped", "failed", "running"].filter((state) => counts[state]).map((state) => {
     const part = element("span", { className: state });
     part.style.flexGrow = counts[state];
     return part;
-  }), Object.assign(element("span"), {}));
+  }), element("span"));
   bar.lastChild.style.flexGrow = Math.max(head.num_trials - ended - counts.running, 0);
-  const said = states.filter(([state]) => counts[state]).map(([state, word]) => `${short(counts[state])} ${word}`);
+  const said = STATES.filter((state) => counts[state]).map((state) => `${short(counts[state])} ${STATE_NAMES[state]}`);
   place.replaceChildren(
     bestTile(view),
     tile("Trials", [short(ended), element("small", {}, ` of ${short(head.num_trials)}`)], bar, said.join(" · ")),

@@ -1,12 +1,11 @@
 """The search in MLflow: a run for the search, and below it one for each trial.
 
-A trial's run is there while the trial runs; its curves follow when it ends, all at once: three
+A trial's run is there while the trial runs; its curves follow when it ends, all at once: a few
 requests a trial. What a killed process left is found again by its tags and gone on with.
 """
 
 import hashlib
 import importlib.util
-import itertools
 import json
 import os
 import time
@@ -51,7 +50,7 @@ class MlflowRuns:
         Args:
             search: that the trials are of.
             uri: of the server or database.
-            name: of the search's run.
+            name: of the search's run; what no other search on the server has, such as its place.
         """
         # A server that is gone must not hold up the search for minutes, as it does by default.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -102,7 +101,7 @@ class MlflowRuns:
         """Runs of trials that are there by number, and the numbers of those that have ended."""
         runs, ended, token = {}, set(), None
         wanted = f"tags.`{PARENT}` = '{self._parent}'"
-        for _ in itertools.count():
+        while True:
             page = self._client.search_runs(
                 [self._experiment], wanted, max_results=1000, page_token=token
             )
@@ -113,13 +112,13 @@ class MlflowRuns:
                     ended.add(number)
             token = page.token
             if not token:
-                break
-        return runs, ended
+                return runs, ended
 
     def _tell(self, trial: Trial) -> None:
         from mlflow.entities import Param
 
         run_id = self._runs.get(trial.number)
+        given = [Param(name, str(value)) for name, value in trial.values.items()]
         if run_id is None:
             run = self._client.create_run(
                 self._experiment,
@@ -128,10 +127,10 @@ class MlflowRuns:
                 f"{trial.number:05d}",
             )
             run_id = self._runs[trial.number] = run.info.run_id
-            given = [Param(name, str(value)) for name, value in trial.values.items()]
             self._client.log_batch(run_id, params=given)
         if trial.has_ended:
             metrics = _metrics(trial)
+            self._client.log_batch(run_id, params=given)  # again: it may have been killed between
             for first in range(0, len(metrics), MAX_METRICS):
                 self._client.log_batch(run_id, metrics=metrics[first : first + MAX_METRICS])
             if trial.reason:

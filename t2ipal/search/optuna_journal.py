@@ -5,8 +5,10 @@ started again. Where it is damaged, or tells of other trials, it is written anew
 the trials, for viewers alone: the search never reads it.
 """
 
+import contextlib
 import json
 import os
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +31,7 @@ from t2ipal.search.results import Trial
 from t2ipal.search.space import Dimension, SearchConfig
 
 GRACE_S = 5
-"""For which the lock of a killed process holds up the next one."""
+"""For which a lock holds up others at most; who lives needs it for milliseconds."""
 STATES = {
     "running": TrialState.RUNNING,
     "ok": TrialState.COMPLETE,
@@ -55,6 +57,7 @@ class OptunaJournal:
         self._search, self._path, self._name = search, path, name
         self._distributions = {d.path: _distribution(d) for d in search.dimensions}
         self._told: dict[int, Trial] = {}
+        _remove_old_lock(path)
         try:
             self._open(_whole_lines(path))
         except (ValueError, KeyError, TypeError, AssertionError):  # what Optuna says to nonsense
@@ -204,6 +207,14 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
     if whole < len(content):
         os.truncate(path, whole)
     return logs
+
+
+def _remove_old_lock(path: Path) -> None:
+    """Removes the lock of a process that was killed while it wrote, before anyone waits for it."""
+    lock = path.with_name(f"{path.name}.lock")
+    with contextlib.suppress(FileNotFoundError):
+        if time.time() - lock.lstat().st_mtime > GRACE_S:
+            lock.unlink()
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from t2ipal.config import override, to_dict
+from t2ipal.config import override, require, to_dict
 from t2ipal.evaluation.validation_sets import (
     load_validation_set,
     require_validation_set,
@@ -20,7 +20,8 @@ from t2ipal.search.space import SearchConfig
 from t2ipal.search.space_file import load_space
 from t2ipal.search.variants import Variants
 from t2ipal.store import Store, read_manifest
-from t2ipal.training.recipes import recipe
+from t2ipal.training.recipes import METHODS, recipe
+from t2ipal.training.stacked import stack_key
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,10 @@ def plan_search(store: Store, request: SearchRequest) -> tuple[Setting, SearchCo
     settings = read_manifest(store).settings
     names = settings.class_names, settings.prompt_names
     setting = setting_of_run(recipe(request.method, request.schedule, *names), settings)
+    fixed = [name for name in request.changes if name in METHODS[request.method].fixed]
+    require(not fixed, f"{', '.join(fixed)} makes {request.method} what it is: leave it as it is.")
     setting = override(setting, request.changes)
+    stack_key(setting.recipe)  # refuses what is not trained
     search = load_space(request.space, setting, request.num_samples)
     if request.num_seeds is not None:
         search = dataclasses.replace(search, num_seeds=request.num_seeds)

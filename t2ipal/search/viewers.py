@@ -56,7 +56,7 @@ class Viewers:
             search: that the trials are of.
             folder: of this machine, for files.
             mlflow: address of an MLflow server or database; None: none.
-            name: of the search, as viewers show it.
+            name: of the search, as viewers show it; on a server of MLflow no other may have it.
             upload_to: where the files are copied to, for a search in a bucket.
 
         Raises:

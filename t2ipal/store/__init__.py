@@ -78,7 +78,13 @@ from t2ipal.store.shards import (
     retry_name,
     split_retry,
 )
-from t2ipal.store.status import RunStatus, describe_duration, describe_status, run_status
+from t2ipal.store.status import (
+    RunStatus,
+    describe_duration,
+    describe_status,
+    require_price,
+    run_status,
+)
 from t2ipal.store.streams import table_format, table_writer
 from t2ipal.store.tables import (
     damaged,
@@ -156,6 +162,7 @@ __all__ = [
     "read_sections",
     "read_settings",
     "read_shard_samples",
+    "require_price",
     "retry_name",
     "run_status",
     "split_retry",

@@ -61,12 +61,8 @@ def run_status(
         FileNotFoundError: there is no run.
         ValueError: a number is negative.
     """
-    price = price_per_gpu_hour
-    require(price is None or price >= 0, f"price_per_gpu_hour must be >= 0, got {price}.")
-    finite = price is None or isfinite(price)
-    require(finite, f"price_per_gpu_hour must be finite, got {price}.")
-    gpus = gpus_per_worker
-    require(gpus >= 0 and isfinite(gpus), f"gpus_per_worker must be finite and >= 0, got {gpus}.")
+    require_price(price_per_gpu_hour, gpus_per_worker)
+    price, gpus = price_per_gpu_hour, gpus_per_worker
     watch = store if isinstance(store, RunWatch) else RunWatch(store)
     watch.look()
     sections, markers = watch.sections, watch.markers
@@ -92,6 +88,14 @@ def run_status(
         cost=cost,
         cost_in_the_end=cost * num_samples / num_done if cost is not None and num_done else None,
     )
+
+
+def require_price(price: float | None, gpus: float) -> None:
+    """Raises ValueError unless these can be a price of a GPU's hour and a worker's GPUs."""
+    require(price is None or price >= 0, f"price_per_gpu_hour must be >= 0, got {price}.")
+    finite = price is None or isfinite(price)
+    require(finite, f"price_per_gpu_hour must be finite, got {price}.")
+    require(gpus >= 0 and isfinite(gpus), f"gpus_per_worker must be finite and >= 0, got {gpus}.")
 
 
 def _samples_per_second(markers: Sequence[Marker], times: Mapping[str, float]) -> float | None:

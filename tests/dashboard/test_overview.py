@@ -105,6 +105,8 @@ def test_a_run_under_synthesis(tmp_path):
     synthesis = told["synthesis"]
     assert synthesis["num_missing"] > 0 and synthesis["num_shards_done"] == len(shards) - 1
     assert Overview(Store(tmp_path), 2.0).told()["synthesis"]["cost"] is not None
+    with pytest.raises(ValueError, match="price_per_gpu_hour must be >= 0, got -1"):
+        Overview(Store(tmp_path), -1)
 
 
 def test_nothing_is_there(tmp_path):

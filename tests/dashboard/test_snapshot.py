@@ -12,20 +12,24 @@ from t2ipal.store import Store
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path):
+    return Store(tmp_path / "run")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
     monkeypatch.setattr(module, "REFRESH_S", 0.0)
     monkeypatch.setattr(module, "SEARCHES_S", 0.0)
     monkeypatch.setattr(module.Importance, "update", lambda self, search, trials, wait=False: None)
-    return Store(tmp_path / "run")
 
 
 def state(snapshots, **query):
     return json.loads(snapshots.state({name: str(value) for name, value in query.items()}))
 
 
-def test_all_is_told_once_and_then_what_changed(run):
-    folder, trials = write_search(run, num_trials=20, num_running=2)
-    snapshots = Snapshots(run)
+def test_all_is_told_once_and_then_what_changed(store):
+    folder, trials = write_search(store, num_trials=20, num_running=2)
+    snapshots = Snapshots(store)
     first = state(snapshots)
     columns = first["columns"]
     assert first["searches"] == ["search"] and first["search"] == "search" and first["since"] == 0
@@ -103,7 +107,7 @@ def test_numbers_that_are_none(run):
     nothing = trial(0, {RATIO: 1.0, LR: 1e-3, KIND: "max"}, "failed", losses=(2.0, float("nan")))
     folder.keep(0, [nothing, replace(nothing, number=1, loss=float("inf"), seconds=1e-7)])
     columns = state(Snapshots(run))["columns"]
-    assert columns["loss"] == [0.5, None] and columns["seconds"] == [2.5, 1e-7]
+    assert columns["loss"] == [0.5, None] and columns["seconds"] == [1.5, 1e-7]
     assert json.loads(Snapshots(run).curves({"search": "search"}))["losses"] == [2.0, None] * 2
 
 

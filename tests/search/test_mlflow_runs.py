@@ -59,6 +59,7 @@ def test_the_next_process_goes_on(uri, monkeypatch):
     assert sorted(children) == ["00000", "00001", "00002"]
     assert parent.data.metrics["best_validation_mAP"] == pytest.approx(73.2)
     for run in children.values():
+        assert run.data.params["method.sharpness"] == "2.0"
         assert len(client.get_metric_history(run.info.run_id, "loss")) == 6
 
 

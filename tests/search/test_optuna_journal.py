@@ -1,6 +1,8 @@
 """The journal, opened by Optuna as a dashboard does."""
 
 import dataclasses
+import os
+import time
 
 import optuna
 import pytest
@@ -10,6 +12,8 @@ from optuna.trial import TrialState
 from search_trials import BEGUN_S, SEARCH, ended, running, some_trials
 
 from t2ipal.search.optuna_journal import OptunaJournal
+
+SEVERAL = dataclasses.replace(SEARCH, scheduler="none", minimize=("images",))
 
 
 def opened(path):
@@ -101,6 +105,16 @@ def test_a_half_written_line_is_made_good(path, cut):
     assert content(opened(path)) == whole
 
 
+def test_the_lock_of_a_killed_process_holds_up_nobody(path):
+    write(path, [running(0)])
+    lock = path.with_name("optuna.journal.lock")
+    lock.touch()
+    os.utime(lock, (time.time() - 60,) * 2)
+    begun = time.monotonic()
+    write(path, [ended(0)])
+    assert time.monotonic() - begun < 2 and not lock.exists()
+
+
 @pytest.mark.parametrize(
     "damage", [b"", b"\n", b"nonsense\n", b'{"op_code": 99}\n', b"[1]\n", b"\xff\n"]
 )
@@ -114,12 +128,10 @@ def test_a_damaged_journal_is_written_anew(path, damage):
 
 def test_one_of_another_search_is_written_anew(path):
     write(path, some_trials(8))
-    other = dataclasses.replace(SEARCH, metric="loss", mode="min")
-    write(path, some_trials(8)[:3], other)
-    assert opened(path).direction == optuna.study.StudyDirection.MINIMIZE
-    write(path, [ended(0)], other)  # fewer than it tells of: stays, nothing is lost for a viewer
+    write(path, some_trials(8)[:3], SEVERAL)
+    assert len(opened(path).directions) == 2
     changed = dataclasses.replace(ended(0), values={**ended(0).values, "training.seed": 7})
-    write(path, [changed], other)
+    write(path, [changed], SEVERAL)
     assert [trial.params["training.seed"] for trial in opened(path).trials] == [7]
 
 
@@ -130,16 +142,11 @@ def test_a_finished_trial_that_runs_again_is_written_anew(path):
 
 
 def test_several_objectives(path):
-    search = dataclasses.replace(SEARCH, minimize=("images", "seconds"))
-    write(path, some_trials(8), search)
+    write(path, some_trials(8), SEVERAL)
     study = opened(path)
-    assert [direction.name for direction in study.directions] == [
-        "MAXIMIZE",
-        "MINIMIZE",
-        "MINIMIZE",
-    ]
-    assert study.metric_names == ["validation_mAP", "images", "seconds"]
-    assert study.trials[0].values == [73.0, 200, 12.5]
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert study.metric_names == ["validation_mAP", "images"]
+    assert study.trials[0].values == [73.0, 200]
     assert [trial.number for trial in study.best_trials] == [6]
     assert study.trials[2].state == TrialState.PRUNED
 
