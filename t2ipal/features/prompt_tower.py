@@ -254,7 +254,8 @@ def _attention_in_one_bin(
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     """What torch's attention gives; under `vmap` on a CPU, where torch has none for it, plainly."""
-    if not all_kept.get() or query.device.type != "cpu":
+    # A compiler cannot look into a context variable; what it compiles is not under `vmap`.
+    if torch.compiler.is_compiling() or not all_kept.get() or query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     logits = (query * query.shape[-1] ** -0.5) @ key.mT + mask
     return torch.softmax(logits, dim=-1) @ value
