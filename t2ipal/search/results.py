@@ -290,9 +290,8 @@ def search_folder(run: Store, output: str | None, endpoint_url: str | None = Non
 
 def find_searches(store: Store) -> list[str]:
     """Folders of a run that hold a search, those of versions before too."""
-    keys = [key for key in store.list(FOLDER) if key.endswith(f"/{SETTINGS}")]
-    names = sorted(key.removesuffix(f"/{SETTINGS}") for key in keys)
-    found = [n for n in names if n == FOLDER or (n.startswith(f"{FOLDER}-") and "/" not in n)]
+    names = [n for n in store.folders(FOLDER) if n == FOLDER or n.startswith(f"{FOLDER}-")]
+    found = [name for name in names if store.exists(join_key(name, SETTINGS))]
     old = any(store.exists(join_key(OLD_FOLDER, name)) for name in (SETTINGS, TABLE))
     return [*found, OLD_FOLDER] if old else found
 
