@@ -124,7 +124,6 @@ class _Populations(Searcher):
         super().__init__(metric=None, mode=None)
         self.suggestions, self.folder, self.size = suggestions, folder, size
         self.deadline_s = deadline_s
-        self.next_population = folder.num_populations()
         self.begun: dict[str, list[int]] = {}
 
     def suggest(self, trial_id: str) -> Any:
@@ -132,7 +131,7 @@ class _Populations(Searcher):
         settings = {} if time.time() > self.deadline_s else self.suggestions.next(self.size)
         if not settings:
             return Searcher.FINISHED
-        population, self.next_population = self.next_population, self.next_population + 1
+        population = self.folder.begin_population(settings)
         self.begun[trial_id] = [*settings]
         return {"population": population, "settings": [*settings.items()]}
 

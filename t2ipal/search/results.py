@@ -180,11 +180,24 @@ class SearchFolder:
         keys = self.store.list(self.key(f"{POPULATIONS}/"))
         return 1 + max((int(key.rpartition("/")[2].partition(".")[0]) for key in keys), default=-1)
 
+    def begin_population(self, settings: Mapping[int, Mapping[str, Any]]) -> int:
+        """Takes the next number for a population; no other search in this folder gets the same.
+
+        Args:
+            settings: the values of its trials by their numbers.
+        """
+        now, population = time.time(), self.num_populations()
+        rows = [Trial(n, dict(values), "running", started_s=now) for n, values in settings.items()]
+        while not self.store.write_if_absent(self._population_key(population), _rows(rows)):
+            population += 1
+        return population
+
     def keep(self, population: int, trials: Iterable[Trial]) -> None:
         """Writes the trials of a population as they are now."""
-        rows = [_plain(trial) for trial in trials]
-        key = self.key(f"{POPULATIONS}/{population:05d}.json")
-        self.store.write(key, json_bytes({"trials": rows}))
+        self.store.write(self._population_key(population), _rows(trials))
+
+    def _population_key(self, population: int) -> str:
+        return self.key(f"{POPULATIONS}/{population:05d}.json")
 
     def trials(self) -> list[Trial]:
         """All that were begun, by their numbers; of one begun twice the state that goes furthest.
@@ -277,9 +290,8 @@ def search_folder(run: Store, output: str | None, endpoint_url: str | None = Non
 
 def find_searches(store: Store) -> list[str]:
     """Folders of a run that hold a search, those of versions before too."""
-    keys = [key for key in store.list(FOLDER) if key.endswith(f"/{SETTINGS}")]
-    names = sorted(key.removesuffix(f"/{SETTINGS}") for key in keys)
-    found = [n for n in names if n == FOLDER or (n.startswith(f"{FOLDER}-") and "/" not in n)]
+    names = [n for n in store.folders(FOLDER) if n == FOLDER or n.startswith(f"{FOLDER}-")]
+    found = [name for name in names if store.exists(join_key(name, SETTINGS))]
     old = any(store.exists(join_key(OLD_FOLDER, name)) for name in (SETTINGS, TABLE))
     return [*found, OLD_FOLDER] if old else found
 
@@ -328,6 +340,10 @@ def stored_trial(stored: Mapping[str, Any]) -> Trial:
     require(isinstance(score, int | float | None), "validation_mAP must be a number.")
     scores = tuple((int(epochs), float(score)) for epochs, score in trial.scores)
     return dataclasses.replace(trial, scores=scores, losses=tuple(trial.losses))
+
+
+def _rows(trials: Iterable[Trial]) -> bytes:
+    return json_bytes({"trials": [_plain(trial) for trial in trials]})
 
 
 def _plain(trial: Trial) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def in_process(
     backbone = load_backbone() if suggestions.num_left else None
     while time.time() < deadline_s and (settings := suggestions.next(size)):
         assert backbone is not None
-        keep = Keeper(folder, folder.num_populations())
+        keep = Keeper(folder, folder.begin_population(settings))
         suggestions.tell(
             train_population(settings, start, search, data, backbone, halving.stopped, keep)
         )

@@ -37,6 +37,8 @@ class Suggestions:
     def __init__(self, search: SearchConfig, trials: Sequence[Trial] = ()) -> None:
         self.search = search
         self._known = {trial.number for trial in trials}
+        # Of those that were never begun; an iterator, for there may be many.
+        self._numbers = (n for n in range(search.num_trials) if n not in self._known)
         self._waiting = {trial.number: trial.values for trial in trials if not trial.has_ended}
         self._drawn = [] if search.searcher == "optuna" else draw_settings(search)
         self._asked: dict[int, optuna.trial.Trial] = {}
@@ -55,7 +57,7 @@ class Suggestions:
                 number = min(self._waiting)
                 found[number] = self._waiting.pop(number)
                 continue
-            number = next(n for n in range(self.search.num_trials) if n not in self._known)
+            number = next(self._numbers)
             self._known.add(number)
             found[number] = self._ask(number) if self._study else self._drawn[number]
         return found

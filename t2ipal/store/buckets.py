@@ -247,21 +247,30 @@ class Bucket:
 
     def entries(self, prefix: str, recursive: bool = True) -> dict[str, Entry]:
         """As `Store.entries`, in no order."""
-        found, within = {}, {} if recursive else {"Delimiter": "/"}
+        found = {}
+        for page in self._pages(prefix, recursive):
+            for entry in page.get("Contents", []):
+                key = entry["Key"].removeprefix(self.prefix)
+                if not key.startswith(PROBE_PREFIX):
+                    modified, size = entry["LastModified"].timestamp(), entry["Size"]
+                    found[key] = Entry(modified, size, f"{size}-{entry['ETag']}")
+        return found
+
+    def folders(self, beginning: str) -> list[str]:
+        """As `Store.folders`, in no order."""
+        pages = self._pages(beginning, recursive=False)
+        prefixes = (each["Prefix"] for page in pages for each in page.get("CommonPrefixes", []))
+        return [prefix.removeprefix(self.prefix).rstrip("/") for prefix in prefixes]
+
+    def _pages(self, prefix: str, recursive: bool) -> Iterator[dict[str, Any]]:
+        within = {} if recursive else {"Delimiter": "/"}
         with self._clear_errors(prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
+            yield from self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket,
                 Prefix=self.prefix + prefix,
                 PaginationConfig={"PageSize": PAGE_KEYS},
                 **within,
             )
-            for page in pages:
-                for entry in page.get("Contents", []):
-                    key = entry["Key"].removeprefix(self.prefix)
-                    if not key.startswith(PROBE_PREFIX):
-                        modified, size = entry["LastModified"].timestamp(), entry["Size"]
-                        found[key] = Entry(modified, size, f"{size}-{entry['ETag']}")
-        return found
 
     def _named(self, key: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self.prefix + key}

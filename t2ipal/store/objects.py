@@ -146,6 +146,10 @@ class Store:
         """Whether there is such an object."""
         return self._backend.exists(key)
 
+    def folders(self, beginning: str = "") -> list[str]:
+        """Sorted names of the folders at the top that begin so; what is in them is not listed."""
+        return sorted(self._backend.folders(beginning))
+
     def list(self, prefix: str = "", recursive: bool = True) -> list[str]:
         """Sorted keys of all objects whose key starts with `prefix`.
 
@@ -372,6 +376,18 @@ class _Folder:
                     version = f"{there.st_size}-{there.st_mtime_ns}"
                     found[key] = Entry(there.st_mtime, there.st_size, version)
         return found
+
+    def folders(self, beginning: str) -> list[str]:
+        try:
+            return [
+                entry.name
+                for entry in os.scandir(self.folder)
+                if entry.name.startswith(beginning) and entry.is_dir()
+            ]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _unreadable(error, self.folder) from error
 
 
 def _rename_if_absent(part: Path, path: Path) -> bool:

@@ -39,6 +39,14 @@ def test_trials_come_back_as_they_were(store):
     assert folder.num_populations() == 8 and folder.holds_trials()
 
 
+def test_two_searches_in_one_folder_take_no_population_of_each_other(store, monkeypatch):
+    first, second = (SearchFolder(store, "search") for _ in range(2))
+    assert first.begin_population({0: VALUES}) == 0
+    monkeypatch.setattr(second, "num_populations", lambda: 0)  # looked before the first one wrote
+    assert second.begin_population({1: VALUES}) == 1
+    assert [(t.number, t.status) for t in first.trials()] == [(0, "running"), (1, "running")]
+
+
 def test_of_a_trial_that_was_begun_twice_the_state_that_goes_furthest(store):
     folder, ended = SearchFolder(store, "search"), replace(RUNNING, status="ok", loss=1.0)
     folder.keep(0, [RUNNING])

@@ -17,6 +17,15 @@ def test_a_listing_that_does_not_look_below(store):
     assert store.list("sub/") == ["sub/a", "sub/b", "sub/below/c"]
 
 
+def test_folders_at_the_top(store):
+    assert store.folders() == []
+    for key in ("sub/a", "sub/below/c", "sub-b/a", "other/a", "subfile"):
+        store.write(key, b"")
+    assert store.folders() == ["other", "sub", "sub-b"]
+    assert store.folders("sub") == ["sub", "sub-b"]
+    assert store.folders("none") == []
+
+
 def test_a_link_to_nothing_is_no_object(tmp_path):
     (tmp_path / "there").write_bytes(b"1")
     (tmp_path / "link").symlink_to(tmp_path / "nothing")
