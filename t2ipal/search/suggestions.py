@@ -37,8 +37,7 @@ class Suggestions:
     def __init__(self, search: SearchConfig, trials: Sequence[Trial] = ()) -> None:
         self.search = search
         self._known = {trial.number for trial in trials}
-        # Of those that were never begun; an iterator, for there may be many.
-        self._numbers = (n for n in range(search.num_trials) if n not in self._known)
+        self._number = 0  # no trial with a smaller one was never begun
         self._waiting = {trial.number: trial.values for trial in trials if not trial.has_ended}
         self._drawn = [] if search.searcher == "optuna" else draw_settings(search)
         self._asked: dict[int, optuna.trial.Trial] = {}
@@ -57,7 +56,9 @@ class Suggestions:
                 number = min(self._waiting)
                 found[number] = self._waiting.pop(number)
                 continue
-            number = next(self._numbers)
+            while self._number in self._known:
+                self._number += 1
+            number = self._number
             self._known.add(number)
             found[number] = self._ask(number) if self._study else self._drawn[number]
         return found
