@@ -1,4 +1,4 @@
-/** The best configuration, or a chosen one, as a command; and why trials failed. */
+/** The best configuration, or a chosen one, as a command; and why trials failed or are unfinished. */
 
 import { count, element, fixed, last, metricName, optionValue, quoted, shownValue } from "./format.js";
 
@@ -54,12 +54,12 @@ function command(title, text) {
     element("pre", { tabIndex: 0 }, code));
 }
 
-/** Draws the reasons of failures, numbers in them left out, the most frequent first. */
+/** Draws the reasons why trials failed or are unfinished, numbers in them left out, the most frequent first. */
 export function drawFailures(view) {
   const { trials } = view;
   const groups = new Map();
   trials.status.forEach((status, at) => {
-    if (status !== "failed" && status !== "lost") return;
+    if (status !== "failed" && status !== "unfinished") return;
     const reason = trials.reason[at] || "no reason was given";
     const key = reason.replace(/\d+(\.\d+)?/g, "…");
     if (!groups.has(key)) groups.set(key, []);

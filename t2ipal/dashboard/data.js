@@ -3,9 +3,9 @@
 const COLUMNS = ["number", "status", "reason", "validation_mAP", "spread", "loss", "images",
   "seconds", "started_s", "ended_s"];
 
-/** What becomes of trials, and what the page calls it; a lost one is run again. */
-export const STATES = ["ok", "running", "stopped", "failed", "lost"];
-export const STATE_NAMES = { ok: "finished", running: "running", stopped: "stopped early", failed: "failed", lost: "lost" };
+/** What becomes of trials, and what the page calls it; an unfinished one is run again. */
+export const STATES = ["ok", "running", "stopped", "failed", "unfinished"];
+export const STATE_NAMES = { ok: "finished", running: "running", stopped: "stopped early", failed: "failed", unfinished: "unfinished" };
 
 /** All trials of one search. */
 export class Trials {

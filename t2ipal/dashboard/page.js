@@ -63,7 +63,7 @@ const view = {
     showRanges(view);
   },
   showFailures(reason) {
-    view.filter.states = new Set(["failed", "lost"]);
+    view.filter.states = new Set(["failed", "unfinished"]);
     const words = reason.toLowerCase().split(/\s+/).filter((word) => /^[a-z]+$/.test(word));
     view.filter.text = words.slice(0, 4).join(" ");
     byId("filter").value = view.filter.text;

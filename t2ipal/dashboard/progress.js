@@ -26,7 +26,7 @@ export function drawProgress(view) {
     ok: { color: ink.series[2], opacity: 0.45, symbolSize: 5 },
     stopped: { color: ink.bar, opacity: 0.45, symbolSize: 4 },
     running: { color: "transparent", borderColor: ink.series[1], borderWidth: 1.5, symbolSize: 8 },
-    lost: { color: ink.bar, opacity: 0.8, symbolSize: 6, symbol: "triangle" },
+    unfinished: { color: ink.bar, opacity: 0.8, symbolSize: 6, symbol: "triangle" },
     failed: { color: ink.bad, opacity: 0.8, symbolSize: 7, symbol: "diamond" },
   };
   const series = STATES.filter((state) => dots[state].length).map((state) => {
@@ -68,7 +68,7 @@ function historyOf(view, overTrials) {
   const range = trials.scoreRange(order);
   const low = lowEnd(trials, range);
   const high = highEnd(trials, range);
-  const dots = { ok: [], stopped: [], running: [], failed: [], lost: [], hidden: 0 };
+  const dots = { ok: [], stopped: [], running: [], failed: [], unfinished: [], hidden: 0 };
   const record = [];
   const band = { x: [], low: [], height: [] };
   const keep = (x, at) => {
@@ -85,7 +85,7 @@ function historyOf(view, overTrials) {
   for (const at of order) {
     const status = trials.status[at];
     const score = trials.metric[at];
-    if (status !== "running" && status !== "lost") ended += 1;
+    if (status !== "running" && status !== "unfinished") ended += 1;
     const x = overTrials ? ended : trials.ended_s[at] ?? (trials.origin ? now : ended);
     end = Math.max(end, x);
     const edge = trials.sign > 0 ? low : high;
