@@ -37,8 +37,8 @@ class TensorBoardFolder:
         self._search, self._folder, self._best_folder = search, folder, best_folder
         for each in (folder, best_folder):
             each.mkdir(parents=True, exist_ok=True)
-            if not (each / EVENTS).exists():
-                _write(each / EVENTS, [(0.0, 0, _columns(search))])
+            # What is there may be of another space, where a first start tried nothing.
+            _write(each / EVENTS, [(0.0, 0, _columns(search))])
         self._written = {path.parent.name for path in folder.glob(f"*/{EVENTS}")}
         self._best = {path.parent.name for path in best_folder.glob(f"*/{EVENTS}")}
 
@@ -78,7 +78,7 @@ def _name(trial: Trial) -> str:
 
 
 def _write(path: Path, events: Sequence[tuple[float, int, Any]]) -> None:
-    """A whole file or none: of events as (seconds since 1970, step, summary)."""
+    """A whole file or none, of events as (seconds since 1970, step, summary); the same stays."""
     from tensorboardX.record_writer import RecordWriter
 
     event = _messages().Event
@@ -88,7 +88,10 @@ def _write(path: Path, events: Sequence[tuple[float, int, Any]]) -> None:
     for time_s, step, summary in events:
         writer.write(event(wall_time=time_s, step=step, summary=summary).SerializeToString())
     writer.close()
-    os.replace(part, path)
+    if path.exists() and path.read_bytes() == part.read_bytes():
+        part.unlink()
+    else:
+        os.replace(part, path)
 
 
 @cache

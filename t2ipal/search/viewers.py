@@ -167,7 +167,7 @@ class Upload:
         there = (search.store.entries(begin).items() for begin in begins)
         own = len(search.key(""))
         self._there = {key[own:]: entry.size_bytes for each in there for key, entry in each}
-        """Sizes of events that an earlier process sent, which never change."""
+        """Sizes of events that an earlier process sent; those of trials never change."""
 
     def update(self, trials: Sequence[Trial], final: bool) -> None:
         """Sends what is new."""
@@ -182,7 +182,7 @@ class Upload:
             except FileNotFoundError:
                 continue
             mark = stat.st_size, stat.st_mtime_ns
-            if self._sent.get(name) != mark and self._there.get(name) != stat.st_size:
+            if self._sent.get(name) != mark and not self._is_there(name, stat.st_size):
                 store.write(search.key(name), path.read_bytes())
             self._sent[name] = mark
         for name in {*self._sent, *self._there} - {*found}:
@@ -191,3 +191,11 @@ class Upload:
                 self._sent.pop(name, None)
                 self._there.pop(name, None)
         self._next_s = time.monotonic() + UPLOAD_S
+
+    def _is_there(self, name: str, size_bytes: int) -> bool:
+        """Whether an earlier process sent the same."""
+        if self._there.get(name) != size_bytes:
+            return False
+        if name.count("/") > 1:  # of a trial
+            return True
+        return self._search.store.read(self._search.key(name)) == (self._folder / name).read_bytes()

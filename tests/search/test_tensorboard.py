@@ -1,11 +1,13 @@
 """Event files, read with TensorBoard's own messages."""
 
+import dataclasses
 import struct
 
 import pytest
 from search_trials import BEGUN_S, SEARCH, ended, running, some_trials
 
 from t2ipal.search import tensorboard
+from t2ipal.search.space import Dimension
 from t2ipal.search.tensorboard import EVENTS, TensorBoardFolder
 
 
@@ -73,6 +75,20 @@ def test_columns_are_the_dimensions(folder):
     assert [*columns["method.places"].domain_discrete] == ["[1, 2]", "all", "null"]
     metrics = [info.name.tag for info in content.experiment.metric_infos]
     assert metrics == ["hparam/validation_mAP", "hparam/loss", "hparam/images", "hparam/seconds"]
+
+
+def test_columns_of_another_space_are_written_anew(tmp_path):
+    wide = (Dimension("method.residual_ratio", "uniform", (0.0, 9.0)), *SEARCH.dimensions[1:])
+    head = tmp_path / "all" / EVENTS
+    for dimensions in (wide, SEARCH.dimensions):  # the first start tried nothing
+        search = dataclasses.replace(SEARCH, dimensions=dimensions)
+        TensorBoardFolder(search, tmp_path / "all", tmp_path / "best")
+    for each in (head, tmp_path / "best" / EVENTS):
+        ((*_, content),) = read_events(each)
+        assert content.experiment.hparam_infos[0].domain_interval.max_value == 4
+    before = head.stat().st_mtime_ns
+    TensorBoardFolder(SEARCH, tmp_path / "all", tmp_path / "best")
+    assert head.stat().st_mtime_ns == before and [*(tmp_path / "all").iterdir()] == [head]
 
 
 def test_running_trials_are_not_written(folder):
