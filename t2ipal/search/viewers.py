@@ -5,7 +5,6 @@ once and goes on.
 """
 
 import contextlib
-import dataclasses
 import logging
 import math
 import tempfile
@@ -26,8 +25,6 @@ UPLOAD_S = 20.0
 """Between uploads to a bucket."""
 TENSORBOARD, BEST_TRIALS, JOURNAL = "tensorboard", "tensorboard-best", "optuna.journal"
 """Names in a search's folder."""
-NUMBERS = ("validation_mAP", "spread", "loss", "images", "seconds")
-"""Fields of a trial."""
 logger = logging.getLogger(__name__)
 
 
@@ -100,12 +97,10 @@ def _finite(trial: Trial) -> Trial:
     def finite(value: Any) -> Any:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    return dataclasses.replace(
-        trial,
-        **{name: finite(getattr(trial, name)) for name in NUMBERS},
-        scores=tuple(point for point in trial.scores if math.isfinite(point[1])),
-        losses=tuple(finite(loss) for loss in trial.losses),
-    )
+    numbers = {name: finite(value) for name, value in vars(trial).items()}
+    scores = tuple(point for point in trial.scores if math.isfinite(point[1]))
+    losses = tuple(finite(loss) for loss in trial.losses)
+    return Trial(**{**numbers, "scores": scores, "losses": losses})
 
 
 @contextlib.contextmanager
