@@ -24,7 +24,7 @@ from t2ipal.dashboard.config import PageAddress
 from t2ipal.dashboard.overview import REPORT
 from t2ipal.dashboard.page import assets
 from t2ipal.dashboard.snapshot import Snapshots
-from t2ipal.search.results import SearchFolder
+from t2ipal.search.results import FOLDER, OLD_FOLDER, SearchFolder
 from t2ipal.store import Store, store_and_key
 
 POLICY = (
@@ -82,11 +82,14 @@ def serve(
 def serve_search(
     folder: SearchFolder, address: PageAddress
 ) -> contextlib.AbstractContextManager[str]:
-    """The same of a search: the page of its run where it is in one, else of the search alone."""
-    if folder.folder:
-        return serve(folder.store, address.port, address.host)
-    place, only = store_and_key(folder.store.uri, folder.store.endpoint_url)
-    return serve(place, address.port, address.host, only)
+    """The same of a search: the page of its run where that shows it, else of the search alone."""
+    store, only = folder.store, folder.folder
+    if not only or "/" in only:
+        place = f"{store.uri}/{only}".rstrip("/")
+        store, only = store_and_key(place, store.endpoint_url)
+    elif only in (FOLDER, OLD_FOLDER) or only.startswith(f"{FOLDER}-"):  # as `find_searches`
+        only = None
+    return serve(store, address.port, address.host, only)
 
 
 def _listen(snapshots: Snapshots, port: int, host: str) -> "_Server":
@@ -136,12 +139,17 @@ class _Server(ThreadingHTTPServer):
         self.address = f"http://{shown}:{self.server_port}/{query}"
 
     def knows(self, name: str) -> bool:
-        """Whether a browser may call this machine so: not by a name that others gave to it."""
+        """Whether a browser may call this machine so.
+
+        A page of others whose name leads here could read whatever needs no token.
+        """
+        if self.token:
+            return True
         try:
             number = ipaddress.ip_address(name.strip("[]"))
         except ValueError:
             return name.lower() in self.names
-        return bool(self.token) or number.is_loopback
+        return number.is_loopback
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Keeps the connection in mind while it is open."""

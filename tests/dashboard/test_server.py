@@ -8,7 +8,9 @@ import pytest
 from small_search import write_search
 
 from t2ipal.dashboard import snapshot
-from t2ipal.dashboard.server import serve
+from t2ipal.dashboard.config import PageAddress
+from t2ipal.dashboard.server import serve, serve_search
+from t2ipal.search.results import search_folder
 from t2ipal.store import Store
 
 
@@ -125,13 +127,42 @@ def test_others_need_the_token(run):
             assert state.status == 200
         with asked(address, "/state.json", Cookie="=;;\x01") as state:
             assert state.status == 403
-        with asked(address, f"/?{token}", Host="evil.example") as page:
-            assert page.status == 400
+        # Those who have it may call this machine as they like: through a proxy, by its address.
+        for host in ("proxy.example", "10.0.0.1:80", ""):
+            with asked(address, f"/?{token}", Host=host) as page:
+                assert page.status == 200
+            with asked(address, "/", Host=host) as page:
+                assert page.status == 403
+
+
+def test_the_address_for_others_names_this_machine(run):
+    with serve(run, host="0.0.0.0") as address:
+        assert urlsplit(address).hostname == socket.gethostname().lower()
+
+
+@pytest.mark.parametrize(
+    ("output", "shown"),
+    [
+        (None, ["search", "search-wide"]),
+        ("run/search-2", ["search-2", "search-wide"]),
+        ("run/wide", ["wide"]),
+        ("run/more/deep", ["deep"]),
+        ("other/search", ["search"]),
+    ],
+)
+def test_the_page_of_a_search_shows_it(tmp_path, output, shown):
+    run = Store(tmp_path / "run")
+    write_search(run, "search-wide", num_trials=2)
+    folder = search_folder(run, output and str(tmp_path / output))
+    write_search(folder.store, folder.folder, num_trials=4)
+    with serve_search(folder, PageAddress()) as address, asked(address, "/state.json") as state:
+        told = json.load(state)
+    assert told["searches"] == shown and told["columns"]["number"] == [0, 1, 2, 3]
 
 
 def test_no_store_disturbs_the_job(tmp_path):
     class Broken(Store):
-        def list(self, prefix="", recursive=True):
+        def folders(self, prefix):
             raise PermissionError("Cannot read there.")
 
     with serve(Broken(tmp_path)) as address, asked(address, "/state.json") as state:
