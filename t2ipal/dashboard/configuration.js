@@ -21,20 +21,30 @@ export function drawConfiguration(view) {
   const list = element("dl", { className: "settings" }, ...trials.dimensions.flatMap(({ path }, index) => [
     element("dt", { title: path }, last(path)), element("dd", {}, shownValue(trials.values[index][at]))]));
   const parts = [title, list];
-  const run = view.run;
-  if (isBest && head.updated_s !== null) parts.push(command("Fit it anew on all data", `python jobs/train.py --run ${quoted(run)} --from-search ${quoted(`${run}/${view.searchName}`)}`));
+  // A search may lie outside of its run; those of versions before do not say which that is.
+  const run = head.run ?? view.run;
+  const { endpoint_url, ...backbone } = head.options;
+  const endpoint = endpoint_url && { endpoint_url };
+  if (isBest && head.updated_s !== null) parts.push(command("Fit it anew on all data",
+    train(run, { from_search: `${view.run}/${view.searchName}`, ...endpoint })));
   const values = Object.entries({ ...head.changes, ...trials.settings(at) });
   const taken = values.filter(([path]) => /^(method|training)\./.test(path));
   const sets = taken.map(([path, value]) => quoted(`${path}=${optionValue(value)}`)).join(" ");
-  const schedule = head.schedule ? ` --data-set ${quoted(head.schedule)}` : "";
+  const options = { methods: head.method, ...(head.schedule && { data_set: head.schedule }), ...backbone, ...endpoint };
   parts.push(command(taken.length === values.length ? "The same values for any training" : "The same values of training; the others are of images or scores",
-    `python jobs/train.py --run ${quoted(run)} --methods ${quoted(head.method)}${schedule}${sets && ` --set ${sets}`}`));
+    `${train(run, options)}${sets && ` --set ${sets}`}`));
   if (chosen !== undefined && !isBest && head.best !== null) {
     const back = element("button", { type: "button", textContent: "Back to the best" });
     back.addEventListener("click", () => view.select(null));
     parts.push(back);
   }
   place.replaceChildren(...parts);
+}
+
+/** A command that trains on a run. */
+function train(run, options) {
+  const given = Object.entries({ run, ...options }).map(([name, value]) => `--${name.replaceAll("_", "-")} ${quoted(value)}`);
+  return `python jobs/train.py ${given.join(" ")}`;
 }
 
 function command(title, text) {

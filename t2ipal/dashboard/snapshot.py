@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from t2ipal.config import from_dict, require
+from t2ipal.config import from_dict, require, to_dict
 from t2ipal.dashboard.importance import Importance
 from t2ipal.dashboard.overview import Overview
+from t2ipal.features.config import BackboneConfig
 from t2ipal.search.results import (
     OLD_FOLDER,
     Progress,
@@ -217,6 +218,8 @@ def describe(
         "method": settings.get("method", "t2ipal"),
         "schedule": settings.get("schedule"),
         "changes": settings.get("changes", {}),
+        "run": settings.get("run"),
+        "options": _options(settings),
         "dimensions": [
             {"path": d.path, "kind": d.kind, "values": [_plain(value) for value in d.values]}
             for d in search.dimensions
@@ -224,6 +227,15 @@ def describe(
         "best": None if winner is None else winner.number,
         "front": [t.number for t in pareto_front(search, trials)] if search.minimize else [],
     }
+
+
+def _options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a job that finds the same run and features, where they are not the defaults."""
+    usual = to_dict(BackboneConfig())
+    backbone = {**usual, **(settings.get("backbone") or {}), "device": usual["device"]}
+    given = {name: value for name, value in backbone.items() if value != usual.get(name)}
+    endpoint_url = settings.get("endpoint_url")
+    return given if endpoint_url is None else {**given, "endpoint_url": endpoint_url}
 
 
 def trials_per_hour(trials: Iterable[Trial], progress: Progress | None) -> float | None:

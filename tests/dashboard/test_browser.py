@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import time
 import urllib.request
 from contextlib import contextmanager
@@ -15,9 +16,10 @@ from t2ipal.config import to_dict
 from t2ipal.dashboard import snapshot
 from t2ipal.dashboard.page import write_page
 from t2ipal.dashboard.server import serve
+from t2ipal.features.config import BackboneConfig
 from t2ipal.search.results import Progress, SearchFolder, best
 from t2ipal.search.space import Dimension, SearchConfig
-from t2ipal.store import Store
+from t2ipal.store import Store, json_bytes
 
 HURRY = "const wait = setTimeout; window.setTimeout = (then, ms, ...r) => wait(then, ms / 8, ...r);"
 """Makes the page ask its server eight times as often."""
@@ -125,6 +127,28 @@ def test_what_one_sees_first(visit, made):
         assert "loss is not finite" in page.inner_text("#failures")
         assert cells(page, 1)[0] == str(winner.number)
         assert not page.is_visible("#notice") and not page.is_visible("#switch")
+
+
+def commands(page):
+    """The words of each command, as a shell takes them."""
+    texts = page.locator("#configuration code").all_inner_texts()
+    return [shlex.split(text) for text in texts]
+
+
+def test_commands_name_the_run_and_its_backbone(visit, tmp_path):
+    store, run = Store(tmp_path / "elsewhere"), "/data/Anna's run"
+    search, _ = write_search(store, "wide", num_trials=4, num_running=0)
+    backbone = BackboneConfig("RN50", "/weights/my own.pt", device="cuda")
+    more = {"run": run, "backbone": to_dict(backbone), "endpoint_url": "http://10.0.0.1:9000"}
+    store.write(search.key("settings.json"), json_bytes({**search.settings(), **more}))
+    with serve(store, only="wide") as address:
+        anew, same = commands(visit(address))
+    head = ["python", "jobs/train.py", "--run", run]
+    endpoint = ["--endpoint-url", "http://10.0.0.1:9000"]
+    assert anew == [*head, "--from-search", f"{store.uri}/wide", *endpoint]
+    chosen = ["--methods", "t2ipal", "--model", "RN50", "--pretrained", "/weights/my own.pt"]
+    assert same[:-3] == [*head, *chosen, *endpoint, "--set"]
+    assert [word.partition("=")[0] for word in same[-3:]] == [RATIO, LR, KIND]
 
 
 def test_a_range_on_an_axis_filters_the_page(visit, made):

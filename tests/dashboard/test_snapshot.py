@@ -7,8 +7,9 @@ from small_search import KIND, LR, RATIO, search_config, trial, write_search
 from t2ipal.config import to_dict
 from t2ipal.dashboard import snapshot as module
 from t2ipal.dashboard.snapshot import Snapshots, trials_per_hour
+from t2ipal.features.config import BackboneConfig
 from t2ipal.search.results import Progress, SearchFolder, Trial
-from t2ipal.store import Store
+from t2ipal.store import Store, json_bytes
 
 
 @pytest.fixture
@@ -62,6 +63,17 @@ def test_head(run):
     assert head["best"] in head["front"]
     assert [each["path"] for each in head["dimensions"]] == [RATIO, LR, KIND]
     assert head["per_hour"] > 0 and head["seconds_left"] > 0
+
+
+def test_options_of_the_run_are_told_where_they_are_not_the_defaults(run):
+    search, _ = write_search(run, num_trials=2)
+    told = state(Snapshots(run))["head"]  # of a version before
+    assert (told["run"], told["options"]) == (None, {})
+    backbone = BackboneConfig("RN101", "openai", precision="bf16", device="cuda")
+    more = {"run": "s3://b/run", "backbone": to_dict(backbone), "endpoint_url": None}
+    run.write(search.key("settings.json"), json_bytes({**search.settings(), **more}))
+    told = state(Snapshots(run))["head"]
+    assert (told["run"], told["options"]) == ("s3://b/run", {"model": "RN101", "precision": "bf16"})
 
 
 def test_the_rate_is_of_the_last_start():
