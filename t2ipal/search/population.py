@@ -62,6 +62,7 @@ def train_population(
     backbone: FrozenBackbone,
     judge: Judge = lambda epochs, metrics: {},
     report: Report = lambda trials: None,
+    deadline_s: float = math.inf,
 ) -> list[Trial]:
     """Trains the trials of some settings, and gives them as they ended.
 
@@ -75,14 +76,17 @@ def train_population(
         data: what is learned from, and what is scored on.
         backbone: the frozen CLIP.
         judge: asked after each score; all of a population are judged together.
-        report: told after each score.
+        report: told after each epoch.
+        deadline_s: since 1970; who runs then is left unfinished.
     """
     population = _Population(settings, start, search, data, backbone)
     report(population.trials)
     while population.stacks:
-        if scored := population.train_epoch():
+        if time.time() > deadline_s:
+            population.leave()
+        elif scored := population.train_epoch():
             population.stop(judge(population.epoch, scored))
-            report(population.trials)
+        report(population.trials)
     report(population.trials)
     return population.trials
 
@@ -158,6 +162,12 @@ class _Population:
             self._end(number, "stopped", verdicts[number])
         self._leave()
 
+    def leave(self) -> None:
+        """Leaves all that run unfinished."""
+        for number in self._running(self.rows):
+            self._end(number, "unfinished", f"the time was up after epoch {self.epoch}")
+        self._leave()
+
     def _members(
         self, number: int, values: Mapping[str, Any], start: Setting
     ) -> list[tuple[Any, Member]]:
@@ -174,7 +184,7 @@ class _Population:
         return found
 
     def _stack(self, members: list[Member]) -> None:
-        """Builds what is trained; where that fails, each trial alone, so that none takes others."""
+        """Builds what is trained; who cannot be built fails, and the others are stacked again."""
         trainings = [member.recipe.training for member in members]
         try:
             methods = [
@@ -184,10 +194,14 @@ class _Population:
             self.stacks.append((Stack(methods, trainings, data), members))
         except (ValueError, RuntimeError) as error:
             if len(members) == 1:
-                self._fail(members[0].number, error)
-            else:
-                for member in members:
-                    self._stack([member])
+                return self._fail(members[0].number, error)
+            before = len(self.stacks)
+            for member in members:
+                self._stack([member])
+            whole = [member for _, alone in self.stacks[before:] for member in alone]
+            if 1 < len(whole) < len(members):
+                del self.stacks[before:]
+                self._stack(whole)
 
     def _learned(self, number: int, losses: list[float], scores: list[float]) -> None:
         """Writes down an epoch's losses and scores, one for each seed."""
