@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from t2ipal.config import override
@@ -67,7 +68,8 @@ def train_population(
     """Trains the trials of some settings, and gives them as they ended.
 
     A trial that cannot be built, or whose loss is no longer finite, is a row with its reason; the
-    others go on without it.
+    others go on without it. An error of the device is raised: whoever started this process starts
+    another one.
 
     Args:
         settings: the values of each trial by its number.
@@ -140,7 +142,7 @@ class _Population:
                     for member, raw in zip(members, stack.scores(self.validation)):
                         score = self._score(member.normalization(raw))
                         scores.setdefault(member.number, []).append(score)
-            except (ValueError, RuntimeError) as error:
+            except (ValueError, torch.OutOfMemoryError) as error:
                 for member in members:
                     self._fail(member.number, error)
             share = (time.monotonic() - started) / len(members)
@@ -192,7 +194,7 @@ class _Population:
             ]
             data = self.data.training(self.rows[members[0].number].values)
             self.stacks.append((Stack(methods, trainings, data), members))
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, torch.OutOfMemoryError) as error:
             if len(members) == 1:
                 return self._fail(members[0].number, error)
             before = len(self.stacks)
@@ -229,8 +231,10 @@ class _Population:
         return float(average_precision(scores[:, self.shown].numpy(), labels).mean())
 
     def _fail(self, number: int, error: Any) -> None:
+        """Ends a trial for an error of its own; where it had no room, it may have elsewhere."""
         lines = str(error).strip().splitlines()
-        self._end(number, "failed", lines[-1] if lines else type(error).__name__)
+        status = "unfinished" if isinstance(error, torch.OutOfMemoryError) else "failed"
+        self._end(number, status, lines[-1] if lines else type(error).__name__)
 
     def _end(self, number: int, status: str, reason: str) -> None:
         row = self.rows[number]

@@ -54,7 +54,7 @@ class Trial:
     """Dotted names and the values tried."""
     status: str
     """"running", "ok", "stopped" (early, by the scheduler), "failed", or "unfinished": its process
-    was lost or the time was up, and the same command runs it again."""
+    was lost, or time or memory were too short, and the same command runs it again."""
     reason: str = ""
     """Why it failed, was stopped or is unfinished."""
     validation_mAP: float | None = None

@@ -181,14 +181,26 @@ def test_by_loss_the_judge_gets_losses():
     assert asked[-1] == {number: trial.loss for number, trial in trials.items()}
 
 
-def test_an_error_while_training_is_a_reason(monkeypatch):
+@pytest.mark.parametrize(
+    "error, status", [(torch.OutOfMemoryError, "unfinished"), (ValueError, "failed")]
+)
+def test_an_error_while_training_is_a_reason(monkeypatch, error, status):
     def fail(self):
-        raise RuntimeError("no memory\nCUDA out of memory")
+        raise error("it is too much\nno memory is left")
 
-    monkeypatch.setattr("t2ipal.training.stacked.Stack.train_epoch", fail)
+    monkeypatch.setattr(Stack, "train_epoch", fail)
     trials = train()
-    assert {trial.status for trial in trials.values()} == {"failed"}
-    assert {trial.reason for trial in trials.values()} == {"CUDA out of memory"}
+    assert {trial.status for trial in trials.values()} == {status}
+    assert {trial.reason for trial in trials.values()} == {"no memory is left"}
+
+
+def test_an_error_of_the_device_ends_the_process(monkeypatch):
+    def fail(self):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Stack, "train_epoch", fail)
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        train()
 
 
 def test_classes_that_no_validation_image_shows_are_left_out():
