@@ -13,6 +13,7 @@ Any setting of the method or its training can be changed by its dotted name:
 The same command again goes on where it was left. The last line of the output is a JSON summary.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -79,6 +80,7 @@ def _request(options: Options, store: Store) -> tuple[Any, Store]:
     from t2ipal.recognition.making import TrainingRequest
     from t2ipal.search.winner import read_winner
 
+    backbone = options.backbone
     methods = DEFAULT_METHODS if options.methods is None else options.methods
     schedule = options.data_set or "pictovoc"
     changes, normalization = parse_changes(options.set), None
@@ -86,6 +88,7 @@ def _request(options: Options, store: Store) -> tuple[Any, Store]:
         given = [n for n in ("methods", "data_set", "images") if getattr(options, n) is not None]
         require(not given, f"{', '.join(given)} cannot be given with from_search, which says it.")
         winner = read_winner(Store(options.from_search, options.endpoint_url))
+        backbone = _same_clip(backbone, winner.backbone)
         remark(winner.describe())
         methods, schedule = (winner.method,), winner.schedule
         changes, store = {**winner.changes, **changes}, winner.images(store)
@@ -98,7 +101,7 @@ def _request(options: Options, store: Store) -> tuple[Any, Store]:
         changes,
         options.normalization,
         options.validation_set,
-        options.backbone,
+        backbone,
         options.unnamed_classes,
         options.access,
         normalization,
@@ -132,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     least, most = group.sizes
     cpus, gpus, in_process = least * pool.cpus_per_worker, least * group.use_gpu, most == 0
     with session(in_process, options.ray, pool, cpus, gpus):
-        folder = extract(store, options.backbone, in_process, pool)
+        folder = extract(store, request.backbone, in_process, pool)
         workers = training_workers(group, pool.cpus_per_worker)
         results = train_recognizers(store, request, runs, folder, workers, output, place)
     return finish(
@@ -143,3 +146,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             "final_loss": {n: r.history[-1].loss for n, r in results.items() if r.history},
         }
     )
+
+
+def _same_clip(given: BackboneConfig, searched: BackboneConfig) -> BackboneConfig:
+    """The search's, on the device that is given; no other one may be given."""
+    known = dataclasses.replace(searched, device=given.device)
+    require(
+        given in (known, BackboneConfig(device=given.device)),
+        f"from_search trains on the search's own CLIP ({searched.model}, {searched.pretrained}): "
+        "leave out options of another one.",
+    )
+    return known

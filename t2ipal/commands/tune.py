@@ -15,6 +15,7 @@ The last line of the output is a JSON summary.
 import contextlib
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,8 +59,8 @@ class Options:
     """Labelled images to score trials on: pictovoc_validation, or a folder of your own; None:
     synthetic images of captions that are held out of training."""
     max_minutes: PositiveFloat | None = None
-    """When the search ends at the latest, in minutes from its start; trials that run then are
-    stopped at their next score. None: when all trials have ended."""
+    """When the job ends at the latest, in minutes from its start, but for an epoch; trials that run
+    then are unfinished, and the same command runs them again. None: when all trials have ended."""
     max_images: NonNegativeInt | None = None
     """New images that may be synthesized for a space that varies guidance or steps; None: as many
     as are missing, which is said before it starts."""
@@ -93,11 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     from t2ipal.features.backbone import load_text_tower
     from t2ipal.search.request import SearchRequest, kept_settings, load_data, plan_search
     from t2ipal.search.results import best, pareto_front, search_folder, summary
-    from t2ipal.search.running import Monitor, failures
+    from t2ipal.search.running import Monitor, reasons
     from t2ipal.search.space_file import remarks
     from t2ipal.search.variants import plan_variants, synthesize_variants
     from t2ipal.search.viewers import search_viewers
 
+    deadline_s = time.time() + 60 * (options.max_minutes or math.inf)
     store = Store(options.run, options.endpoint_url)
     request = SearchRequest(
         Path(options.space),
@@ -117,38 +119,43 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if len(variants.sets) > 1 or variants.num_missing:
         remark(variants.describe())
     folder = search_folder(store, options.output, options.endpoint_url)
-    with contextlib.ExitStack() as open_things:
+    folder.require_alone()
+    group, in_process = options.group.on(options.backbone.device), options.in_process
+    cpus, gpus = math.ceil(group.cpus_per_population), group.gpus_per_population or 0
+    with contextlib.ExitStack() as during:
         if options.page:
-            address = open_things.enter_context(serve_search(folder, options.address))
+            address = during.enter_context(serve_search(folder, options.address))
             print(f"The page of the search: {address}", flush=True)
-        group, in_process = options.group, options.in_process
-        cpus, gpus = math.ceil(group.cpus_per_population), group.gpus_per_population
-        open_things.enter_context(session(in_process, options.ray, options.pool, cpus, gpus))
-        workers = synthesis_workers(in_process)
-        synthesize_variants(variants, options.pool, workers=workers, progress=not options.quiet)
-        features = extract(store, options.backbone, in_process, options.pool)
-        for variant in variants.sets:
-            if not variant.is_own:
-                extract(variant.store, options.backbone, in_process, options.pool)
-        folder.begin(kept_settings(request, setting, search, features))
-        viewers = open_things.enter_context(search_viewers(search, folder, options.mlflow))
+        folder.begin(kept_settings(store, request, setting, search))
+        viewers = during.enter_context(search_viewers(search, folder, options.mlflow))
+        during.enter_context(session(in_process, options.ray, options.pool, cpus, gpus))
+        workers, progress = synthesis_workers(in_process), not options.quiet
+        synthesize_variants(variants, options.pool, workers=workers, progress=progress)
+        others = [variant.store for variant in variants.sets if not variant.is_own]
+        for each in (*others, store):
+            features = extract(each, options.backbone, in_process, options.pool, progress)
         data = load_data(variants, request, search, features)
         load = partial(load_text_tower, options.backbone)
-        deadline_s = time.time() + 60 * (options.max_minutes or math.inf)
         train = search_workers(in_process, group)
         with Monitor(search, folder, options.quiet, viewers.update) as monitor:
-            open_things.callback(write_page, folder.store, folder.folder)
+            during.callback(write_page, folder.store, folder.folder)
             train(search, setting, data, load, folder, deadline_s)
     trials, winner = monitor.trials, best(search, monitor.trials)
-    for reason, count in failures(trials).items():
-        remark(f"{count} failed: {reason}")
+    counts = Counter(trial.status for trial in trials)
+    for (status, reason), count in reasons(trials).items():
+        remark(f"{count} {status}: {reason}")
+    if winner is None and counts["unfinished"] and time.time() < deadline_s:
+        raise RuntimeError(
+            f"No trial of {folder.place} came to its end: {next(iter(reasons(trials)))[1]}"
+        )
     return finish(
         {
             "output": folder.place,
             "num_trials": len(trials),
             "num_resumed": monitor.num_before,
-            "num_failed": sum(trial.status == "failed" for trial in trials),
-            "num_stopped": sum(trial.status == "stopped" for trial in trials),
+            "num_failed": counts["failed"],
+            "num_stopped": counts["stopped"],
+            "num_unfinished": counts["unfinished"] + counts["running"],
             "best": None if winner is None else summary(winner),
             "pareto_front": [summary(trial) for trial in pareto_front(search, trials)]
             if search.minimize

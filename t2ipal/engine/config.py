@@ -1,5 +1,6 @@
 """How a job uses Ray, as plain values; loads no Ray, so that a command line can be parsed."""
 
+import dataclasses
 import re
 from dataclasses import dataclass
 
@@ -78,8 +79,14 @@ class PopulationGroup:
     """Populations side by side; None: as many as the machines that are there now can hold."""
     cpus_per_population: PositiveFloat = 1.0
     """CPU cores of each."""
-    gpus_per_population: NonNegativeFloat = 0.0
-    """GPUs of each, a share of one allowed."""
+    gpus_per_population: NonNegativeFloat | None = None
+    """GPUs of each, a share of one allowed; None: 1 with a CUDA `device`, else 0."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    def on(self, device: str) -> "PopulationGroup":
+        """With the GPUs that a device needs, where nothing is said of them."""
+        if self.gpus_per_population is not None:
+            return self
+        return dataclasses.replace(self, gpus_per_population=float(device.startswith("cuda")))

@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from t2ipal.engine.config import PopulationGroup
 from t2ipal.engine.waiting import signs_of_life, watch_workers
@@ -61,11 +62,11 @@ def on_ray(
     suggestions = Suggestions(search, known)
     if not suggestions.num_left:
         return
-    cpus, gpus = group.cpus_per_population, group.gpus_per_population
+    cpus, gpus = group.cpus_per_population, group.gpus_per_population or 0.0
     side_by_side = group.max_populations or _fitting(cpus, gpus)
     size = population_size(search, suggestions.num_left, side_by_side, group.population)
     watch, signs = watch_workers(1, cpus, gpus)
-    judge = ray.remote(num_cpus=0)(Halving).remote(search, known, deadline_s)
+    judge = _judge(search, folder) if search.scheduler == "asha" else None
     populations = _Populations(suggestions, folder, size, deadline_s)
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths are the job's
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would wait for the trials
@@ -83,6 +84,7 @@ def on_ray(
         folder=SearchFolder(folder.store, folder.folder),
         judge=judge,
         signs=signs,
+        deadline_s=deadline_s,
     )
     with tempfile.TemporaryDirectory(prefix="t2ipal-tune-") as logs:
         tuner = tune.Tuner(
@@ -105,6 +107,25 @@ def on_ray(
     for result in results:
         if result.error is not None:
             _keep_lost(folder, result.config or {}, result.error)
+
+
+class _Judge(Halving):
+    """Begun anew, it knows what the store knows."""
+
+    def __init__(self, search: SearchConfig, folder: SearchFolder) -> None:
+        super().__init__(search, folder.trials())
+
+
+def _judge(search: SearchConfig, folder: SearchFolder) -> Any:
+    """Whom all populations ask: on the driver's machine, without which the search ends anyway."""
+    node = ray.get_runtime_context().get_node_id()
+    options = {
+        "num_cpus": 0,
+        "max_restarts": -1,
+        "max_task_retries": -1,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
+    }
+    return ray.remote(_Judge).options(**options).remote(search, folder)
 
 
 def _fitting(cpus: float, gpus: float) -> int:
@@ -141,7 +162,7 @@ class _Populations(Searcher):
         """Called by Tune, also for one whose process was lost."""
         numbers = {*self.begun.pop(trial_id, [])}
         trials = [trial for trial in self.folder.trials() if trial.number in numbers]
-        self.suggestions.tell(trial for trial in trials if trial.has_ended)
+        self.suggestions.tell(trials)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a search goes on from its trials."""
@@ -160,17 +181,18 @@ def _train(
     folder: SearchFolder,
     judge: Any,
     signs: str,
+    deadline_s: float,
 ) -> None:
     """A population in a worker of its own."""
 
     def stopped(epochs: int, metrics: Mapping[int, float]) -> Mapping[int, str]:
-        return ray.get(judge.stopped.remote(epochs, metrics))
+        return {} if judge is None else ray.get(judge.stopped.remote(epochs, metrics))
 
     with signs_of_life(signs):
-        keep = Keeper(folder, config["population"])
-        settings, backbone = dict(config["settings"]), load_backbone()
-        train_population(settings, start, search, data, backbone, stopped, keep)
-    tune.report({"num_trials": len(settings)})
+        keep = Keeper(folder, config["population"], dict(config["settings"]))
+        backbone = load_backbone()
+        train_population(keep.settings, start, search, data, backbone, stopped, keep, deadline_s)
+    tune.report({"num_trials": len(config["settings"])})
 
 
 def _keep_lost(folder: SearchFolder, config: Mapping[str, Any], error: Any) -> None:
@@ -178,8 +200,8 @@ def _keep_lost(folder: SearchFolder, config: Mapping[str, Any], error: Any) -> N
     there = {trial.number: trial for trial in folder.trials()}
     reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
     trials: Sequence[Trial] = [
-        there.get(number, Trial(number, dict(values), "lost"))
+        there.get(number, Trial(number, dict(values), "unfinished"))
         for number, values in config["settings"]
     ]
-    lost = [t if t.has_ended else replace(t, status="lost", reason=reason) for t in trials]
-    folder.keep(config["population"], lost)
+    left = [t if t.has_ended else replace(t, status="unfinished", reason=reason) for t in trials]
+    folder.keep(config["population"], left)

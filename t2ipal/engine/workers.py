@@ -22,9 +22,13 @@ def synthesis_workers(in_process: bool) -> Any:
 
 
 def extract(
-    store: Store, backbone: BackboneConfig, in_process: bool, pool: PoolConfig | None = None
+    store: Store,
+    backbone: BackboneConfig,
+    in_process: bool,
+    pool: PoolConfig | None = None,
+    progress: bool = True,
 ) -> str:
-    """Computes what features a run lacks, with a bar; returns their folder in the store."""
+    """Computes what features a run lacks, with a bar or none; their folder in the store."""
     from t2ipal.features.extraction import extract_run
 
     if in_process:
@@ -33,7 +37,7 @@ def extract(
         from t2ipal.engine.extraction import on_ray
 
         workers = partial(on_ray, pool=pool)
-    return extract_run(store, backbone, workers=workers, progress=True)
+    return extract_run(store, backbone, workers=workers, progress=progress)
 
 
 def training_workers(group: TrainingGroup, cpus_per_worker: int = 1) -> Any:

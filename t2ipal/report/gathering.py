@@ -177,9 +177,10 @@ def _curves(trained: Trained) -> list[Curve]:
 
 
 def _trials(store: Store) -> list[Trial]:
-    """The trials of the run's searches; one that did not end has no score."""
+    """The trials of the run's first search; one that did not end has no score."""
     trials = []
-    for trial in (trial for folder in find_searches(store) for trial in read_trials(store, folder)):
+    searches = (read_trials(store, folder) for folder in find_searches(store))
+    for trial in next((found for found in searches if found), []):
         score = trial.validation_mAP if trial.status == "ok" else None
         values = {
             name: value if isinstance(value, int | float | str) else str(value)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from t2ipal.config import override
@@ -62,11 +63,13 @@ def train_population(
     backbone: FrozenBackbone,
     judge: Judge = lambda epochs, metrics: {},
     report: Report = lambda trials: None,
+    deadline_s: float = math.inf,
 ) -> list[Trial]:
     """Trains the trials of some settings, and gives them as they ended.
 
     A trial that cannot be built, or whose loss is no longer finite, is a row with its reason; the
-    others go on without it.
+    others go on without it. An error of the device is raised: whoever started this process starts
+    another one.
 
     Args:
         settings: the values of each trial by its number.
@@ -75,14 +78,17 @@ def train_population(
         data: what is learned from, and what is scored on.
         backbone: the frozen CLIP.
         judge: asked after each score; all of a population are judged together.
-        report: told after each score.
+        report: told after each epoch.
+        deadline_s: since 1970; who runs then is left unfinished.
     """
     population = _Population(settings, start, search, data, backbone)
     report(population.trials)
     while population.stacks:
-        if scored := population.train_epoch():
+        if time.time() > deadline_s:
+            population.leave()
+        elif scored := population.train_epoch():
             population.stop(judge(population.epoch, scored))
-            report(population.trials)
+        report(population.trials)
     report(population.trials)
     return population.trials
 
@@ -136,7 +142,7 @@ class _Population:
                     for member, raw in zip(members, stack.scores(self.validation)):
                         score = self._score(member.normalization(raw))
                         scores.setdefault(member.number, []).append(score)
-            except (ValueError, RuntimeError) as error:
+            except (ValueError, torch.OutOfMemoryError) as error:
                 for member in members:
                     self._fail(member.number, error)
             share = (time.monotonic() - started) / len(members)
@@ -158,6 +164,12 @@ class _Population:
             self._end(number, "stopped", verdicts[number])
         self._leave()
 
+    def leave(self) -> None:
+        """Leaves all that run unfinished."""
+        for number in self._running(self.rows):
+            self._end(number, "unfinished", f"the time was up after epoch {self.epoch}")
+        self._leave()
+
     def _members(
         self, number: int, values: Mapping[str, Any], start: Setting
     ) -> list[tuple[Any, Member]]:
@@ -174,7 +186,7 @@ class _Population:
         return found
 
     def _stack(self, members: list[Member]) -> None:
-        """Builds what is trained; where that fails, each trial alone, so that none takes others."""
+        """Builds what is trained; who cannot be built fails, and the others are stacked again."""
         trainings = [member.recipe.training for member in members]
         try:
             methods = [
@@ -182,12 +194,16 @@ class _Population:
             ]
             data = self.data.training(self.rows[members[0].number].values)
             self.stacks.append((Stack(methods, trainings, data), members))
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, torch.OutOfMemoryError) as error:
             if len(members) == 1:
-                self._fail(members[0].number, error)
-            else:
-                for member in members:
-                    self._stack([member])
+                return self._fail(members[0].number, error)
+            before = len(self.stacks)
+            for member in members:
+                self._stack([member])
+            whole = [member for _, alone in self.stacks[before:] for member in alone]
+            if 1 < len(whole) < len(members):
+                del self.stacks[before:]
+                self._stack(whole)
 
     def _learned(self, number: int, losses: list[float], scores: list[float]) -> None:
         """Writes down an epoch's losses and scores, one for each seed."""
@@ -215,8 +231,10 @@ class _Population:
         return float(average_precision(scores[:, self.shown].numpy(), labels).mean())
 
     def _fail(self, number: int, error: Any) -> None:
+        """Ends a trial for an error of its own; where it had no room, it may have elsewhere."""
         lines = str(error).strip().splitlines()
-        self._end(number, "failed", lines[-1] if lines else type(error).__name__)
+        status = "unfinished" if isinstance(error, torch.OutOfMemoryError) else "failed"
+        self._end(number, status, lines[-1] if lines else type(error).__name__)
 
     def _end(self, number: int, status: str, reason: str) -> None:
         row = self.rows[number]

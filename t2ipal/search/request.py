@@ -66,19 +66,25 @@ def plan_search(store: Store, request: SearchRequest) -> tuple[Setting, SearchCo
     setting = override(setting, request.changes)
     stack_key(setting.recipe)  # refuses what is not trained
     search = load_space(request.space, setting, request.num_samples)
+    if request.validation_set is not None:
+        load_validation_set(request.validation_set, names[0], store.endpoint_url)
     if request.num_seeds is not None:
         search = dataclasses.replace(search, num_seeds=request.num_seeds)
     return setting, search
 
 
 def kept_settings(
-    request: SearchRequest, setting: Setting, search: SearchConfig, features: str
+    store: Store, request: SearchRequest, setting: Setting, search: SearchConfig
 ) -> dict[str, Any]:
-    """What is kept beside the trials: a search goes on only with the same."""
+    """What is kept beside the trials: a search goes on only with the same, on the same data."""
+    manifest = read_manifest(store)
     return {
+        "run": store.uri,
+        "endpoint_url": store.endpoint_url,
+        "captions": manifest.settings.captions,
+        "num_images": manifest.num_images,
         "search": to_dict(search),
         "recipe": to_dict(setting),
-        "features": features,
         "method": request.method,
         "schedule": request.schedule,
         "changes": dict(request.changes),

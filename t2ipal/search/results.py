@@ -15,6 +15,8 @@ import csv
 import dataclasses
 import io
 import math
+import os
+import socket
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +36,8 @@ OLD_FOLDER = "tune"
 """Where versions before put theirs: a table alone."""
 VERSION = 2
 """Of a folder's form; those before had no number."""
+UNCOMPARED = ("run", "endpoint_url", "changes")
+"""Of the settings: where the run lies, and changes, which the recipe has too."""
 QUIET_S = 60.0
 """Without a sign of life, after which a search counts as interrupted."""
 ENDED = ("ok", "stopped", "failed")
@@ -49,10 +53,10 @@ class Trial:
     values: dict[str, Any]
     """Dotted names and the values tried."""
     status: str
-    """"running", "ok", "stopped" (early, by the scheduler), "failed", or "lost": its process was,
-    and the same command runs it again."""
+    """"running", "ok", "stopped" (early, by the scheduler), "failed", or "unfinished": its process
+    was lost, or time or memory were too short, and the same command runs it again."""
     reason: str = ""
-    """Why it failed, was stopped or lost."""
+    """Why it failed, was stopped or is unfinished."""
     validation_mAP: float | None = None
     """Percent, at the last epoch that was scored; mean over its seeds."""
     spread: float | None = None
@@ -78,6 +82,14 @@ class Trial:
         return self.status in ENDED
 
 
+def metric_curve(search: SearchConfig, trial: Trial) -> dict[int, float]:
+    """The search's metric by the epochs after which the trial was scored."""
+    if search.metric == "validation_mAP":
+        return dict(trial.scores)
+    losses = {epochs: trial.losses[epochs - 1] for epochs, _ in trial.scores}
+    return {epochs: loss for epochs, loss in losses.items() if loss is not None}
+
+
 @dataclass(frozen=True)
 class Progress:
     """The search's sign of life, written every few seconds while it runs."""
@@ -91,6 +103,10 @@ class Progress:
     updated_s: float
     note: str = ""
     """Why it ended, in a sentence."""
+    host: str = ""
+    """Machine of that process."""
+    pid: int = 0
+    """Its number there."""
 
 
 @dataclass
@@ -134,8 +150,7 @@ class SearchFolder:
                 f"one writes form {VERSION}). It is kept, and the report shows it. Use another "
                 "output folder.",
             )
-            here, known = ({**each, "changes": None} for each in (settings, there))
-            changed = differences(here, known)  # what was changed is in the recipe too
+            changed = differences(_compared(settings), _compared(there))
             require(
                 not changed,
                 f"{self.place} holds another search ({'; '.join(changed)}). Use another output "
@@ -143,6 +158,20 @@ class SearchFolder:
             )
         if there != settings:
             self.store.write(self.key(SETTINGS), json_bytes(settings))
+
+    def require_alone(self) -> None:
+        """Raises RuntimeError where another process searches here now."""
+        progress = self.progress()
+        if progress is None or self.status() != "running":
+            return
+        here = progress.host == socket.gethostname()
+        if here and (progress.pid == os.getpid() or not _lives(progress.pid)):
+            return
+        what = "End it first" if here else f"If it was killed, wait {QUIET_S:.0f} seconds"
+        raise RuntimeError(
+            f"Another process searches in {self.place} (process {progress.pid} of "
+            f"{progress.host or 'another machine'}). {what}, or use another output folder."
+        )
 
     def holds_trials(self) -> bool:
         """Whether anything was tried."""
@@ -340,6 +369,22 @@ def stored_trial(stored: Mapping[str, Any]) -> Trial:
     require(isinstance(score, int | float | None), "validation_mAP must be a number.")
     scores = tuple((int(epochs), float(score)) for epochs, score in trial.scores)
     return dataclasses.replace(trial, scores=scores, losses=tuple(trial.losses))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _compared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be the same where a search goes on: not where, nor what the recipe says too."""
+    backbone = {**settings.get("backbone", {}), "device": None}
+    return {**settings, "backbone": backbone, **dict.fromkeys(UNCOMPARED)}
 
 
 def _rows(trials: Iterable[Trial]) -> bytes:

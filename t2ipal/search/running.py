@@ -6,11 +6,14 @@ Owns when something is written; `t2ipal.engine.search` has the same populations 
 import contextlib
 import logging
 import math
+import os
+import socket
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from tqdm import tqdm
@@ -31,23 +34,31 @@ logger = logging.getLogger(__name__)
 
 
 class Keeper:
-    """Writes a population's trials when one has ended, and now and then before.
+    """Writes a population's trials when one runs no more, and now and then before.
 
     Args:
         folder: of the search.
         population: its number.
+        settings: the values of its trials. Those that have ended already, where the population is
+            begun anew, stay as they are.
     """
 
-    def __init__(self, folder: SearchFolder, population: int) -> None:
+    def __init__(
+        self, folder: SearchFolder, population: int, settings: Mapping[int, Mapping[str, Any]]
+    ) -> None:
         self.folder, self.population = folder, population
-        self._ended, self._written_s = -1, 0.0
+        there = [trial for trial in folder.trials() if trial.number in settings]
+        self._before = [trial for trial in there if trial.has_ended]
+        ended = {trial.number for trial in self._before}
+        self.settings = {n: values for n, values in settings.items() if n not in ended}
+        self._settled, self._written_s = -1, 0.0
 
     def __call__(self, trials: Sequence[Trial]) -> None:
         """Gets them as they are now."""
-        ended = sum(trial.has_ended for trial in trials)
-        if ended != self._ended or time.monotonic() - self._written_s > KEEP_S:
-            self.folder.keep(self.population, trials)
-            self._ended, self._written_s = ended, time.monotonic()
+        settled = sum(trial.status != "running" for trial in trials)
+        if settled != self._settled or time.monotonic() - self._written_s > KEEP_S:
+            self.folder.keep(self.population, [*self._before, *trials])
+            self._settled, self._written_s = settled, time.monotonic()
 
 
 def in_process(
@@ -72,14 +83,16 @@ def in_process(
         population: trials that are trained at once; None: as many as are good for this search.
     """
     known = folder.trials()
-    suggestions, halving = Suggestions(search, known), Halving(search, known, deadline_s)
+    suggestions, halving = Suggestions(search, known), Halving(search, known)
     size = population_size(search, suggestions.num_left, 1, population)
     backbone = load_backbone() if suggestions.num_left else None
     while time.time() < deadline_s and (settings := suggestions.next(size)):
         assert backbone is not None
-        keep = Keeper(folder, folder.begin_population(settings))
+        keep = Keeper(folder, folder.begin_population(settings), settings)
         suggestions.tell(
-            train_population(settings, start, search, data, backbone, halving.stopped, keep)
+            train_population(
+                settings, start, search, data, backbone, halving.stopped, keep, deadline_s
+            )
         )
 
 
@@ -131,9 +144,11 @@ class Monitor:
         self._bar.close()
         whole = sum(trial.has_ended for trial in self.trials) == self.search.num_trials
         note = "" if error is None else f"{kind.__name__}: {error}".rstrip(": ")
-        self._keep("done" if whole else "ended", note)
-        if self.trials:
-            self.folder.write_table(self.search, self.trials)
+        # Where the store fails now, an error of the search is the one to be told.
+        with nullcontext() if error is None else self._going_on():
+            self._keep("done" if whole else "ended", note)
+            if self.trials:
+                self.folder.write_table(self.search, self.trials)
         self.update(self.trials, True)
 
     def look(self) -> None:
@@ -145,7 +160,11 @@ class Monitor:
             self._best = winner.number
             tqdm.write(describe(self.search, winner), file=sys.stderr)
         self._bar.n = sum(counts[status] for status in ("ok", "stopped", "failed"))
-        shown = {name: counts[name] for name in ("running", "stopped", "failed") if counts[name]}
+        shown: dict[str, Any] = {}
+        for name in ("running", "stopped", "failed", "unfinished"):
+            shown.update({name: counts[name]} if counts[name] else {})
+        if done := self._bar.n - self.num_before:
+            shown["per_hour"] = f"{3600 * done / (time.time() - self.started_s):,.0f}"
         if winner is not None:
             shown = {"best": f"{getattr(winner, self.search.metric):.2f}", **shown}
         self._bar.set_postfix(shown, refresh=True)
@@ -167,8 +186,9 @@ class Monitor:
 
     def _keep(self, status: str, note: str = "") -> None:
         now = time.time()
+        here = socket.gethostname(), os.getpid()
         self.folder.keep_progress(
-            Progress(status, self.search.num_trials, self.started_s, now, note)
+            Progress(status, self.search.num_trials, self.started_s, now, note, *here)
         )
 
 
@@ -180,9 +200,10 @@ def describe(search: SearchConfig, trial: Trial) -> str:
     return f"best so far: {reached} (trial {trial.number}: {values})"
 
 
-def failures(trials: Sequence[Trial]) -> Mapping[str, int]:
-    """How many trials failed, by reason, the most frequent first."""
-    return dict(Counter(t.reason for t in trials if t.status == "failed").most_common())
+def reasons(trials: Sequence[Trial]) -> Mapping[tuple[str, str], int]:
+    """How many trials failed or are unfinished, by status and reason, the most frequent first."""
+    without = [trial for trial in trials if trial.status in ("failed", "unfinished")]
+    return dict(Counter((trial.status, trial.reason) for trial in without).most_common())
 
 
 def _short(value: Any) -> str:

@@ -46,7 +46,7 @@ class SearchConfig:
     """Share of captions held out with all their images."""
     seed: Annotated[int, Bounds(ge=0, lt=2**32)] = 0
     """Of the sampling and the split."""
-    minimize: tuple[Literal["images", "seconds", "loss"], ...] = ()
+    minimize: tuple[Literal["images", "loss"], ...] = ()
     """Further objectives, each better the smaller it is: then a Pareto front is looked for."""
     num_seeds: PositiveInt = 1
     """Training seeds of each trial, from the recipe's on; its metrics are their means."""

@@ -17,7 +17,7 @@ from optuna.distributions import (
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from t2ipal.search.results import Trial
+from t2ipal.search.results import Trial, metric_curve
 from t2ipal.search.space import Dimension, SearchConfig, draw_settings
 
 POPULATION = 32
@@ -44,6 +44,12 @@ class Suggestions:
         self._study = _study(search, trials) if search.searcher == "optuna" else None
 
     @property
+    def study(self) -> optuna.Study:
+        """Optuna's, where it suggests."""
+        assert self._study is not None
+        return self._study
+
+    @property
     def num_left(self) -> int:
         """Trials that `next` has not given."""
         return self.search.num_trials - len(self._known) + len(self._waiting)
@@ -64,23 +70,23 @@ class Suggestions:
         return found
 
     def tell(self, trials: Iterable[Trial]) -> None:
-        """What became of trials that have ended."""
-        if self._study is None:
-            return
-        for trial in trials:
+        """What became of trials; those that have not ended are left out."""
+        for trial in trials if self._study else ():
+            if not trial.has_ended:
+                continue
             asked = self._asked.pop(trial.number, None)
             if asked is None:  # of a search before this one
-                self._study.add_trial(frozen_trial(self.search, trial))
+                self.study.add_trial(frozen_trial(self.search, trial))
                 continue
             values = objectives(self.search, trial)
-            for epochs, score in trial.scores if len(values) == 1 else ():
-                asked.report(score, epochs)
+            for epochs, metric in metric_curve(self.search, trial).items():
+                if len(values) == 1:
+                    asked.report(metric, epochs)
             state = _STATES[trial.status]
-            self._study.tell(asked, values if state == TrialState.COMPLETE else None, state)
+            self.study.tell(asked, values if state == TrialState.COMPLETE else None, state)
 
     def _ask(self, number: int) -> dict[str, Any]:
-        assert self._study is not None
-        self._asked[number] = self._study.ask(distributions(self.search))
+        self._asked[number] = self.study.ask(distributions(self.search))
         params = self._asked[number].params
         return {dimension.path: params[dimension.path] for dimension in self.search.dimensions}
 
@@ -125,7 +131,7 @@ def frozen_trial(search: SearchConfig, trial: Trial) -> optuna.trial.FrozenTrial
         params=trial.values,
         distributions=distributions(search),
         values=objectives(search, trial) if state == TrialState.COMPLETE else None,
-        intermediate_values={} if search.minimize else dict(trial.scores),
+        intermediate_values={} if search.minimize else metric_curve(search, trial),
     )
 
 

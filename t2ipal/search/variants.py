@@ -33,6 +33,8 @@ from t2ipal.synthesis.making import synthesize_again
 from t2ipal.synthesis.request import ExecutionConfig
 from t2ipal.synthesis.worker import SynthesizerFactory, Workers, in_process
 
+RENDERED = "rendered"
+"""The pipeline of images that the world draws itself."""
 FOLDER = "variants"
 """In a run, of its variants."""
 NAMES = tuple(path.partition(".")[2] for path in OF_IMAGES)
@@ -125,6 +127,11 @@ def plan_variants(
     """
     require(max_images is None or max_images >= 0, f"max_images must be >= 0, got {max_images}.")
     run = read_run(store)
+    varied = [d.path for d in search.dimensions if d.path in OF_IMAGES]
+    require(
+        not varied or setting.synthesis.pipeline != RENDERED,
+        f"{' and '.join(varied)} changes nothing in a run of rendered images: leave it out.",
+    )
     variants = [_variant(run, synthesis) for synthesis in _syntheses(setting, search)]
     variants.sort(key=lambda variant: not variant.is_own)
     plan = Variants(setting, run, tuple(variants))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from t2ipal.config import from_dict, override, require
+from t2ipal.features.config import BackboneConfig
 from t2ipal.methods.recognizer import Normalization
 from t2ipal.search.results import SearchFolder, Trial, best
 from t2ipal.search.running import describe
@@ -12,7 +13,7 @@ from t2ipal.search.space import SearchConfig
 from t2ipal.search.variants import plan_variants
 from t2ipal.store import Store
 
-APART = ("normalization.", "synthesis.", "training.seed")
+APART = ("normalization.", "synthesis.", "training.seed", "training.data_seed")
 """Values of a trial that are no settings of what is trained; seeds are training's own."""
 
 
@@ -28,6 +29,8 @@ class Winner:
     """Of the recipe, by dotted names: the search's own, and the trial's."""
     normalization: Normalization | None
     """Of its scores; None: where the search did not vary it."""
+    backbone: BackboneConfig
+    """On whose features it was trained."""
     trial: Trial
     search: SearchConfig
     setting: Setting
@@ -84,6 +87,7 @@ def read_winner(store: Store) -> Winner:
         settings["schedule"],
         {name: value for name, value in given.items() if not name.startswith(APART)},
         override(setting, trial.values).normalization if varied else None,
+        from_dict(BackboneConfig, settings["backbone"]),
         trial,
         search,
         setting,

@@ -41,7 +41,8 @@ from t2ipal.training.loop import (
 from t2ipal.training.recipes import Recipe
 
 KEPT_BYTES = 4 * 2**30
-"""Of activations at once; trials that need more are trained some at a time."""
+"""Of activations at once, on a GPU half of its free memory; trials that need more are trained some
+at a time."""
 SCORED_VALUES = 2**26
 """Locations x classes x trials whose similarities are in memory at once, 256 MB."""
 OWN = (
@@ -79,7 +80,7 @@ class Stack:
         trainings: of each.
         data: all captions and images.
         at_once: trials whose activations are kept at once; None: as many as `KEPT_BYTES` hold,
-            measured on the first batch.
+            measured on the first batch. Half as many whenever the memory is too short.
     """
 
     def __init__(
@@ -139,10 +140,19 @@ class Stack:
         for batch in self._batches():
             if self.at_once is None:
                 self.at_once = self._trials_at_once(batch)
-            for part in self._parts():
-                losses, gradients = self._gradients(batch, part)
+            start = 0
+            while start < len(self):
+                part = slice(start, min(start + self.at_once, len(self)))
+                try:
+                    losses, gradients = self._gradients(batch, part)
+                except torch.OutOfMemoryError:
+                    if self.at_once == 1:
+                        raise
+                    self.at_once //= 2  # nothing was changed yet: the same trials again, fewer
+                    continue
                 self._descend(gradients, part)
                 sums[part] += losses
+                start = part.stop
             steps += 1
         self.epoch += 1
         return (sums / steps).cpu()
@@ -271,24 +281,24 @@ class Stack:
 
         params = {name: values[0].requires_grad_() for name, values in self._params.items()}
         inputs = params, _rows(self._numbers, 0), self._size_of[0].to(self.device)
-        token = all_kept.set(True)
         with (
             autocast(self.trainings[0].precision, self.device),
             torch.autograd.graph.saved_tensors_hooks(pack, lambda values: values),
+            _all_kept(),
         ):
             self._loss(batch, *inputs)
-        all_kept.reset(token)
-        return max(min(len(self), KEPT_BYTES // max(sum(kept.values()), 1)), 1)
+        room = KEPT_BYTES
+        if self.device.type == "cuda":
+            room = torch.cuda.mem_get_info(self.device)[0] // 2
+        return max(min(len(self), room // max(sum(kept.values()), 1)), 1)
 
     @contextlib.contextmanager
     def _vectorized(self) -> Iterator[None]:
         """What `vmap` needs: no operation without a rule of its own, and nothing computed twice."""
-        token = all_kept.set(True)
         # Of attention on CPUs only this form has such a rule.
         plain = sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext()
-        with plain:
+        with _all_kept(), plain:
             yield
-        all_kept.reset(token)
 
 
 @dataclass(frozen=True)
@@ -312,6 +322,15 @@ class _Call(nn.Module):
 
     def forward(self, name: str, *arguments: Any, **options: Any) -> Any:
         return getattr(self.method, name)(*arguments, **options)
+
+
+@contextlib.contextmanager
+def _all_kept() -> Iterator[None]:
+    token = all_kept.set(True)
+    try:
+        yield
+    finally:
+        all_kept.reset(token)
 
 
 def _scores(scorer: Any, images: FeatureSet, made: dict[str, Tensor], numbers: Any) -> Tensor:

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,10 @@ def test_train_the_best_of_a_search(run, model, tmp_path, capsys):
     power = best["values"]["normalization.deviation_power"]
     assert made["normalization"]["deviation_power"] == power
     assert f"trial {best['number']}: " in capsys.readouterr().err
+    with pytest.raises(ValueError, match="from_search trains on the search's own CLIP"):
+        train.main([*given[:2], "--model", "RN50", *given[4:]])
+    shutil.rmtree(tmp_path / "search" / "train")
+    assert train.main([*given[:2], *given[4:]]) == summary  # the same CLIP without a word of it
     for option, value in (("--methods", "tai"), ("--data-set", "coco2014"), ("--images", "good")):
         name = option[2:].replace("-", "_")
         with pytest.raises(ValueError, match=f"{name} cannot be given with from_search"):

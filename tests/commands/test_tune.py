@@ -133,6 +133,7 @@ def test_labelled_images_in_place_of_held_out_ones(words, tmp_path, monkeypatch)
 def test_when_the_time_is_up_the_rest_is_left(words, tmp_path):
     summary = tune.main([*words, "--no-page", "--max-minutes", "1e-9"])
     assert (summary["num_trials"], summary["best"]) == (0, None)
+    assert summary["num_unfinished"] == 0
     assert SearchFolder(Store(tmp_path / "run"), "search").status() == "ended"
     assert tune.main([*words, "--no-page"])["num_trials"] == 6
 

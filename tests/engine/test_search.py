@@ -93,6 +93,52 @@ def dies():
     os._exit(1)
 
 
+class DiesAt:
+    """Training data; asked for the second time in one trial's life, it ends the process once."""
+
+    def __init__(self, data, sign):
+        self.data, self.sign = data, sign
+
+    def training(self, values):
+        return self.data.training(values)
+
+    def validation(self):
+        return Dying(self.data.validation(), self.sign)
+
+
+class Dying:
+    """Validation images, of which the second look ends the process once."""
+
+    def __init__(self, images, sign):
+        self.images, self.sign, self.labels, self.looks = images, sign, images.labels, 0
+
+    def __len__(self):
+        return len(self.images)
+
+    def rows(self, index, device="cpu"):
+        self.looks += 1
+        if self.looks > 3 and not self.sign.exists():
+            self.sign.touch()
+            os._exit(1)
+        return self.images.rows(index, device)
+
+
+def test_a_population_that_is_begun_anew_leaves_what_has_ended(ray_session, tmp_path, monkeypatch):
+    """Of two trials of other lengths the shorter one has ended when the process dies."""
+    lengths = space(("training.num_epochs", "grid", (1, 4)), num_validations=4)
+    folder = SearchFolder(Store(tmp_path / "run"), "")
+    dying = DiesAt(data(lengths), tmp_path / "died")
+    with Monitor(lengths, folder, quiet=True) as monitor:
+        on_ray(lengths, START, dying, FakeClip, folder, group=PopulationGroup(population=2))
+    assert (tmp_path / "died").exists()
+    short, long = monitor.trials
+    assert (short.status, len(short.losses)) == ("ok", 1) and (long.status, len(long.losses)) == (
+        "ok",
+        4,
+    )
+    assert short.ended_s < long.started_s
+
+
 def test_a_lost_process_is_begun_anew_and_then_given_up(ray_session, tmp_path, monkeypatch):
     small = space(SHARPNESS, num_samples=1)
     folder = SearchFolder(Store(tmp_path / "once"), "")
@@ -101,7 +147,7 @@ def test_a_lost_process_is_begun_anew_and_then_given_up(ray_session, tmp_path, m
     folder = SearchFolder(Store(tmp_path / "always"), "")
     monkeypatch.setattr("t2ipal.engine.search.MAX_FAILURES", 0)
     lost = search(small, folder, dies).trials
-    assert {trial.status for trial in lost} == {"lost"}
+    assert {trial.status for trial in lost} == {"unfinished"}
     assert all("died" in trial.reason for trial in lost)
     done = search(small, folder)
     assert done.num_before == 0

@@ -1,5 +1,6 @@
 import math
 import statistics
+import time
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from t2ipal.config import override
 from t2ipal.evaluation.evaluate import evaluate
 from t2ipal.search.population import train_population
 from t2ipal.training.loop import fit
+from t2ipal.training.stacked import Stack
 
 SPACE = space(("method.sharpness", "uniform", (1.0, 9.0)), ("training.lr", "uniform", (1e-4, 1.0)))
 SETTINGS = {
@@ -128,6 +130,21 @@ def test_who_cannot_be_built_or_diverges_stops_nobody_else():
     assert trials[0].validation_mAP == pytest.approx(score, rel=1e-5)
 
 
+def test_who_cannot_be_prepared_leaves_the_others_stacked(monkeypatch):
+    built, original = [], Stack.__init__
+
+    def build(self, methods, trainings, data, at_once=None):
+        if any(method.config.sharpness == 8.0 for method in methods):
+            raise ValueError("no such data")
+        original(self, methods, trainings, data, at_once)
+        built.append(len(methods))
+
+    monkeypatch.setattr(Stack, "__init__", build)
+    trials = train()
+    assert [trials[n].status for n in (7, 3, 4)] == ["ok", "failed", "ok"]
+    assert trials[3].reason == "no such data" and built[-1] == 2
+
+
 def test_who_is_stopped_leaves_and_the_others_go_on():
     asked = []
 
@@ -144,8 +161,18 @@ def test_who_is_stopped_leaves_and_the_others_go_on():
         losses, _ = alone(SETTINGS[number])
         assert trials[number].losses == pytest.approx(losses, rel=1e-5)
     assert [row.status for row in told[0].values()] == ["running"] * 3
-    assert [row.status for row in told[1].values()] == ["running", "stopped", "running"]
+    states = [[row.status for row in rows.values()] for rows in told]
+    assert ["running", "stopped", "running"] in states and len(told) >= 5  # at every epoch
     assert told[-1] == trials
+
+
+def test_when_the_time_is_up_who_runs_is_left_unfinished():
+    told = []
+    trials = train(deadline_s=time.time() - 1, report=told.append)
+    assert {trial.status for trial in trials.values()} == {"unfinished"}
+    assert {trial.reason for trial in trials.values()} == {"the time was up after epoch 0"}
+    assert not any(trial.has_ended for trial in trials.values())
+    assert [trial.status for trial in told[-1]] == ["unfinished"] * 3
 
 
 def test_by_loss_the_judge_gets_losses():
@@ -154,14 +181,26 @@ def test_by_loss_the_judge_gets_losses():
     assert asked[-1] == {number: trial.loss for number, trial in trials.items()}
 
 
-def test_an_error_while_training_is_a_reason(monkeypatch):
+@pytest.mark.parametrize(
+    "error, status", [(torch.OutOfMemoryError, "unfinished"), (ValueError, "failed")]
+)
+def test_an_error_while_training_is_a_reason(monkeypatch, error, status):
     def fail(self):
-        raise RuntimeError("no memory\nCUDA out of memory")
+        raise error("it is too much\nno memory is left")
 
-    monkeypatch.setattr("t2ipal.training.stacked.Stack.train_epoch", fail)
+    monkeypatch.setattr(Stack, "train_epoch", fail)
     trials = train()
-    assert {trial.status for trial in trials.values()} == {"failed"}
-    assert {trial.reason for trial in trials.values()} == {"CUDA out of memory"}
+    assert {trial.status for trial in trials.values()} == {status}
+    assert {trial.reason for trial in trials.values()} == {"no memory is left"}
+
+
+def test_an_error_of_the_device_ends_the_process(monkeypatch):
+    def fail(self):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Stack, "train_epoch", fail)
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        train()
 
 
 def test_classes_that_no_validation_image_shows_are_left_out():

@@ -8,7 +8,7 @@ from search_data import START, data, space
 
 from t2ipal.search.population import train_population
 from t2ipal.search.results import BEST, PROGRESS, TABLE, Progress, SearchFolder, Trial, best
-from t2ipal.search.running import Keeper, Monitor, describe, failures, in_process
+from t2ipal.search.running import Keeper, Monitor, describe, in_process, reasons
 
 SPACE = space(("method.sharpness", "uniform", (1.0, 9.0)), num_samples=5)
 
@@ -45,6 +45,19 @@ def test_populations_do_not_change_the_trials(store):
         assert first.losses == pytest.approx(second.losses, rel=1e-5)
 
 
+class Clock:
+    """Says the right time so often, and then a much later one."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    def __init__(self, before):
+        self.before = before
+
+    def time(self):
+        self.before -= 1
+        return time.time() + (0 if self.before >= 0 else 1e6)
+
+
 class Killed(BaseException):
     pass
 
@@ -54,15 +67,15 @@ def test_after_a_kill_no_finished_trial_runs_again(store, monkeypatch):
 
     def train(settings, *arguments):
         begun.append([*settings])
-        report = arguments[-1]
+        *others, report, _ = arguments
         if len(begun) == 2:
-            train_population(settings, *arguments[:-2], lambda e, m: {}, _until_epoch_2(report))
+            train_population(settings, *others, _until_epoch_2(report))
         return train_population(settings, *arguments)
 
     def _until_epoch_2(report):
         def told(trials):
             report(trials)
-            if trials[0].losses:
+            if len(trials[0].losses) == 2:
                 raise Killed
 
         return told
@@ -83,16 +96,20 @@ def test_after_a_kill_no_finished_trial_runs_again(store, monkeypatch):
     assert search(folder).num_before == 5 and len(begun) == 4
 
 
-def test_time_is_up(store):
+def test_time_is_up(store, monkeypatch):
     folder = SearchFolder(store, "search")
     monitor = search(folder, deadline_s=time.time() - 1)
     assert monitor.trials == [] and folder.status() == "ended"
+    monkeypatch.setattr("t2ipal.search.population.time", Clock(before=3))
+    left = search(folder, deadline_s=time.time() + 1000).trials
+    assert {trial.status for trial in left} == {"unfinished"} and folder.status() == "ended"
+    monkeypatch.undo()
     assert len(search(folder).trials) == 5
 
 
 def test_a_keeper_writes_when_a_trial_ends_and_now_and_then(store, monkeypatch):
     folder = SearchFolder(store, "search")
-    keep, running = Keeper(folder, 3), Trial(0, {}, "running")
+    keep, running = Keeper(folder, 3, {0: {}}), Trial(0, {}, "running")
     keep([running])
     keep([replace(running, loss=1.0)])  # so soon that it is not written
     assert folder.trials() == [running]
@@ -102,6 +119,34 @@ def test_a_keeper_writes_when_a_trial_ends_and_now_and_then(store, monkeypatch):
     monkeypatch.setattr("t2ipal.search.running.KEEP_S", 0.0)
     keep([replace(ended, seconds=2.0)])
     assert folder.trials()[0].seconds == 2.0
+
+
+def test_a_population_that_is_begun_anew_keeps_what_has_ended(store):
+    folder = SearchFolder(store, "search")
+    ended = Trial(0, {"a": 1}, "ok", validation_mAP=60.0)
+    folder.keep(3, [ended, Trial(1, {"a": 2}, "running")])
+    keep = Keeper(folder, 3, {0: {"a": 1}, 1: {"a": 2}})
+    assert keep.settings == {1: {"a": 2}}
+    keep([Trial(1, {"a": 2}, "running")])
+    assert folder.trials()[0] == ended
+
+
+def test_another_process_in_the_same_folder_is_refused(store):
+    folder, now = SearchFolder(store, "search"), time.time()
+    folder.require_alone()
+    with Monitor(SPACE, folder, quiet=True):
+        folder.require_alone()  # it is this one
+        mine = folder.progress()
+        folder.keep_progress(replace(mine, pid=1))
+        with pytest.raises(RuntimeError, match=r"Another process searches in .* \(process 1 of"):
+            folder.require_alone()
+        folder.keep_progress(replace(mine, pid=2**22 + 1))  # none has such a number: it was killed
+        folder.require_alone()
+        folder.keep_progress(replace(mine, host="elsewhere"))
+        with pytest.raises(RuntimeError, match="If it was killed, wait 60 seconds"):
+            folder.require_alone()
+        folder.keep_progress(replace(mine, host="elsewhere", updated_s=now - 100))
+        folder.require_alone()
 
 
 def test_a_monitor_tells_of_each_new_best(store, capsys):
@@ -161,9 +206,11 @@ def test_signs_of_life(store):
         folder.status()
 
 
-def test_failures_by_reason():
+def test_reasons():
     rows = [Trial(n, {}, "failed", reason) for n, reason in enumerate("abb")]
-    assert failures([*rows, Trial(4, {}, "ok")]) == {"b": 2, "a": 1}
+    rows += [Trial(4, {}, "ok"), Trial(5, {}, "unfinished", "a")]
+    found = {("failed", "b"): 2, ("failed", "a"): 1, ("unfinished", "a"): 1}
+    assert reasons(rows) == found
     trial = Trial(3, {"training.lr": 0.00123456, "method.adapter": "none"}, "ok", loss=1.0)
     by_loss = space(("training.lr", "uniform", (1e-3, 1.0)), metric="loss", mode="min")
     assert describe(by_loss, trial) == "best so far: loss 1.00 (trial 3: lr 0.001235, adapter none)"

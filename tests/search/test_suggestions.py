@@ -36,7 +36,7 @@ def test_a_search_goes_on_with_those_that_have_not_ended(searcher):
         ended(0, {"method.sharpness": 2.0}),
         Trial(1, {"method.sharpness": 3.25}, "running"),
         ended(3, {"method.sharpness": 4.0}, status="stopped", scores=((2, 60.0),)),
-        Trial(4, {"method.sharpness": 5.25}, "lost"),
+        Trial(4, {"method.sharpness": 5.25}, "unfinished"),
         ended(5, {"method.sharpness": 6.0}, None, "failed"),
     ]
     suggestions = Suggestions(search, before)
@@ -97,6 +97,20 @@ def test_failed_and_stopped_trials_are_told_too():
     states = [trial.state.name for trial in suggestions._study.trials]
     assert states == ["COMPLETE", "PRUNED", "FAIL"]
     assert suggestions._study.trials[1].intermediate_values == {2: 40.0, 4: 41.0}
+
+
+def test_a_search_by_loss_is_told_losses():
+    search = space(
+        SHARPNESS, num_samples=4, searcher="optuna", scheduler="asha", metric="loss", mode="min"
+    )
+    suggestions = Suggestions(search)
+    settings = suggestions.next(1)
+    losses, scores = (9.0, 3.0), ((1, 40.0), (2, 41.0))
+    stopped = ended(0, settings[0], status="stopped", scores=scores, losses=losses)
+    suggestions.tell([stopped])
+    assert suggestions.study.trials[0].intermediate_values == {1: 9.0, 2: 3.0}
+    again = Suggestions(search, [stopped]).study.trials[0]
+    assert again.intermediate_values == {1: 9.0, 2: 3.0}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from t2ipal.config import override
 from t2ipal.evaluation.evaluate import predict
 from t2ipal.features.backbone import load_text_tower
 from t2ipal.features.config import BackboneConfig
+from t2ipal.features.prompt_tower import all_kept
 from t2ipal.features.sets import FeatureSet, TrainingFeatures
 from t2ipal.methods.t2ipal import T2IPAL, Numbers
 from t2ipal.training.loop import TrainingConfig, fit
@@ -202,6 +203,26 @@ def test_activations_of_few_trials_are_kept_where_they_are_large(monkeypatch):
     small = stack(recipes, data)
     assert torch.allclose(small.train_epoch(), stack(recipes, data, at_once=6).train_epoch())
     assert small.at_once == 1
+
+
+def test_memory_that_is_too_short_is_met_with_fewer_trials_at_once(monkeypatch):
+    recipes, data = [override(SHORT, values) for values in VARIED], training_features(60)
+    expected = stack(recipes, data).train_epoch()
+    stacked, original, sizes = stack(recipes, data), Stack._gradients, []
+
+    def gradients(self, batch, part):
+        sizes.append(part.stop - part.start)
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(self, batch, part)
+
+    monkeypatch.setattr(Stack, "_gradients", gradients)
+    torch.testing.assert_close(stacked.train_epoch(), expected)
+    assert sizes[:3] == [6, 3, 1] and stacked.at_once == 1
+    monkeypatch.setattr(Stack, "_gradients", lambda *_: original(1 / 0))
+    with pytest.raises(ZeroDivisionError):
+        stacked.train_epoch()
+    assert not all_kept.get()
 
 
 def test_the_backbone_and_the_features_stay_as_they_are():
