@@ -6,6 +6,7 @@ the trials, for viewers alone: the search never reads it.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import time
@@ -15,31 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import optuna.logging
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-    distribution_to_json,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend, JournalFileOpenLock
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from t2ipal.search.results import Trial
-from t2ipal.search.space import Dimension, SearchConfig
+from t2ipal.search.results import Trial, metric_curve
+from t2ipal.search.space import SearchConfig
+from t2ipal.search.suggestions import STATES, directions, distributions, objectives
 
 GRACE_S = 5
 """For which a lock holds up others at most; who lives needs it for milliseconds."""
-STATES = {
-    "running": TrialState.RUNNING,
-    "ok": TrialState.COMPLETE,
-    "stopped": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-}
 ATTRIBUTES = ("reason", "validation_mAP", "spread", "loss", "images", "seconds")
-"""Of a trial that has ended, shown beside its values."""
+"""Of a trial that does not run, shown beside its values."""
 
 
 class OptunaJournal:
@@ -55,7 +44,7 @@ class OptunaJournal:
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of each new journal
         self._search, self._path, self._name = search, path, name
-        self._distributions = {d.path: _distribution(d) for d in search.dimensions}
+        self._distributions = distributions(_with_plain_values(search))
         self._told: dict[int, Trial] = {}
         _remove_old_lock(path)
         try:
@@ -78,9 +67,10 @@ class OptunaJournal:
         self._told = {}
         self._logs = _Logs(logs)
         self._storage = JournalStorage(self._logs)
+        sides = directions(self._search)
         about = {
             "metric_names": [self._search.metric, *self._search.minimize],
-            "directions": [self._search.mode, *("min" for _ in self._search.minimize)],
+            "directions": [side.name for side in sides],
             "space": {path: distribution_to_json(d) for path, d in self._distributions.items()},
         }
         if logs:
@@ -88,9 +78,7 @@ class OptunaJournal:
             if self._storage.get_study_user_attrs(self._study).get("search") != about:
                 raise ValueError("It tells of another search.")
         else:
-            sides = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
-            directions = [sides[mode] for mode in about["directions"]]
-            self._study = self._storage.create_new_study(directions, self._name)
+            self._study = self._storage.create_new_study(sides, self._name)
             self._storage.set_study_user_attr(self._study, "search", about)
             # Where `Study.set_metric_names` puts them.
             key, names = "study:metric_names", about["metric_names"]
@@ -130,17 +118,21 @@ class OptunaJournal:
         for step, score in wanted.intermediate_values.items():
             if there.intermediate_values.get(step) != score:
                 storage.set_trial_intermediate_value(trial_id, step, score)
-        if wanted.state.is_finished():
-            for key, value in wanted.user_attrs.items():
+        # What was said of an unfinished trial does not hold of the one that ran again.
+        outdated = {key: None for key in ATTRIBUTES if key in there.user_attrs}
+        for key, value in {**outdated, **wanted.user_attrs}.items():
+            if there.user_attrs.get(key) != value:
                 storage.set_trial_user_attr(trial_id, key, value)
+        if wanted.state.is_finished():
             storage.set_trial_state_values(trial_id, wanted.state, wanted.values)
         return True
 
     def _as_optuna(self, trial: Trial) -> FrozenTrial:
         names = (self._search.metric, *self._search.minimize)
-        values = [getattr(trial, name) for name in names]
-        state, attributes = STATES[trial.status], {}
-        if trial.has_ended:
+        values: list[float | None] = [*objectives(self._search, trial)]
+        # An unfinished trial will run again.
+        state, attributes = STATES.get(trial.status, TrialState.RUNNING), {}
+        if trial.status != "running":
             given = {name: getattr(trial, name) for name in ATTRIBUTES}
             attributes = {name: value for name, value in given.items() if value not in (None, "")}
         if state == TrialState.COMPLETE and None in values:
@@ -155,7 +147,7 @@ class OptunaJournal:
             params={path: _choice(d, trial.values[path]) for path, d in here.items()},
             distributions=here,
             user_attrs=attributes,
-            intermediate_values=dict(trial.scores),
+            intermediate_values=metric_curve(self._search, trial),
             datetime_start=_datetime(trial.started_s),
             datetime_complete=_datetime(trial.ended_s) if state.is_finished() else None,
         )
@@ -217,15 +209,15 @@ def _remove_old_lock(path: Path) -> None:
             lock.unlink()
 
 
-def _distribution(dimension: Dimension) -> BaseDistribution:
-    match dimension.kind:
-        case "uniform" | "loguniform":
-            return FloatDistribution(*dimension.values, log=dimension.kind == "loguniform")
-        case "randint":
-            return IntDistribution(*dimension.values)
-        case _:
-            values = [_plain(value) for value in dimension.values]
-            return CategoricalDistribution(list(dict.fromkeys(values)))
+def _with_plain_values(search: SearchConfig) -> SearchConfig:
+    """The search with values that Optuna takes as choices, each once."""
+    plain = (
+        dataclasses.replace(d, values=tuple(dict.fromkeys(map(_plain, d.values))))
+        if d.kind in ("grid", "choice")
+        else d
+        for d in search.dimensions
+    )
+    return dataclasses.replace(search, dimensions=tuple(plain))
 
 
 def _choice(distribution: BaseDistribution, value: Any) -> Any:

@@ -82,7 +82,7 @@ class Suggestions:
             for epochs, metric in metric_curve(self.search, trial).items():
                 if len(values) == 1:
                     asked.report(metric, epochs)
-            state = _STATES[trial.status]
+            state = STATES[trial.status]
             self.study.tell(asked, values if state == TrialState.COMPLETE else None, state)
 
     def _ask(self, number: int) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def objectives(search: SearchConfig, trial: Trial) -> list[float]:
 
 def frozen_trial(search: SearchConfig, trial: Trial) -> optuna.trial.FrozenTrial:
     """A trial that has ended, as Optuna keeps it."""
-    state = _STATES[trial.status]
+    state = STATES[trial.status]
     return optuna.trial.create_trial(
         state=state,
         params=trial.values,
@@ -159,7 +159,7 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
             return CategoricalDistribution(values)
 
 
-_STATES: Mapping[str, TrialState] = {
+STATES: Mapping[str, TrialState] = {
     "ok": TrialState.COMPLETE,
     "stopped": TrialState.PRUNED,
     "failed": TrialState.FAIL,

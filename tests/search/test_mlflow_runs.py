@@ -70,3 +70,12 @@ def test_a_slow_server_gets_the_rest_at_the_end(uri, monkeypatch):
     assert sorted(runs(uri, "slow")[2]) == ["00000"]
     server.update([ended(0), ended(1), ended(2)], True)
     assert sorted(runs(uri, "slow")[2]) == ["00000", "00001", "00002"]
+
+
+def test_an_unfinished_trial_runs_until_it_ends(uri):
+    lost = ended(1, "unfinished", "its process was lost")
+    MlflowRuns(SEARCH, uri, "lost").update([ended(0), lost], True)
+    states = {name: run.info.status for name, run in runs(uri, "lost")[2].items()}
+    assert states == {"00000": "FINISHED", "00001": "RUNNING"}
+    MlflowRuns(SEARCH, uri, "lost").update([ended(0), ended(1)], True)
+    assert {run.info.status for run in runs(uri, "lost")[2].values()} == {"FINISHED"}

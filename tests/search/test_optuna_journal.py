@@ -72,6 +72,36 @@ def test_running_trials_come_to_their_end(path):
     assert content(opened(path)) == content(opened(whole))
 
 
+@pytest.mark.parametrize("ends", ["ok", "failed"])
+def test_an_unfinished_trial_will_run_again(path, ends):
+    waits = ended(1, "unfinished", "its process was lost", num_scores=2)
+    journal = OptunaJournal(SEARCH, path, "search")
+    journal.update([ended(0), running(1)], False)
+    journal.update([ended(0), waits], True)
+    trial = opened(path).trials[1]
+    assert (trial.state.name, trial.values, trial.datetime_complete) == ("RUNNING", None, None)
+    assert trial.intermediate_values == {2: 71.1, 4: 72.1}
+    assert trial.user_attrs["reason"] == "its process was lost"
+    write(path, [ended(0), running(1)])  # the next process
+    trial = opened(path).trials[1]
+    assert trial.user_attrs["reason"] is None and trial.state.name == "RUNNING"
+    write(path, [ended(0), ended(1, ends, "no memory" if ends == "failed" else "")])
+    trial = opened(path).trials[1]
+    assert trial.state.is_finished() and trial.user_attrs["seconds"] == 12.5
+    assert trial.user_attrs["reason"] == ("no memory" if ends == "failed" else None)
+
+
+def test_of_a_search_by_loss_the_losses_are_told(path):
+    by_loss = dataclasses.replace(SEARCH, metric="loss", mode="min")
+    strange = dataclasses.replace(running(1, 2), losses=(1.0, None, 0.5, 0.25))
+    write(path, [ended(0), strange], by_loss)
+    study = opened(path)
+    assert study.metric_names == ["loss"] and study.direction.name == "MINIMIZE"
+    curve = {2: 1 / 2, 4: 1 / 4, 6: 1 / 6}
+    assert study.trials[0].intermediate_values == pytest.approx(curve)
+    assert study.trials[1].intermediate_values == {4: 0.25}
+
+
 def test_numbers_stay_where_a_later_trial_begins_first(path):
     journal = OptunaJournal(SEARCH, path, "search")
     journal.update([running(0), running(3)], False)

@@ -29,6 +29,19 @@ def test_files_follow_the_trials(tmp_path):
         assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+def test_an_unfinished_trial_waits_until_it_ends(tmp_path, caplog):
+    lost = ended(1, "unfinished", "its process was lost")
+    viewers = Viewers(SEARCH, tmp_path)
+    viewers.update([ended(0), running(1)])
+    viewers.update([ended(0), lost], final=True)
+    assert trial_folders(tmp_path / "tensorboard") == ["00000"]
+    again = Viewers(SEARCH, tmp_path)
+    for trial in (lost, running(1), ended(1)):
+        again.update([ended(0), trial], final=True)
+    assert trial_folders(tmp_path / "tensorboard") == ["00000", "00001"]
+    assert not caplog.records
+
+
 def test_what_is_no_number_is_left_out(tmp_path, caplog):
     strange = dataclasses.replace(
         ended(0), loss=math.nan, scores=((2, math.inf), (4, 70.0)), losses=(1.0, math.nan)
@@ -83,6 +96,19 @@ def test_upload(store, tmp_path):
     ]
     viewers.update([*some_trials(8)[:7], ended(7)])
     assert len(writes) == 3
+
+
+def test_columns_of_another_space_leave_the_bucket(tmp_path):
+    place = SearchFolder(Store(tmp_path / "bucket"), "search")
+    wide = dataclasses.replace(SEARCH.dimensions[0], values=(0.0, 9.0))  # of the same size
+    other = dataclasses.replace(SEARCH, dimensions=(wide, *SEARCH.dimensions[1:]))
+    key = "search/tensorboard/events.out.tfevents.0.t2ipal"
+    sent = []
+    for name, search in enumerate((other, SEARCH)):
+        Viewers(search, tmp_path / str(name), upload_to=place).update([], final=True)
+        sent.append(place.store.read(key))
+    assert len(sent[0]) == len(sent[1])
+    assert sent[1] == (tmp_path / "1" / key.removeprefix("search/")).read_bytes() != sent[0]
 
 
 def test_trials_that_are_no_more_among_the_best_leave_the_bucket(store, tmp_path, monkeypatch):
