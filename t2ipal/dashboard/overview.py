@@ -214,15 +214,6 @@ class Overview:
         return {"uri": f"{self._store.uri}/{REPORT}", "written_s": entry.modified_s}
 
 
-def overview(store: Store) -> dict[str, Any]:
-    """One look at a run, for a page that is a file.
-
-    Raises:
-        FileNotFoundError: there is nothing of a run.
-    """
-    return Overview(store).told()
-
-
 def _most(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     """The most frequent ones, and the others as one."""
     ordered = sorted(counts.items(), key=lambda item: -item[1])

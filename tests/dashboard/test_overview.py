@@ -11,7 +11,7 @@ from small_run import write_small_run
 
 from t2ipal.dashboard import overview as module
 from t2ipal.dashboard import snapshot
-from t2ipal.dashboard.overview import Overview, overview
+from t2ipal.dashboard.overview import Overview
 from t2ipal.dashboard.server import serve
 from t2ipal.store import Store
 
@@ -48,7 +48,7 @@ def grown(store):
 
 
 def test_all_parts_of_a_run(grown):
-    told = overview(grown)
+    told = Overview(grown).told()
     assert told["problems"] == []
     synthesis = told["synthesis"]
     counts = [synthesis[name] for name in ("num_samples", "num_images", "num_missing")]
@@ -70,7 +70,7 @@ def test_all_parts_of_a_run(grown):
     assert len(evaluation["methods"][0]["per_class"]) == len(evaluation["class_names"]) == 20
     assert told["report"] is None
     grown.write("report.html", b"<!doctype html>")
-    assert overview(grown)["report"]["uri"] == f"{grown.uri}/report.html"
+    assert Overview(grown).told()["report"]["uri"] == f"{grown.uri}/report.html"
     json.dumps(told, allow_nan=False)
 
 
@@ -91,7 +91,7 @@ def test_a_look_at_what_has_not_changed_reads_nothing(grown, monkeypatch):
 
 
 def test_failed_samples_have_their_reasons():
-    told = overview(Store(STORED / "retried"))
+    told = Overview(Store(STORED / "retried")).told()
     assert told["synthesis"]["failed_by_reason"] == [("black", 2)]
     assert told["training"] == [] and told["evaluation"] is None
 
@@ -101,7 +101,7 @@ def test_a_run_under_synthesis(tmp_path):
     shards = sorted(tmp_path.glob("images/*.json"))
     shards[-1].unlink()
     (tmp_path / "manifest.json").unlink()
-    told = overview(Store(tmp_path))
+    told = Overview(Store(tmp_path)).told()
     synthesis = told["synthesis"]
     assert synthesis["num_missing"] > 0 and synthesis["num_shards_done"] == len(shards) - 1
     assert Overview(Store(tmp_path), 2.0).told()["synthesis"]["cost"] is not None
@@ -111,7 +111,7 @@ def test_a_run_under_synthesis(tmp_path):
 
 def test_nothing_is_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No run in .*\. Run jobs/synthesize\.py first\."):
-        overview(Store(tmp_path))
+        Overview(Store(tmp_path)).told()
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_nothing_is_there(tmp_path):
 def test_a_damaged_part_leaves_the_others(tmp_path, key, part):
     shutil.copytree(STORED / "grown", tmp_path / "run")
     (tmp_path / "run" / key).write_text("[]")
-    told = overview(Store(tmp_path / "run"))
+    told = Overview(Store(tmp_path / "run")).told()
     (problem,) = told["problems"]
     assert key in problem and told[part] is None
     assert told["evaluation" if part != "evaluation" else "training"]
@@ -151,7 +151,7 @@ def test_the_page_of_a_run(tmp_path, browser, monkeypatch):
         page.get_by_role("tab", name="Run").click()
         page.get_by_text("15 read, 12 kept, 3 rejected.").wait_for()
         assert page.locator(".run-newest img").count() == 4
-        best = overview(Store(tmp_path / "run"))["evaluation"]["methods"][-1]["title"]
+        best = Overview(Store(tmp_path / "run")).told()["evaluation"]["methods"][-1]["title"]
         page.get_by_text(f"{best} on pictovoc").wait_for()
         assert page.locator(".run-training canvas").count() == 1
         page.get_by_role("button", name="by name").click()
