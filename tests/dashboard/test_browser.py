@@ -100,7 +100,7 @@ def dragged(page, axis, start, end):
     page.locator("#parallel").scroll_into_view_if_needed()
     box = page.locator("#parallel .chart").bounding_box()
     left, right, top, bottom = 60, 76, 34, 22
-    x = box["x"] + left + axis * (box["width"] - left - right) / 4  # 3 dimensions, seconds, mAP
+    x = box["x"] + left + axis * (box["width"] - left - right) / 4  # 3 dimensions, loss, mAP
     height = box["height"] - top - bottom
     page.mouse.move(x, box["y"] + top + start * height)
     page.mouse.down()
