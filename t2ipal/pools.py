@@ -47,9 +47,20 @@ class PoolConfig:
             gpus: of these.
             each_gpus: of one worker.
         """
-        fitting = int(cpus // self.cpus_per_worker)
-        if each_gpus > 0:
-            fitting = min(fitting, int(gpus // each_gpus))
+        fitting = num_fitting(cpus, gpus, self.cpus_per_worker, each_gpus)
         smallest = self.min_workers or max(1, min(fitting, self.max_workers or fitting))
         largest = max(smallest, self.max_workers or 0)
         return min(smallest, num_items), min(largest, num_items)
+
+
+def num_fitting(cpus: float, gpus: float, each_cpus: float, each_gpus: float) -> int:
+    """Workers of a size that machines can hold.
+
+    Args:
+        cpus: of all machines together.
+        gpus: of these.
+        each_cpus: of one worker, above 0.
+        each_gpus: of one worker; 0: they need none.
+    """
+    fitting = int(cpus // each_cpus)
+    return min(fitting, int(gpus // each_gpus)) if each_gpus > 0 else fitting

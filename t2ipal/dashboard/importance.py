@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from t2ipal.search.results import Trial
+from t2ipal.search.results import Trial, completed
 from t2ipal.search.space import SearchConfig
 
 MAX_TRIALS = 1000
@@ -59,7 +59,7 @@ class Importance:
             trials: all that there are; only those that came to their end count.
             wait: whether to wait for them.
         """
-        done = [t for t in trials if t.status == "ok" and getattr(t, search.metric) is not None]
+        done = completed(trials, search.metric)
         if len(done) < MIN_TRIALS:
             self.note = f"Shown from {MIN_TRIALS} finished trials on."
             return

@@ -24,7 +24,7 @@ from t2ipal.dashboard.config import PageAddress
 from t2ipal.dashboard.overview import REPORT
 from t2ipal.dashboard.page import assets
 from t2ipal.dashboard.snapshot import Snapshots
-from t2ipal.search.results import FOLDER, OLD_FOLDER, SearchFolder
+from t2ipal.search.results import SearchFolder, is_search_name
 from t2ipal.store import Store, store_and_key
 
 POLICY = (
@@ -87,7 +87,7 @@ def serve_search(
     if not only or "/" in only:
         place = f"{store.uri}/{only}".rstrip("/")
         store, only = store_and_key(place, store.endpoint_url)
-    elif only in (FOLDER, OLD_FOLDER) or only.startswith(f"{FOLDER}-"):  # as `find_searches`
+    elif is_search_name(only):
         only = None
     return serve(store, address.port, address.host, only)
 

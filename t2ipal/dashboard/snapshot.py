@@ -26,6 +26,7 @@ from t2ipal.search.results import (
     find_searches,
     pareto_front,
     read_old_table,
+    search_status,
 )
 from t2ipal.search.space import SearchConfig
 from t2ipal.store import Store
@@ -111,7 +112,7 @@ class SearchSnapshot:
         trials = read_old_table(self.store, self.folder) if is_old else reader.trials()
         self._take(trials)
         progress = None if is_old else reader.progress()
-        status = "done" if is_old else reader.status()
+        status = "done" if is_old else search_status(progress)
         self.head = describe(self.search, settings, trials, progress, status)
 
     def _take(self, trials: Sequence[Trial]) -> None:

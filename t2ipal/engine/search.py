@@ -10,7 +10,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,9 +22,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from t2ipal.engine.config import PopulationGroup
 from t2ipal.engine.waiting import signs_of_life, watch_workers
 from t2ipal.methods.contract import FrozenBackbone
+from t2ipal.pools import num_fitting
 from t2ipal.search.halving import Halving
 from t2ipal.search.population import SearchData, train_population
-from t2ipal.search.results import SearchFolder, Trial
+from t2ipal.search.results import SearchFolder
 from t2ipal.search.running import Keeper
 from t2ipal.search.setting import Setting
 from t2ipal.search.space import SearchConfig
@@ -52,7 +53,7 @@ def on_ray(
         data: what is learned from, and what is scored on.
         load_backbone: called in every worker.
         folder: where trials are kept.
-        deadline_s: since 1970; no population begins after it, and running trials are stopped.
+        deadline_s: since 1970; no population begins after it, and who runs is left unfinished.
         group: how large the workers are, and how many.
 
     Raises:
@@ -106,7 +107,8 @@ def on_ray(
             results = tuner.fit()
     for result in results:
         if result.error is not None:
-            _keep_lost(folder, result.config or {}, result.error)
+            assert result.config is not None
+            _keep_lost(folder, result.config["population"], result.error)
 
 
 class _Judge(Halving):
@@ -131,9 +133,7 @@ def _judge(search: SearchConfig, folder: SearchFolder) -> Any:
 def _fitting(cpus: float, gpus: float) -> int:
     """Workers of a size that the machines that are there now can hold."""
     there = ray.cluster_resources()
-    counts = [there.get("CPU", 0.0) / cpus]
-    counts += [there.get("GPU", 0.0) / gpus] if gpus else []
-    return max(int(min(counts)), 1)
+    return max(num_fitting(there.get("CPU", 0), there.get("GPU", 0), cpus, gpus), 1)
 
 
 class _Populations(Searcher):
@@ -145,7 +145,7 @@ class _Populations(Searcher):
         super().__init__(metric=None, mode=None)
         self.suggestions, self.folder, self.size = suggestions, folder, size
         self.deadline_s = deadline_s
-        self.begun: dict[str, list[int]] = {}
+        self.begun: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> Any:
         """The settings of one; called by Tune."""
@@ -153,16 +153,14 @@ class _Populations(Searcher):
         if not settings:
             return Searcher.FINISHED
         population = self.folder.begin_population(settings)
-        self.begun[trial_id] = [*settings]
+        self.begun[trial_id] = population
         return {"population": population, "settings": [*settings.items()]}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Called by Tune, also for one whose process was lost."""
-        numbers = {*self.begun.pop(trial_id, [])}
-        trials = [trial for trial in self.folder.trials() if trial.number in numbers]
-        self.suggestions.tell(trials)
+        self.suggestions.tell(self.folder.population(self.begun.pop(trial_id)))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a search goes on from its trials."""
@@ -195,13 +193,9 @@ def _train(
     tune.report({"num_trials": len(config["settings"])})
 
 
-def _keep_lost(folder: SearchFolder, config: Mapping[str, Any], error: Any) -> None:
+def _keep_lost(folder: SearchFolder, population: int, error: Any) -> None:
     """Writes of a population whose process was lost that its running trials are, and why."""
-    there = {trial.number: trial for trial in folder.trials()}
     reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
-    trials: Sequence[Trial] = [
-        there.get(number, Trial(number, dict(values), "unfinished"))
-        for number, values in config["settings"]
-    ]
+    trials = folder.population(population)
     left = [t if t.has_ended else replace(t, status="unfinished", reason=reason) for t in trials]
-    folder.keep(config["population"], left)
+    folder.keep(population, left)

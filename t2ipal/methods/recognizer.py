@@ -112,11 +112,8 @@ class Recognizer:
 
     def save(self, store: Store, folder: str) -> None:
         """Writes the weights and, last, recognizer.json into a folder of a store."""
-        tensors = {
-            name: tensor.detach().cpu().contiguous()
-            for name, tensor in vars(self.scorer).items()
-            if isinstance(tensor, Tensor)
-        }
+        constants = scorer_tensors(self.scorer).items()
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in constants}
         store.write(join_key(folder, WEIGHTS), safetensors.torch.save(tensors))
         values = to_dict(self.config)
         if self.backbone is not None:
@@ -128,9 +125,10 @@ class Recognizer:
 
 def detached(scorer: Any) -> Any:
     """A copy of a scorer whose tensors are constants, independent of any later step."""
-    copies = {
-        name: tensor.detach().clone()
-        for name, tensor in vars(scorer).items()
-        if isinstance(tensor, Tensor)
-    }
-    return dataclasses.replace(scorer, **copies)
+    tensors = scorer_tensors(scorer).items()
+    return dataclasses.replace(scorer, **{name: each.detach().clone() for name, each in tensors})
+
+
+def scorer_tensors(scorer: Any) -> dict[str, Tensor]:
+    """What a scorer computes with beside its config, by name."""
+    return {name: value for name, value in vars(scorer).items() if isinstance(value, Tensor)}

@@ -10,12 +10,12 @@ from typing import Any
 
 from t2ipal.diffusion.config import SynthesisConfig
 from t2ipal.features.sets import FeatureTable, TrainingFeatures
-from t2ipal.search.setting import OF_IMAGES
+from t2ipal.search.setting import values_of_images
 from t2ipal.search.space import SearchConfig
 from t2ipal.training.validation import held_out_captions, images_of, without_captions
 
 Images = tuple[Any, ...]
-"""The values of what a space may vary of synthesis, in the order of `OF_IMAGES`."""
+"""The values of `t2ipal.search.setting.values_of_images`, in their order."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class RunData:
 
     def training(self, values: Mapping[str, Any]) -> TrainingFeatures:
         """What a trial with these values learns from; the same object for trials that share it."""
-        start = (getattr(self.start, path.partition(".")[2]) for path in OF_IMAGES)
-        return self.sets[tuple(values.get(*pair) for pair in zip(OF_IMAGES, start))]
+        return self.sets[tuple(values_of_images(self.start, values).values())]
 
     def validation(self) -> FeatureTable:
         """What every trial is scored on."""

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from t2ipal.config import override
+from t2ipal.devices import is_out_of_memory
 from t2ipal.evaluation.metrics import average_precision
 from t2ipal.features.sets import FeatureTable, TrainingFeatures
 from t2ipal.methods.contract import FrozenBackbone
@@ -142,7 +142,7 @@ class _Population:
                     for member, raw in zip(members, stack.scores(self.validation)):
                         score = self._score(member.normalization(raw))
                         scores.setdefault(member.number, []).append(score)
-            except (ValueError, torch.OutOfMemoryError) as error:
+            except (ValueError, RuntimeError) as error:
                 for member in members:
                     self._fail(member.number, error)
             share = (time.monotonic() - started) / len(members)
@@ -194,7 +194,7 @@ class _Population:
             ]
             data = self.data.training(self.rows[members[0].number].values)
             self.stacks.append((Stack(methods, trainings, data), members))
-        except (ValueError, torch.OutOfMemoryError) as error:
+        except (ValueError, RuntimeError) as error:
             if len(members) == 1:
                 return self._fail(members[0].number, error)
             before = len(self.stacks)
@@ -215,7 +215,7 @@ class _Population:
             reason = f"its loss was {loss:.4g} after epoch {self.epoch}: it diverged"
             if math.isfinite(loss):
                 reason = f"its scores were no numbers after epoch {self.epoch}: it diverged"
-            return self._fail(number, reason)
+            return self._end(number, "failed", reason)
         row = replace(row, loss=loss, losses=(*row.losses, loss))
         if scores:
             score, spread = mean_and_spread(scores)
@@ -230,10 +230,17 @@ class _Population:
         labels = self.validation.labels[:, self.shown].numpy()
         return float(average_precision(scores[:, self.shown].numpy(), labels).mean())
 
-    def _fail(self, number: int, error: Any) -> None:
-        """Ends a trial for an error of its own; where it had no room, it may have elsewhere."""
+    def _fail(self, number: int, error: Exception) -> None:
+        """Ends a trial for an error of its own; where it had no room, it may have elsewhere.
+
+        Raises:
+            RuntimeError: it is one of the device.
+        """
+        no_room = is_out_of_memory(error)
+        if isinstance(error, RuntimeError) and not no_room:
+            raise error
         lines = str(error).strip().splitlines()
-        status = "unfinished" if isinstance(error, torch.OutOfMemoryError) else "failed"
+        status = "unfinished" if no_room else "failed"
         self._end(number, status, lines[-1] if lines else type(error).__name__)
 
     def _end(self, number: int, status: str, reason: str) -> None:

@@ -13,7 +13,7 @@ from t2ipal.evaluation.validation_sets import (
     validation_features,
 )
 from t2ipal.features.config import BackboneConfig, FeatureAccess
-from t2ipal.features.reading import read_training_features
+from t2ipal.features.reading import read_training_features, training_features_of
 from t2ipal.search.data import RunData, split_run
 from t2ipal.search.setting import Setting, setting_of_run
 from t2ipal.search.space import SearchConfig
@@ -107,8 +107,7 @@ def load_data(
         search: of it.
         features: folder of the backbone's features in each of them, all of them there.
     """
-    store = variants.run.store
-    run = read_training_features(store, features, access=request.access)
+    run = training_features_of(variants.run, features, access=request.access)
     sets = {
         tuple(variant.values.values()): run
         if variant.is_own
@@ -118,6 +117,7 @@ def load_data(
     labelled = None
     if request.validation_set is not None:
         names = variants.run.settings.class_names
-        images = load_validation_set(request.validation_set, names, store.endpoint_url)
+        endpoint_url = variants.run.store.endpoint_url
+        images = load_validation_set(request.validation_set, names, endpoint_url)
         labelled = validation_features(images, request.backbone)
     return split_run(search, variants.setting.synthesis, run, sets, labelled)

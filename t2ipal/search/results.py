@@ -109,6 +109,14 @@ class Progress:
     """Its number there."""
 
 
+def search_status(progress: Progress | None, now_s: float | None = None) -> str:
+    """ "waiting" (nothing yet), "running", "interrupted" (no sign of life), "ended", "done"."""
+    if progress is None:
+        return "waiting"
+    quiet = (time.time() if now_s is None else now_s) - progress.updated_s > QUIET_S
+    return "interrupted" if progress.status == "running" and quiet else progress.status
+
+
 @dataclass
 class SearchFolder:
     """A search in a store; objects of populations are read again only where they changed."""
@@ -132,8 +140,7 @@ class SearchFolder:
         Raises:
             ValueError: it is damaged.
         """
-        key = self.key(SETTINGS)
-        return read_json(self.store, key, "tune") if self.store.exists(key) else None
+        return self._object(SETTINGS)
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Writes what is searched, unless what is there is of another search.
@@ -162,7 +169,7 @@ class SearchFolder:
     def require_alone(self) -> None:
         """Raises RuntimeError where another process searches here now."""
         progress = self.progress()
-        if progress is None or self.status() != "running":
+        if progress is None or search_status(progress) != "running":
             return
         here = progress.host == socket.gethostname()
         if here and (progress.pid == os.getpid() or not _lives(progress.pid)):
@@ -184,25 +191,25 @@ class SearchFolder:
         Raises:
             ValueError: it is damaged.
         """
-        key = self.key(PROGRESS)
-        if not self.store.exists(key):
-            return None
+        values = self._object(PROGRESS)
         try:
-            return Progress(**read_json(self.store, key, "tune"))
+            return None if values is None else Progress(**values)
         except TypeError as error:
-            raise ValueError(damaged(self.store, key, "tune")) from error
+            raise ValueError(damaged(self.store, self.key(PROGRESS), "tune")) from error
+
+    def _object(self, name: str) -> dict[str, Any] | None:
+        try:
+            return read_json(self.store, self.key(name), "tune")
+        except FileNotFoundError:
+            return None
 
     def keep_progress(self, progress: Progress) -> None:
         """Writes a sign of life."""
         self.store.write(self.key(PROGRESS), json_bytes(asdict(progress)))
 
     def status(self, now_s: float | None = None) -> str:
-        """ "waiting" (nothing yet), "running", "interrupted" (no sign of life), "ended", "done"."""
-        progress = self.progress()
-        if progress is None:
-            return "waiting"
-        quiet = (time.time() if now_s is None else now_s) - progress.updated_s > QUIET_S
-        return "interrupted" if progress.status == "running" and quiet else progress.status
+        """As `search_status`, of its last sign of life."""
+        return search_status(self.progress(), now_s)
 
     def num_populations(self) -> int:
         """Those that were begun: the number of the next one."""
@@ -220,6 +227,17 @@ class SearchFolder:
         while not self.store.write_if_absent(self._population_key(population), _rows(rows)):
             population += 1
         return population
+
+    def population(self, population: int) -> list[Trial]:
+        """The trials of one population; none where it was not begun.
+
+        Raises:
+            ValueError: what is kept of it is damaged.
+        """
+        try:
+            return self._read(self._population_key(population))
+        except FileNotFoundError:
+            return []
 
     def keep(self, population: int, trials: Iterable[Trial]) -> None:
         """Writes the trials of a population as they are now."""
@@ -275,11 +293,22 @@ def csv_table(search: SearchConfig, trials: Sequence[Trial]) -> str:
     return text.getvalue()
 
 
+def completed(trials: Iterable[Trial], *metrics: str) -> list[Trial]:
+    """Those that came to their end and have these numbers."""
+    ok = (trial for trial in trials if trial.status == "ok")
+    return [trial for trial in ok if all(getattr(trial, name) is not None for name in metrics)]
+
+
+def ranked(search: SearchConfig, trials: Iterable[Trial]) -> list[Trial]:
+    """The trials that came to their end, the best first; equals in their order."""
+    sign = -1 if search.mode == "max" else 1
+    done = completed(trials, search.metric)
+    return sorted(done, key=lambda trial: sign * getattr(trial, search.metric))
+
+
 def best(search: SearchConfig, trials: Iterable[Trial]) -> Trial | None:
-    """The best trial that came to its end, the first of equals; None where none did."""
-    sign = 1 if search.mode == "max" else -1
-    done = [t for t in trials if t.status == "ok" and getattr(t, search.metric) is not None]
-    return max(done, key=lambda trial: sign * getattr(trial, search.metric), default=None)
+    """The first of `ranked`; None where no trial came to its end."""
+    return next(iter(ranked(search, trials)), None)
 
 
 def pareto_front(search: SearchConfig, trials: Iterable[Trial]) -> list[Trial]:
@@ -292,8 +321,7 @@ def pareto_front(search: SearchConfig, trials: Iterable[Trial]) -> list[Trial]:
             sign * getattr(trial, search.metric),
         )
 
-    names = (*search.minimize, search.metric)
-    done = [t for t in trials if t.status == "ok" and None not in [getattr(t, n) for n in names]]
+    done = completed(trials, *search.minimize, search.metric)
     front: list[Trial] = []
     for trial in sorted(done, key=costs):  # whoever beats it comes before it
         mine = costs(trial)
@@ -317,9 +345,14 @@ def search_folder(run: Store, output: str | None, endpoint_url: str | None = Non
     return SearchFolder(store, "") if inside == store.uri else SearchFolder(run, inside)
 
 
+def is_search_name(folder: str) -> bool:
+    """Whether a folder at the top of a run is taken for a search by its name."""
+    return folder in (FOLDER, OLD_FOLDER) or (folder.startswith(f"{FOLDER}-") and "/" not in folder)
+
+
 def find_searches(store: Store) -> list[str]:
     """Folders of a run that hold a search, those of versions before too."""
-    names = [n for n in store.folders(FOLDER) if n == FOLDER or n.startswith(f"{FOLDER}-")]
+    names = filter(is_search_name, store.folders(FOLDER))
     found = [name for name in names if store.exists(join_key(name, SETTINGS))]
     old = any(store.exists(join_key(OLD_FOLDER, name)) for name in (SETTINGS, TABLE))
     return [*found, OLD_FOLDER] if old else found
@@ -391,11 +424,12 @@ def _rows(trials: Iterable[Trial]) -> bytes:
     return json_bytes({"trials": [_plain(trial) for trial in trials]})
 
 
+def finite(value: Any) -> Any:
+    """The value; None in place of a float that is no number."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _plain(trial: Trial) -> dict[str, Any]:
     """For JSON, which has no infinity and nothing that is no number."""
-
-    def finite(value: Any) -> Any:
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
     values = {name: finite(value) for name, value in asdict(trial).items()}
     return {**values, "losses": [finite(loss) for loss in trial.losses]}

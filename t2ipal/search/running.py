@@ -47,8 +47,7 @@ class Keeper:
         self, folder: SearchFolder, population: int, settings: Mapping[int, Mapping[str, Any]]
     ) -> None:
         self.folder, self.population = folder, population
-        there = [trial for trial in folder.trials() if trial.number in settings]
-        self._before = [trial for trial in there if trial.has_ended]
+        self._before = [trial for trial in folder.population(population) if trial.has_ended]
         ended = {trial.number for trial in self._before}
         self.settings = {n: values for n, values in settings.items() if n not in ended}
         self._settled, self._written_s = -1, 0.0
@@ -79,7 +78,7 @@ def in_process(
         data: what is learned from, and what is scored on.
         load_backbone: called once.
         folder: where trials are kept.
-        deadline_s: since 1970; no population begins after it, and running trials are stopped.
+        deadline_s: since 1970; no population begins after it, and who runs is left unfinished.
         population: trials that are trained at once; None: as many as are good for this search.
     """
     known = folder.trials()
@@ -125,7 +124,7 @@ class Monitor:
 
     def __enter__(self) -> "Monitor":
         self.trials = self.folder.trials()
-        self.num_before = sum(trial.has_ended for trial in self.trials)
+        self.num_before = self.num_ended
         winner = best(self.search, self.trials)
         self._best = None if winner is None else winner.number
         self._bar = tqdm(
@@ -142,7 +141,7 @@ class Monitor:
         with self._going_on():
             self.look()
         self._bar.close()
-        whole = sum(trial.has_ended for trial in self.trials) == self.search.num_trials
+        whole = self.num_ended == self.search.num_trials
         note = "" if error is None else f"{kind.__name__}: {error}".rstrip(": ")
         # Where the store fails now, an error of the search is the one to be told.
         with nullcontext() if error is None else self._going_on():
@@ -150,6 +149,11 @@ class Monitor:
             if self.trials:
                 self.folder.write_table(self.search, self.trials)
         self.update(self.trials, True)
+
+    @property
+    def num_ended(self) -> int:
+        """Trials that do not run again, as of the last look."""
+        return sum(trial.has_ended for trial in self.trials)
 
     def look(self) -> None:
         """Looks now."""
@@ -159,14 +163,14 @@ class Monitor:
         if winner is not None and winner.number != self._best:
             self._best = winner.number
             tqdm.write(describe(self.search, winner), file=sys.stderr)
-        self._bar.n = sum(counts[status] for status in ("ok", "stopped", "failed"))
+        self._bar.n = self.num_ended
         shown: dict[str, Any] = {}
-        for name in ("running", "stopped", "failed", "unfinished"):
-            shown.update({name: counts[name]} if counts[name] else {})
-        if done := self._bar.n - self.num_before:
-            shown["per_hour"] = f"{3600 * done / (time.time() - self.started_s):,.0f}"
         if winner is not None:
-            shown = {"best": f"{getattr(winner, self.search.metric):.2f}", **shown}
+            shown["best"] = f"{getattr(winner, self.search.metric):.2f}"
+        told = ("running", "stopped", "failed", "unfinished")
+        shown |= {name: counts[name] for name in told if counts[name]}
+        if done := self.num_ended - self.num_before:
+            shown["per_hour"] = f"{3600 * done / (time.time() - self.started_s):,.0f}"
         self._bar.set_postfix(shown, refresh=True)
 
     def _watch(self) -> None:

@@ -3,6 +3,7 @@
 Owns which options make sense as dimensions of a search, and why the others do not.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from t2ipal.training.recipes import Recipe
 
 OF_IMAGES = ("synthesis.guidance_scale", "synthesis.num_inference_steps")
 """The options of synthesis that a search may vary; each of their values is a set of images."""
+NAMES = tuple(path.partition(".")[2] for path in OF_IMAGES)
+"""Of the same, as SynthesisConfig has them."""
 IMAGES_PER_CAPTION = "training.images_per_caption"
 
 REFUSED = {
@@ -63,6 +66,17 @@ def setting_of_run(recipe: Recipe, run: RunTotals) -> Setting:
     """What every trial starts from on a run."""
     synthesis = from_dict(SynthesisConfig, run.synthesis)
     return Setting(recipe.method, recipe.training, synthesis=synthesis)
+
+
+def values_of_images(start: SynthesisConfig, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a trial's images are made with, by NAMES.
+
+    Args:
+        start: what the trial does not vary.
+        values: of the trial, by dotted names.
+    """
+    pairs = zip(OF_IMAGES, NAMES)
+    return {name: values.get(path, getattr(start, name)) for path, name in pairs}
 
 
 def require_searchable(setting: Setting, name: Any) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from t2ipal.search.results import Trial
+from t2ipal.search.results import Trial, ranked
 from t2ipal.search.space import Dimension, SearchConfig
 
 EVENTS = "events.out.tfevents.0.t2ipal"
@@ -63,13 +63,6 @@ class TensorBoardFolder:
     def _keep(self, folder: Path, trial: Trial) -> None:
         (folder / _name(trial)).mkdir(exist_ok=True)
         _write(folder / _name(trial) / EVENTS, _events(self._search, trial))
-
-
-def ranked(search: SearchConfig, trials: Sequence[Trial]) -> list[Trial]:
-    """Those that came to their end, the best first."""
-    sign = -1 if search.mode == "max" else 1
-    done = [t for t in trials if t.status == "ok" and getattr(t, search.metric) is not None]
-    return sorted(done, key=lambda trial: sign * getattr(trial, search.metric))
 
 
 def _name(trial: Trial) -> str:

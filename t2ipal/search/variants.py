@@ -14,7 +14,7 @@ from typing import Any
 from t2ipal.config import differences, from_dict, override, require, to_dict
 from t2ipal.diffusion.config import SynthesisConfig
 from t2ipal.pools import PoolConfig
-from t2ipal.search.setting import OF_IMAGES, Setting
+from t2ipal.search.setting import OF_IMAGES, Setting, values_of_images
 from t2ipal.search.space import SearchConfig, draw_settings
 from t2ipal.store import (
     Run,
@@ -37,8 +37,6 @@ RENDERED = "rendered"
 """The pipeline of images that the world draws itself."""
 FOLDER = "variants"
 """In a run, of its variants."""
-NAMES = tuple(path.partition(".")[2] for path in OF_IMAGES)
-"""Of the options, as SynthesisConfig has them."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Variant:
     store: Store
     """Home of the run."""
     values: Mapping[str, Any]
-    """Of NAMES."""
+    """Of `t2ipal.search.setting.NAMES`."""
     num_images: int
     """That it has in the end, those that fail included."""
     num_missing: int
@@ -86,9 +84,7 @@ class Variants:
 
     def of(self, values: Mapping[str, Any]) -> Store:
         """The run whose images a trial of these values, by dotted names, learns from."""
-        start = self.setting.synthesis
-        pairs = zip(OF_IMAGES, NAMES)
-        wanted = {name: values.get(path, getattr(start, name)) for path, name in pairs}
+        wanted = values_of_images(self.setting.synthesis, values)
         return next(each.store for each in self.sets if each.values == wanted)
 
     def describe(self) -> str:
@@ -198,7 +194,8 @@ def _syntheses(setting: Setting, search: SearchConfig) -> list[SynthesisConfig]:
 
 
 def _variant(run: Run, synthesis: SynthesisConfig) -> Variant:
-    own, values = from_dict(SynthesisConfig, run.settings.synthesis), _values(synthesis)
+    own = from_dict(SynthesisConfig, run.settings.synthesis)
+    values = values_of_images(synthesis, {})
     alike = dataclasses.replace(own, **values)
     other = differences(to_dict(synthesis), to_dict(alike), "synthesis.")
     require(
@@ -252,12 +249,8 @@ def _settings(run: Run, values: Mapping[str, Any]) -> RunSettings:
 
 
 def _changed(run: Run, values: Mapping[str, Any]) -> dict[str, Any]:
-    own = _values(from_dict(SynthesisConfig, run.settings.synthesis))
+    own = values_of_images(from_dict(SynthesisConfig, run.settings.synthesis), {})
     return {name: value for name, value in values.items() if value != own[name]}
-
-
-def _values(synthesis: SynthesisConfig) -> dict[str, Any]:
-    return {name: getattr(synthesis, name) for name in NAMES}
 
 
 def _passes(synthesis: SynthesisConfig) -> float:

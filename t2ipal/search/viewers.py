@@ -11,11 +11,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from t2ipal.search.mlflow_runs import MlflowRuns, require_mlflow
 from t2ipal.search.optuna_journal import OptunaJournal
-from t2ipal.search.results import SearchFolder, Trial
+from t2ipal.search.results import SearchFolder, Trial, finite
 from t2ipal.search.space import SearchConfig
 from t2ipal.search.tensorboard import EVENTS, TensorBoardFolder
 
@@ -93,10 +93,6 @@ class Viewers:
 
 def _finite(trial: Trial) -> Trial:
     """Without what no page of a browser takes."""
-
-    def finite(value: Any) -> Any:
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
     numbers = {name: finite(value) for name, value in vars(trial).items()}
     scores = tuple(point for point in trial.scores if math.isfinite(point[1]))
     losses = tuple(finite(loss) for loss in trial.losses)

@@ -25,10 +25,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 from t2ipal.config import require, to_dict
+from t2ipal.devices import is_out_of_memory
 from t2ipal.features.ahead import ahead
 from t2ipal.features.prompt_tower import all_kept
 from t2ipal.features.sets import FeatureSet, FeatureTable, TrainingFeatures
 from t2ipal.methods.contract import Method
+from t2ipal.methods.recognizer import scorer_tensors
 from t2ipal.training.loop import (
     TrainingConfig,
     autocast,
@@ -76,7 +78,8 @@ class Stack:
     """Trials with one `stack_key`, as they are after the epochs done so far.
 
     Args:
-        methods: as built, one for each trial; the first one serves as the template of all.
+        methods: as built, one for each trial; the first one serves as the template of all, and the
+            others are not kept.
         trainings: of each.
         data: all captions and images.
         at_once: trials whose activations are kept at once; None: as many as `KEPT_BYTES` hold,
@@ -90,16 +93,19 @@ class Stack:
         data: TrainingFeatures,
         at_once: int | None = None,
     ) -> None:
-        self.methods: list[Any] = [*methods]
         self.trainings, self.data, self.at_once = [*trainings], data, at_once
         self.epoch = 0
-        images_of = [usable_images(data, training) for training in trainings]
-        for method, rows in zip(methods, images_of):
+        # A batch's images are drawn for each number of images a caption; larger sets hold smaller.
+        sizes = {training.images_per_caption: training for training in trainings}
+        self._images_of = [usable_images(data, training) for training in sizes.values()]
+        self._size_of = torch.tensor([[*sizes].index(t.images_per_caption) for t in trainings])
+        for method, size in zip(methods, self._size_of.tolist()):
+            rows = self._images_of[size]
             method.prepare(dataclasses.replace(data, image_of_caption=rows))
-        template = self.methods[0]
+        self.template: Any = methods[0]
         for name in ("uses_images", "uses_texts"):
-            setattr(template, name, any(getattr(method, name) for method in methods))
-        self._module = _Call(template)
+            setattr(self.template, name, any(getattr(method, name) for method in methods))
+        self._module = _Call(self.template)
         named = [dict(_Call(method).named_parameters()) for method in methods]
         self._params = {
             name: torch.stack([each[name].detach() for each in named]) for name in named[0]
@@ -115,11 +121,6 @@ class Stack:
         self._peaks = {name: column([each[name] for each in peaks]) for name in peaks[0]}
         rates = ("warmup_lr", "momentum", "weight_decay")
         self._rates = {name: column([getattr(t, name) for t in trainings]) for name in rates}
-        # A batch's images are drawn for each number of images a caption; larger sets hold smaller.
-        sizes = [training.images_per_caption for training in trainings]
-        first = {size: at for at, size in reversed([*enumerate(sizes)])}
-        self._images_of = [images_of[at] for at in first.values()]
-        self._size_of = torch.tensor([[*first].index(size) for size in sizes])
 
     def __len__(self) -> int:
         return len(self.trainings)
@@ -145,8 +146,8 @@ class Stack:
                 part = slice(start, min(start + self.at_once, len(self)))
                 try:
                     losses, gradients = self._gradients(batch, part)
-                except torch.OutOfMemoryError:
-                    if self.at_once == 1:
+                except RuntimeError as error:
+                    if self.at_once == 1 or not is_out_of_memory(error):
                         raise
                     self.at_once //= 2  # nothing was changed yet: the same trials again, fewer
                     continue
@@ -160,17 +161,17 @@ class Stack:
     @torch.no_grad()
     def scores(self, images: FeatureTable) -> Iterator[Float[Tensor, "images classes"]]:
         """What every trial's recognizer gives, one after the other; some are computed at once."""
-        template, locations = self.methods[0], images.rows(slice(0, 1)).local_features.shape[1]
+        locations = images.rows(slice(0, 1)).local_features.shape[1]
         for part in self._parts():
             params = {name: values[part] for name, values in self._params.items()}
             numbers = _rows(self._numbers, part)
 
             def constants(params: dict[str, Tensor], numbers: Any) -> dict[str, Tensor]:
-                return _tensors(functional_call(self._module, params, ("scorer", numbers)))
+                return scorer_tensors(functional_call(self._module, params, ("scorer", numbers)))
 
             with self._vectorized():
                 made = vmap(constants)(params, numbers)
-            scorer = template.scorer()
+            scorer = self.template.scorer()
             values = (part.stop - part.start) * locations * images.labels.shape[1]
             blocks = torch.arange(len(images)).split(max(SCORED_VALUES // values, 1))
             found = [
@@ -183,7 +184,6 @@ class Stack:
         """Lets all others leave the stack; these go on, in this order."""
         chosen = torch.tensor(trials, dtype=torch.long)
         here = chosen.to(self.device)
-        self.methods = [self.methods[0], *(self.methods[trial] for trial in trials[1:])]
         self.trainings = [self.trainings[trial] for trial in trials]
         for table in (self._params, self._momenta, self._peaks, self._rates):
             table.update({name: values[here] for name, values in table.items()})
@@ -197,7 +197,7 @@ class Stack:
 
     def _batches(self) -> Iterator["_Batch"]:
         """As `t2ipal.training.batches` gives them to one trial, with the images of all trials."""
-        config, template = self.trainings[0], self.methods[0]
+        config, template = self.trainings[0], self.template
         generator = epoch_generator(data_seed(config), self.epoch)
         order = torch.randperm(len(self.data.texts), generator=generator)
         used = sorted(set(self._size_of.tolist()))
@@ -335,10 +335,6 @@ def _all_kept() -> Iterator[None]:
 
 def _scores(scorer: Any, images: FeatureSet, made: dict[str, Tensor], numbers: Any) -> Tensor:
     return dataclasses.replace(scorer, **made, stacked=numbers).scores(images)
-
-
-def _tensors(scorer: Any) -> dict[str, Tensor]:
-    return {name: value for name, value in vars(scorer).items() if isinstance(value, Tensor)}
 
 
 def _rows(numbers: Any, part: slice | int) -> Any:

@@ -232,4 +232,4 @@ def test_the_backbone_and_the_features_stay_as_they_are():
     stacked.train_epoch()
     assert torch.equal(before[0], clip.embedding)
     assert torch.equal(before[1], data.texts.local_features)
-    assert isinstance(stacked.methods[0], T2IPAL)
+    assert isinstance(stacked.template, T2IPAL)
