@@ -13,7 +13,6 @@ Any setting of the method or its training can be changed by its dotted name:
 The same command again goes on where it was left. The last line of the output is a JSON summary.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -88,7 +87,7 @@ def _request(options: Options, store: Store) -> tuple[Any, Store]:
         given = [n for n in ("methods", "data_set", "images") if getattr(options, n) is not None]
         require(not given, f"{', '.join(given)} cannot be given with from_search, which says it.")
         winner = read_winner(Store(options.from_search, options.endpoint_url))
-        backbone = _same_clip(backbone, winner.backbone)
+        backbone = winner.clip(backbone)
         remark(winner.describe())
         methods, schedule = (winner.method,), winner.schedule
         changes, store = {**winner.changes, **changes}, winner.images(store)
@@ -146,14 +145,3 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             "final_loss": {n: r.history[-1].loss for n, r in results.items() if r.history},
         }
     )
-
-
-def _same_clip(given: BackboneConfig, searched: BackboneConfig) -> BackboneConfig:
-    """The search's, on the device that is given; no other one may be given."""
-    known = dataclasses.replace(searched, device=given.device)
-    require(
-        given in (known, BackboneConfig(device=given.device)),
-        f"from_search trains on the search's own CLIP ({searched.model}, {searched.pretrained}): "
-        "leave out options of another one.",
-    )
-    return known

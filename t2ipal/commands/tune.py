@@ -15,15 +15,23 @@ The last line of the output is a JSON summary.
 import contextlib
 import math
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import tyro
+
 from t2ipal.commands.running import FLAT, finish, parse, remark, session
-from t2ipal.config import NonNegativeInt, PositiveFloat, PositiveInt, check_fields, parse_changes
+from t2ipal.config import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    check_fields,
+    parse_changes,
+)
 from t2ipal.dashboard.config import PageAddress
 from t2ipal.engine.config import PopulationGroup, RayConfig
 from t2ipal.engine.workers import extract, search_workers, synthesis_workers
@@ -31,6 +39,18 @@ from t2ipal.features.config import BackboneConfig, FeatureAccess
 from t2ipal.places import LocalPath, NameOrUri, SharedUri
 from t2ipal.pools import PoolConfig
 from t2ipal.store import Store
+
+
+@dataclass(frozen=True)
+class Populations(PopulationGroup):
+    """Their options, two of which go by the names that they had before."""
+
+    cpus_per_population: Annotated[PositiveFloat, tyro.conf.arg(aliases=["--cpus-per-trial"])] = 1.0
+    """CPU cores of each."""
+    gpus_per_population: Annotated[
+        NonNegativeFloat | None, tyro.conf.arg(aliases=["--gpus-per-trial"])
+    ] = None
+    """GPUs of each, a share of one allowed; None: 1 with a CUDA `device`, else 0."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +97,7 @@ class Options:
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
     access: Annotated[FeatureAccess, FLAT] = field(default_factory=FeatureAccess)
     address: Annotated[PageAddress, FLAT] = field(default_factory=PageAddress)
-    group: Annotated[PopulationGroup, FLAT] = field(default_factory=PopulationGroup)
+    group: Annotated[Populations, FLAT] = field(default_factory=Populations)
     pool: Annotated[PoolConfig, FLAT] = field(default_factory=PoolConfig)
     ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)
 
@@ -93,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     from t2ipal.evaluation.test_sets import schedule_of
     from t2ipal.features.backbone import load_text_tower
     from t2ipal.search.request import SearchRequest, kept_settings, load_data, plan_search
-    from t2ipal.search.results import best, pareto_front, search_folder, summary
+    from t2ipal.search.results import search_folder
     from t2ipal.search.running import Monitor, reasons
     from t2ipal.search.space_file import remarks
     from t2ipal.search.variants import plan_variants, synthesize_variants
@@ -140,25 +160,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         with Monitor(search, folder, options.quiet, viewers.update) as monitor:
             during.callback(write_page, folder.store, folder.folder)
             train(search, setting, data, load, folder, deadline_s)
-    trials, winner = monitor.trials, best(search, monitor.trials)
-    counts = Counter(trial.status for trial in trials)
-    for (status, reason), count in reasons(trials).items():
+    for (status, reason), count in reasons(monitor.trials).items():
         remark(f"{count} {status}: {reason}")
-    if winner is None and counts["unfinished"] and time.time() < deadline_s:
-        raise RuntimeError(
-            f"No trial of {folder.place} came to its end: {next(iter(reasons(trials)))[1]}"
-        )
-    return finish(
-        {
-            "output": folder.place,
-            "num_trials": len(trials),
-            "num_resumed": monitor.num_before,
-            "num_failed": counts["failed"],
-            "num_stopped": counts["stopped"],
-            "num_unfinished": counts["unfinished"] + counts["running"],
-            "best": None if winner is None else summary(winner),
-            "pareto_front": [summary(trial) for trial in pareto_front(search, trials)]
-            if search.minimize
-            else None,
-        }
-    )
+    return finish(monitor.outcome(deadline_s))

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from t2ipal.methods.contract import FrozenBackbone
 from t2ipal.search.halving import Halving
 from t2ipal.search.population import SearchData, train_population
-from t2ipal.search.results import Progress, SearchFolder, Trial, best
+from t2ipal.search.results import Progress, SearchFolder, Trial, best, pareto_front, summary
 from t2ipal.search.setting import Setting
 from t2ipal.search.space import SearchConfig
 from t2ipal.search.suggestions import Suggestions, population_size
@@ -149,6 +149,32 @@ class Monitor:
             if self.trials:
                 self.folder.write_table(self.search, self.trials)
         self.update(self.trials, True)
+
+    def outcome(self, deadline_s: float = math.inf) -> dict[str, Any]:
+        """What became of the search, for a job's last line.
+
+        Args:
+            deadline_s: since 1970, after which it is no fault that no trial came to its end.
+
+        Raises:
+            RuntimeError: none did, for another reason.
+        """
+        counts = Counter(trial.status for trial in self.trials)
+        winner = best(self.search, self.trials)
+        if winner is None and counts["unfinished"] and time.time() < deadline_s:
+            (_, reason), *_ = reasons(self.trials)
+            raise RuntimeError(f"No trial of {self.folder.place} came to its end: {reason}")
+        front = pareto_front(self.search, self.trials) if self.search.minimize else None
+        return {
+            "output": self.folder.place,
+            "num_trials": len(self.trials),
+            "num_resumed": self.num_before,
+            "num_failed": counts["failed"],
+            "num_stopped": counts["stopped"],
+            "num_unfinished": counts["unfinished"] + counts["running"],
+            "best": None if winner is None else summary(winner),
+            "pareto_front": None if front is None else [summary(trial) for trial in front],
+        }
 
     @property
     def num_ended(self) -> int:

@@ -1,5 +1,6 @@
 """The best trial of a search, as training takes it: on all captions, and on the trial's images."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,20 @@ class Winner:
     def describe(self) -> str:
         """In a line."""
         return describe(self.search, self.trial)
+
+    def clip(self, given: BackboneConfig) -> BackboneConfig:
+        """The search's own, on the device that is given.
+
+        Raises:
+            ValueError: another one is given.
+        """
+        known = dataclasses.replace(self.backbone, device=given.device)
+        require(
+            given in (known, BackboneConfig(device=given.device)),
+            f"from_search trains on the search's own CLIP ({known.model}, {known.pretrained}): "
+            "leave out options of another one.",
+        )
+        return known
 
     def images(self, run: Store) -> Store:
         """The run that it learned from: `run`, or one of its other sets of images.

@@ -75,7 +75,7 @@ def test_the_page_is_served_and_a_kill_loses_no_finished_trial(words, tmp_path):
 
 
 def test_what_a_search_leaves(words, tmp_path, capsys):
-    summary = tune.main(words)
+    summary = tune.main([*words, "--cpus-per-trial", "1"])  # as the option was called before
     out = capsys.readouterr()
     first, *_, last = out.out.splitlines()
     assert first.startswith("The page of the search: http://127.0.0.1:")
