@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import log
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,11 +26,6 @@ from t2ipal.pictovoc.scenes import draw_scene
 from t2ipal.pretraining.loop import PretrainConfig, step_generator, train_steps
 from t2ipal.torchvision_repair import repair_torchvision
 
-ARCHITECTURE = {
-    "embed_dim": 128,
-    "vision_cfg": {"image_size": 128, "layers": [1, 1, 1, 1], "width": 24, "patch_size": None},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 96, "heads": 4, "layers": 3},
-}
 PREPROCESSING = {
     "mean": [0.48145466, 0.4578275, 0.40821073],
     "std": [0.26862954, 0.26130258, 0.27577711],
@@ -45,6 +41,10 @@ class ClipConfig:
 
     optim: PretrainConfig = field(default_factory=lambda: PretrainConfig(1900, 128))
     """Steps, batch and learning rate; scenes are never repeated."""
+    layers: tuple[int, int, int, int] = (1, 1, 1, 1)
+    """Blocks of the ResNet's four stages; the deeper CLIP that ships has 2 2 2 2."""
+    width: int = 24
+    """Channels of its first stage."""
     blur_share: float = 0.2
     """Share of images seen at half resolution, so that a decoder's soft ones are not foreign."""
     stray_word_share: float = 0.4
@@ -58,6 +58,13 @@ class ClipConfig:
     logit_scale: float = 100.0
     """Inverse temperature of the loss, fixed at the value real CLIPs end with: it keeps the two
     towers' features in cones apart, the modality gap."""
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What open_clip builds the model from."""
+        vision = {"image_size": 128, "layers": [*self.layers], "width": self.width}
+        text = {"context_length": 77, "vocab_size": 49408, "width": 96, "heads": 4, "layers": 3}
+        return {"embed_dim": 128, "vision_cfg": {**vision, "patch_size": None}, "text_cfg": text}
 
 
 def draw_batch(
@@ -108,7 +115,7 @@ def train_clip(
     from open_clip.model import CLIP
 
     torch.manual_seed(config.optim.seed)
-    model = CLIP(**ARCHITECTURE).to(device, memory_format=torch.channels_last)  # type: ignore[arg-type]
+    model = CLIP(**config.architecture).to(device, memory_format=torch.channels_last)  # type: ignore[arg-type]
     model.visual.preprocess_cfg = {"size": 128, **PREPROCESSING}  # type: ignore[assignment]
     tokenizer = SimpleTokenizer()
     preprocess = Backbone(model, tokenizer, BackboneConfig(device=device)).preprocess
@@ -144,15 +151,15 @@ def train_clip(
         return loss, {"loss": loss.item(), "cosine_of_pairs": pairs.mean().item()}
 
     result = train_steps("clip", model, loss_of_step, config.optim, work_dir, config)
-    save_clip(model, output_dir)
+    save_clip(model, config, output_dir)
     return result
 
 
-def save_clip(model: torch.nn.Module, output_dir: Path) -> None:
+def save_clip(model: torch.nn.Module, config: ClipConfig, output_dir: Path) -> None:
     """Writes open_clip's folder: configuration and half-precision safetensors."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    config = {"model_cfg": ARCHITECTURE, "preprocess_cfg": PREPROCESSING}
-    (output_dir / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    written = {"model_cfg": config.architecture, "preprocess_cfg": PREPROCESSING}
+    (output_dir / "open_clip_config.json").write_text(json.dumps(written, indent=2) + "\n")
     state = {
         k: v.half().contiguous() if v.is_floating_point() else v
         for k, v in model.state_dict().items()
