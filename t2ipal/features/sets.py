@@ -45,6 +45,9 @@ class FeatureSet:
     """Multi-hot."""
     pooled_features: Float[Tensor, "rows width"] | None = None
     """Images: CLIP's own output, which zero-shot CLIP uses; captions: None."""
+    known_from: Float[Tensor, "rows classes"] | None = None
+    """Share of known labels from which on each label is known, in 0 to 1: at a share p those below
+    p are. None: all are known."""
 
     def __len__(self) -> int:
         return len(self.global_features)

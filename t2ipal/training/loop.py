@@ -66,6 +66,10 @@ class TrainingConfig:
     CUDA device that has it. Class embeddings, scores and loss are always in float32."""
     data_seed: Annotated[int, Bounds(ge=0)] | None = added(None)
     """Of the order of captions and the choice of images alone; None: `seed`."""
+    optimizer: Literal["sgd", "adamw"] = added("sgd")
+    """`sgd`, or `adamw` (Tip-Adapter-F), which leaves `momentum` out."""
+    drop_last: bool = added(False)
+    """Leave out the last captions of an epoch where they fill no batch, as TaI-DPT does."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -171,7 +175,7 @@ def _epoch(
     method: Method,
     data: TrainingFeatures,
     images_of: Int[Tensor, "captions k"],
-    optimizer: torch.optim.SGD,
+    optimizer: torch.optim.Optimizer,
     config: TrainingConfig,
     epoch: int,
     rank: int,
@@ -185,6 +189,7 @@ def _epoch(
     _set_lr(optimizer, config, epoch)
     sums, steps = torch.zeros(3, device=device), 0
     share = Share(rank, world_size, device, method.uses_images, method.uses_texts)
+    order = order[: whole_batches(config, len(order))]
     for batch in epoch_batches(data, order, chosen, config.batch_size, share):
         with autocast(config.precision, device):
             losses = method.loss(
@@ -227,14 +232,24 @@ def cosine(config: TrainingConfig, epoch: int) -> float:
     return (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / config.num_epochs)) / 2
 
 
-def make_optimizer(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.SGD:
-    """SGD over a method's parameter groups, each with a peak of its own."""
+def make_optimizer(
+    groups: list[dict[str, Any]], config: TrainingConfig
+) -> torch.optim.SGD | torch.optim.AdamW:
+    """Over a method's parameter groups, each with a peak of its own."""
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(
         groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
 
 
-def _set_lr(optimizer: torch.optim.SGD, config: TrainingConfig, epoch: int) -> None:
+def whole_batches(config: TrainingConfig, num_captions: int) -> int:
+    """Captions of an epoch; a set smaller than a batch is one batch all the same."""
+    left_over = num_captions % config.batch_size if config.drop_last else 0
+    return num_captions - left_over or num_captions
+
+
+def _set_lr(optimizer: torch.optim.Optimizer, config: TrainingConfig, epoch: int) -> None:
     warm = epoch < config.warmup_epochs
     for group in optimizer.param_groups:
         peak = group["peak_lr"]

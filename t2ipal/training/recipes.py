@@ -61,9 +61,8 @@ METHODS: dict[str, NamedMethod] = {
     "class_concept": NamedMethod(
         "Class concept",
         "mean text features of the captions that name a class; nothing is trained",
-        {"training.num_epochs": 0},
-        ClassConceptConfig,
-        NOT_TRAINED,
+        config=ClassConceptConfig,
+        fixed=NOT_TRAINED,
     ),
     "tai": NamedMethod("TaI", "global prompts learned from captions", TEXTS_ONLY | GLOBAL_ONLY),
     "tai_dpt": NamedMethod("TaI-DPT", "global and local prompts learned from captions", TEXTS_ONLY),
@@ -105,40 +104,35 @@ METHODS: dict[str, NamedMethod] = {
 """Every method that can be trained or evaluated, by the name that options take."""
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """What a data set changes of the defaults, which are TaI-DPT's for VOC2007 and MS-COCO."""
+DEFAULTS: dict[type, Mapping[str, Any]] = {
+    ClassConceptConfig: {"training.num_epochs": 0},
+}
+"""How the methods of a config are trained, in place of TaI-DPT's way, whatever the data set."""
 
-    training: Mapping[str, Any] = field(default_factory=dict)
-    methods: Mapping[type, Mapping[str, Any]] = field(default_factory=dict)
-    """By the method's config."""
-
+Schedule = Mapping[type, Mapping[str, Any]]
+"""What a data set changes, by the method's config."""
 
 SCHEDULES: dict[str, Schedule] = {
-    "voc2007": Schedule(),
-    "coco2014": Schedule(
-        methods={
-            ClassConceptConfig: {"method.global_sharpness": 80.0, "method.local_sharpness": 40.0}
-        }
-    ),
-    "nuswide": Schedule(
-        {"training.lr": 1e-3},
-        {
-            T2IPALConfig: {"method.image_temperature": 0.25},
-            ClassConceptConfig: {"method.global_sharpness": 40.0, "method.local_sharpness": 20.0},
-        },
-    ),
+    "voc2007": {},
+    "coco2014": {
+        ClassConceptConfig: {"method.global_sharpness": 80.0, "method.local_sharpness": 40.0}
+    },
+    "nuswide": {
+        T2IPALConfig: {"training.lr": 1e-3, "method.image_temperature": 0.25},
+        ClassConceptConfig: {"method.global_sharpness": 40.0, "method.local_sharpness": 20.0},
+    },
     # The embedded world has about 1,000 captions (at 512 a batch an epoch would be two steps) and
     # 16 locations. Chosen on 1,000 labelled validation scenes with rendered images; docs/log.md.
-    "pictovoc": Schedule(
-        {
+    "pictovoc": {
+        T2IPALConfig: {
             "training.num_epochs": 30,
             "training.batch_size": 64,
             "training.lr": 1.5e-3,
             "training.prototype_lr": 12.0,
+            "method.scale": 20.0,
+            "method.image_temperature": 0.1,
         },
-        {T2IPALConfig: {"method.scale": 20.0, "method.image_temperature": 0.1}},
-    ),
+    },
 }
 """Whose settings to take, by the name that `--data-set` takes."""
 
@@ -161,5 +155,5 @@ def recipe(
     names = {"class_names": class_names, "prompt_names": prompt_names}
     known = {field.name for field in fields(named.config)}
     config = named.config(**{name: value for name, value in names.items() if name in known})
-    changes = {**fitting.training, **fitting.methods.get(named.config, {}), **named.changes}
+    changes = {**DEFAULTS.get(named.config, {}), **fitting.get(named.config, {}), **named.changes}
     return override(Recipe(config, TrainingConfig(seed=seed)), changes)

@@ -39,6 +39,7 @@ from t2ipal.training.loop import (
     data_seed,
     epoch_generator,
     usable_images,
+    whole_batches,
 )
 from t2ipal.training.recipes import Recipe
 
@@ -66,6 +67,10 @@ def stack_key(recipe: Recipe) -> tuple[Any, ...]:
         hasattr(recipe.method, "numbers") and recipe.training.num_epochs > 0,
         f"A search trains: method {recipe.method.method} with num_epochs "
         f"{recipe.training.num_epochs} has nothing to train.",
+    )
+    require(
+        recipe.training.optimizer == "sgd",
+        f"Trials are stacked with optimizer sgd, got {recipe.training.optimizer}.",
     )
     for name in recipe.method.numbers()._fields:  # type: ignore
         method.pop(name, None)
@@ -224,6 +229,7 @@ class Stack:
                 len(captions),
             )
 
+        order = order[: whole_batches(config, len(order))]
         return ahead(gather, order.split(config.batch_size))
 
     def _loss(self, batch: "_Batch", params: dict[str, Tensor], numbers: Any, size: Tensor) -> Any:
