@@ -31,6 +31,7 @@ from t2ipal.features.sets import ImageFeatures, TextFeatures
 from t2ipal.features.towers import (
     _vit_features,
     local_projection,
+    region_projection,
     resize_and_crop,
     resnet_features,
     resnet_locations,
@@ -68,6 +69,11 @@ class Backbone:
             config.local_image_size_px is None or hasattr(visual, "attnpool"),
             "local_image_size_px needs a ResNet, for a ViT has learned the positions of one size: "
             f"leave it out with {config.model}.",
+        )
+        require(
+            config.dense_features != "regions" or hasattr(visual, "attnpool"),
+            'dense_features "regions" needs a ResNet, whose attention pool gives them; take "last" '
+            f'or "value" with {config.model}.',
         )
 
     @functools.cached_property
@@ -141,11 +147,12 @@ class Backbone:
         ):
             visual = self.model.visual
             if hasattr(visual, "attnpool"):
-                features = resnet_features(visual, pixels)
+                regions = self.config.dense_features == "regions"
+                local = region_projection if regions else local_projection
+                features = resnet_features(visual, pixels, local)
                 if larger is not None:
                     locations = resnet_locations(visual, self.preprocess(images, larger))
-                    local = local_projection(visual.attnpool, locations)
-                    features = features[0], local, features[2]
+                    features = features[0], local(visual.attnpool, locations), features[2]
             else:
                 features = _vit_features(visual, pixels, self.config.dense_features)
         return [F.normalize(feature.float(), dim=-1) for feature in features]
