@@ -130,7 +130,7 @@ class CoOpScorer:
     @staticmethod
     def from_tensors(config: CoOpConfig, tensors: Mapping[str, Tensor]) -> "CoOpScorer":
         """The scorer of tensors that have `shapes`."""
-        return CoOpScorer(config, **tensors)
+        return CoOpScorer(config, tensors["embeddings"])
 
 
 class CoOp(nn.Module):

@@ -1,20 +1,18 @@
-"""DualCoOp: a positive and a negative prompt for each class (Sun et al., 2022), and Positive CoOp.
+"""DualCoOp: a positive and a negative prompt for each class (Sun et al., 2022).
 
-Two forms of DualCoOp are settings of one config: the rerun by T2I-PAL's ancestor, whose numbers the
-paper prints (both scales learned), and the original (fixed scales; its local features are the
-backbone's `dense_features` "regions"). Positive CoOp (Rawlekar et al., 2025) takes free vectors:
-its negative embedding is no text at all.
+Two forms are settings of one config: the rerun by T2I-PAL's ancestor, whose numbers the paper
+prints (both scales learned), and the original (fixed scales; its local features are the backbone's
+`dense_features` "regions").
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from t2ipal.config import (
     NonNegativeFloat,
@@ -30,13 +28,10 @@ from t2ipal.methods.labelled import asymmetric_losses, known, mean_loss, require
 from t2ipal.methods.prompts import LearnedPrompts, require_prompt_names
 from t2ipal.methods.recognizer import Recognizer, detached
 
-CONTEXT_LR_SHARE = 0.01
-"""Learning rate of the contexts beside free vectors, as a share of the vectors' (Positive CoOp)."""
-
 
 @dataclass(frozen=True)
 class DualCoOpConfig:
-    """What DualCoOp or Positive CoOp computes for one set of classes."""
+    """What DualCoOp computes for one set of classes."""
 
     class_names: tuple[str, ...]
     """The data set's own names, in the order of the label columns."""
@@ -48,11 +43,6 @@ class DualCoOpConfig:
     """One context for each class, or one for all (DualCoOp: one each)."""
     prompt_suffix: str = "."
     """Text right after the class name (DualCoOp)."""
-    embeddings: Literal["prompts", "vectors"] = "prompts"
-    """Of each class: "prompts", a positive and a negative one (DualCoOp); or "vectors", a prompt
-    plus a free vector, and a free vector alone as the negative one (Positive CoOp)."""
-    vector_std: PositiveFloat = 1.0
-    """Standard deviation of the free vectors' start (Positive CoOp: 1)."""
     region_sharpness: PositiveFloat = 20.0
     """Factor on the cosines in the softmax over locations (DualCoOp: 20); the start if learned."""
     scale: PositiveFloat = 50.0
@@ -141,14 +131,16 @@ class DualCoOpScorer:
         matrices = dict.fromkeys(("positive", "negative"), ("classes", "width"))
         return {**matrices, "region_sharpness": (), "scale": ()}
 
-    @staticmethod
-    def from_tensors(config: DualCoOpConfig, tensors: Mapping[str, Tensor]) -> "DualCoOpScorer":
+    @classmethod
+    def from_tensors(cls, config: DualCoOpConfig, tensors: Mapping[str, Tensor]) -> Self:
         """The scorer of tensors that have `shapes`."""
-        return DualCoOpScorer(config, **tensors)
+        names = "positive", "negative", "region_sharpness", "scale"
+        positive, negative, region_sharpness, scale = (tensors[name] for name in names)
+        return cls(config, positive, negative, region_sharpness, scale)
 
 
 class DualCoOp(nn.Module):
-    """Learned contexts, or a context and free vectors, before a frozen CLIP.
+    """Learned contexts before a frozen CLIP.
 
     Args:
         config: what to compute.
@@ -157,45 +149,36 @@ class DualCoOp(nn.Module):
     """
 
     uses_images, uses_texts = True, False
+    num_sets = 2
+    """Contexts of a class: a positive and a negative one."""
+    scorer_type = DualCoOpScorer
 
     def __init__(self, config: DualCoOpConfig, backbone: FrozenBackbone, *, seed: int = 0) -> None:
         super().__init__()
         self.config = config
         self._backbone = backbone.identity
-        generator = torch.Generator().manual_seed(seed)
         self.prompts = LearnedPrompts(
             config.prompt_names,
             backbone,
-            num_sets=2 if config.embeddings == "prompts" else 1,
+            num_sets=self.num_sets,
             context_length=config.context_length,
             class_specific=config.class_specific_context,
             suffix=config.prompt_suffix,
-            generator=generator,
+            generator=torch.Generator().manual_seed(seed),
         )
-        device = self.prompts.contexts.device
-        self.vectors = None
-        if config.embeddings == "vectors":
-            with torch.no_grad():
-                width = self.prompts().shape[-1]
-            start = torch.randn(2, len(config.class_names), width, generator=generator)
-            self.vectors = nn.Parameter((config.vector_std * start).to(device))
         self.log_scales = None
         if config.learned_scales:
             logs = [math.log(config.region_sharpness), math.log(config.scale)]
-            self.log_scales = nn.Parameter(torch.tensor(logs, device=device))
+            self.log_scales = nn.Parameter(torch.tensor(logs, device=self.prompts.contexts.device))
 
     def prepare(self, data: TrainingFeatures) -> None:
         """Checks that there are labelled images."""
-        require_labelled(data, "DualCoOp", self.config.known_labels)
+        require_labelled(data, self.config.method, self.config.known_labels)
 
     def embeddings(self) -> tuple[Float[Tensor, "classes width"], Float[Tensor, "classes width"]]:
         """The positive and the negative ones."""
-        encoded = self.prompts()
-        if self.vectors is None:
-            return encoded[0], encoded[1]
-        with torch.autocast(encoded.device.type, enabled=False):
-            positive, negative = encoded[0] + self.vectors[0], self.vectors[1]
-            return functional.normalize(positive, dim=-1), functional.normalize(negative, dim=-1)
+        positive, negative = self.prompts()
+        return positive, negative
 
     def loss(
         self,
@@ -224,16 +207,8 @@ class DualCoOp(nn.Module):
             return mean_loss(losses, image_weights, num_images)
 
     def parameter_groups(self, training: Any) -> list[dict[str, Any]]:
-        """All that is learned; free vectors at `prototype_lr` where it is given."""
-        contexts, scales = [self.prompts.contexts], self.log_scales
-        others = [] if scales is None else [scales]
-        if self.vectors is None:
-            return [{"params": [*contexts, *others], "peak_lr": training.lr}]
-        peak = training.prototype_lr or training.lr
-        return [
-            {"params": contexts, "peak_lr": CONTEXT_LR_SHARE * peak},
-            {"params": [self.vectors, *others], "peak_lr": peak},
-        ]
+        """The contexts, and the scales where they are learned."""
+        return [{"params": [*self.parameters()], "peak_lr": training.lr}]
 
     def scorer(self, stacked: Numbers | None = None) -> DualCoOpScorer:
         """Current embeddings and scales with their graph."""
@@ -244,7 +219,7 @@ class DualCoOp(nn.Module):
             scales = one * numbers.region_sharpness, one * numbers.scale
         else:
             scales = self.log_scales.exp().unbind()
-        return DualCoOpScorer(self.config, positive, negative, *scales, stacked=stacked)
+        return self.scorer_type(self.config, positive, negative, *scales, stacked=stacked)
 
     @torch.no_grad()
     def export(self) -> Recognizer:

@@ -11,6 +11,7 @@ from t2ipal.features.config import BackboneIdentity
 from t2ipal.methods.class_concept import ClassConceptConfig, ClassConceptScorer
 from t2ipal.methods.coop import CoOpConfig, CoOpScorer
 from t2ipal.methods.dualcoop import DualCoOpConfig, DualCoOpScorer
+from t2ipal.methods.positive_coop import PositiveCoOpConfig, PositiveCoOpScorer
 from t2ipal.methods.recognizer import (
     KEPT_APART,
     RECOGNIZER,
@@ -22,13 +23,21 @@ from t2ipal.methods.t2ipal import T2IPALConfig, T2IPALScorer
 from t2ipal.methods.tip_adapter import TipAdapterConfig, TipAdapterScorer
 from t2ipal.store import Store, join_key, read_json
 
-MethodConfig = T2IPALConfig | ClassConceptConfig | CoOpConfig | DualCoOpConfig | TipAdapterConfig
+MethodConfig = (
+    T2IPALConfig
+    | ClassConceptConfig
+    | CoOpConfig
+    | DualCoOpConfig
+    | PositiveCoOpConfig
+    | TipAdapterConfig
+)
 """The config of any method; its field `method` tells which, T2I-PAL's where it is left out."""
 SCORERS: dict[str, tuple[Any, Any]] = {
     "t2ipal": (T2IPALConfig, T2IPALScorer),
     "class_concept": (ClassConceptConfig, ClassConceptScorer),
     "coop": (CoOpConfig, CoOpScorer),
     "dualcoop": (DualCoOpConfig, DualCoOpScorer),
+    "positive_coop": (PositiveCoOpConfig, PositiveCoOpScorer),
     "tip_adapter": (TipAdapterConfig, TipAdapterScorer),
 }
 """Method -> its config and its scorer."""

@@ -13,6 +13,7 @@ from t2ipal.config import one_of, override, require
 from t2ipal.methods.class_concept import ClassConceptConfig
 from t2ipal.methods.coop import CoOpConfig
 from t2ipal.methods.dualcoop import DualCoOpConfig
+from t2ipal.methods.positive_coop import PositiveCoOpConfig
 from t2ipal.methods.stored import MethodConfig
 from t2ipal.methods.t2ipal import T2IPALConfig
 from t2ipal.methods.tip_adapter import TipAdapterConfig
@@ -142,8 +143,7 @@ METHODS: dict[str, NamedMethod] = {
     "positive_coop": NamedMethod(
         "Positive CoOp",
         "a prompt and free vectors learned from labelled images",
-        {**DUALCOOP, "method.embeddings": "vectors"},
-        config=DualCoOpConfig,
+        config=PositiveCoOpConfig,
         learns_from="labelled images",
     ),
     "tip_adapter": NamedMethod(
@@ -170,6 +170,7 @@ DEFAULTS: dict[type, Mapping[str, Any]] = {
     # Shots say how long CoOp is trained: coop_epochs.
     CoOpConfig: {"training.lr": 2e-3, "training.batch_size": 32, "training.num_epochs": 50},
     DualCoOpConfig: {"training.lr": 2e-3, "training.batch_size": 64, "training.num_epochs": 50},
+    PositiveCoOpConfig: {"training.lr": 2e-3, "training.batch_size": 32, "training.num_epochs": 50},
     TipAdapterConfig: {"training.num_epochs": 0},
 }
 """How the methods of a config are trained, in place of TaI-DPT's way, whatever the data set."""
@@ -178,7 +179,10 @@ Schedule = Mapping[type, Mapping[str, Any]]
 """What a data set changes, by the method's config."""
 
 SCHEDULES: dict[str, Schedule] = {
-    "voc2007": {DualCoOpConfig: {"training.lr": 1e-3}},
+    "voc2007": {
+        DualCoOpConfig: {"training.lr": 1e-3},
+        PositiveCoOpConfig: {"training.lr": 1e-3},
+    },
     "coco2014": {
         ClassConceptConfig: {"method.global_sharpness": 80.0, "method.local_sharpness": 40.0}
     },

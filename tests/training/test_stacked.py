@@ -61,7 +61,8 @@ def check(stacked, recipes, data, clip=None, rel=1e-5):
         history = [record.loss for record in expected.history]
         assert [loss[k].item() for loss in losses] == pytest.approx(history, rel=rel)
         (known,) = predict([expected.recognizer], VALIDATION)
-        torch.testing.assert_close(scores[k], torch.from_numpy(known), rtol=0, atol=rel)
+        largest = max(float(abs(known).max()), 1.0)  # logits are no cosines
+        torch.testing.assert_close(scores[k], torch.from_numpy(known), rtol=0, atol=rel * largest)
 
 
 def test_every_number_is_varied():
@@ -103,7 +104,9 @@ def test_every_form_of_the_method_is_stacked(changes):
     check(stack(recipes, data), recipes, data)
 
 
-@pytest.mark.parametrize("name", [n for n, m in METHODS.items() if not m.fixed])
+@pytest.mark.parametrize(
+    "name", [n for n, m in METHODS.items() if hasattr(m.config, "numbers") and not m.fixed]
+)
 def test_every_method_that_is_trained_is_stacked(name):
     start = override(recipe(name, "pictovoc", NAMES, PROMPT_NAMES), {"training.num_epochs": 2})
     varied = [{"training.lr": 1e-3 * k, "training.batch_size": 16} for k in (1, 2)]
