@@ -63,6 +63,11 @@ def check(stacked, recipes, data, clip=None, rel=1e-5):
         (known,) = predict([expected.recognizer], VALIDATION)
         largest = max(float(abs(known).max()), 1.0)  # logits are no cosines
         torch.testing.assert_close(scores[k], torch.from_numpy(known), rtol=0, atol=rel * largest)
+        exported = stacked.recognizer(k)
+        assert exported.config == expected.recognizer.config
+        assert exported.backbone == expected.recognizer.backbone
+        (known,) = predict([exported], VALIDATION)
+        torch.testing.assert_close(scores[k], torch.from_numpy(known), rtol=0, atol=rel * largest)
 
 
 def test_every_number_is_varied():
