@@ -139,6 +139,8 @@ class Report:
     """One or two sentences: data, backbone, pipeline, where it ran."""
     results: Sequence[MethodResult] = ()
     """In the order to show; the first one is the baseline unless `baseline` names another."""
+    measure: str = "mAP"
+    """What their numbers are, in percent."""
     class_names: Sequence[str] = ()
     baseline: str | None = None
     """Name of the method that differences are taken against."""
