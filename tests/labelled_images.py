@@ -20,6 +20,6 @@ def labelled_images(num: int = 40) -> TrainingFeatures:
 def unknown_turned(data: TrainingFeatures, share: float) -> TrainingFeatures:
     """The same with every label that is unknown at a share of known ones turned round."""
     images = data.images
-    assert images is not None and images.known_from is not None  # type: ignore
-    turned = torch.where(images.known_from < share, images.labels, 1 - images.labels)  # type: ignore
-    return dataclasses.replace(data, images=dataclasses.replace(images, labels=turned))  # type: ignore
+    assert images is not None and images.known_from is not None
+    turned = torch.where(images.known_from < share, images.labels, 1 - images.labels)
+    return dataclasses.replace(data, images=dataclasses.replace(images, labels=turned))
