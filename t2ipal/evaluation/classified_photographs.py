@@ -26,15 +26,17 @@ def flowers102(root: Store) -> PhotographSet:
     numbers = _whole_numbers(root, "setid.mat", "tstid")
     classes = _whole_numbers(root, "imagelabels.mat", "labels")
     place = f"{root.uri}/imagelabels.mat"
+    missing = numbers[(numbers < 1) | (numbers > len(classes))]
     require(
-        min(numbers, default=1) > 0 and max(numbers, default=0) <= len(classes),
-        f"{place} must label each image of setid.mat, got {len(classes)} labels for images up to "
-        f"{max(numbers, default=0)}.",
+        not len(missing),
+        f"{place} must label each image of setid.mat, got {len(classes)} labels, none of image "
+        f"{missing[:1].sum()}.",
     )
     found = classes[numbers - 1]
+    wrong = found[(found < 1) | (found > len(class_names))]
     require(
-        min(found, default=1) > 0 and max(found, default=1) <= len(class_names),
-        f"{place} must hold classes of 1 to {len(class_names)}, got {sorted({*found.tolist()})}.",
+        not len(wrong),
+        f"{place} must hold classes of 1 to {len(class_names)}, got {wrong[:1].sum()}.",
     )
     files = [f"image_{number:05d}.jpg" for number in numbers]
     return photograph_set(root, class_names, files, _one_hot(found - 1, class_names), folder="jpg/")

@@ -143,9 +143,15 @@ def read_masks(
     except Exception as error:  # a reader raises what it likes on bytes that it was not made for
         text = " ".join(str(error).split())
         raise ValueError(f"{path} cannot be read as masks: {text}") from error
+    others = (
+        {*np.unique(values).tolist()} - {-1, 0, 1}
+        if values.dtype.kind in "biuf"
+        else {str(values.dtype)}
+    )
     require(
-        values.dtype.kind in "biuf" and bool(np.isin(values, (-1, 0, 1)).all()),
-        f"{path} must hold 0 and 1 (1: known), or -1, 0 and 1 (0: unknown), got {_other(values)}.",
+        not others,
+        f"{path} must hold 0 and 1 (1: known), or -1, 0 and 1 (0: unknown), got "
+        f"{', '.join(map(str, [*others][:1]))}.",
     )
     if values.ndim == 3 and (values == values[:, :1]).all():  # DualCoOp's: one for each size
         values = values[:, 0]
@@ -168,13 +174,6 @@ def _read(path: str | Path) -> bytes:
         return Path(path).expanduser().read_bytes()
     except FileNotFoundError as error:
         raise FileNotFoundError(f"No file {path}.") from error
-
-
-def _other(values: NDArray) -> str:
-    """What is in an array that should not be."""
-    if values.dtype.kind not in "biuf":
-        return f"values of type {values.dtype}"
-    return str(values[~np.isin(values, (-1, 0, 1))].flat[0])
 
 
 def _only(arrays: Mapping[str, NDArray]) -> NDArray:

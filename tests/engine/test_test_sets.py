@@ -9,6 +9,7 @@ from tiny_clip import VIT, write_tiny_clip
 
 from t2ipal.engine.test_sets import on_ray
 from t2ipal.evaluation import stored_sets
+from t2ipal.evaluation.labelled_sets import labelled_features
 from t2ipal.evaluation.stored_sets import set_parts, stored_features
 from t2ipal.evaluation.test_sets import load_test_set
 from t2ipal.features.backbone import load_backbone
@@ -35,6 +36,11 @@ def test_the_same_features_on_ray(ray_session, tmp_path, monkeypatch):
     for name in ("global_features", "local_features", "pooled_features", "labels"):
         torch.testing.assert_close(getattr(seen, name), getattr(expected, name), rtol=0, atol=1e-3)
     assert ray.list() == alone.list() and len(ray.list()) == len(set_parts(test, backbone)) == 3
+    views = labelled_features(test, backbone, ray, 2, 0, two_workers)
+    here = labelled_features(test, backbone, alone, 2, 0)
+    ours, theirs = (data.images.rows(slice(None)).global_features for data in (views, here))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
+    assert ray.list() == alone.list() and len(ray.list()) == 9
     lost = SimpleNamespace(config=BackboneConfig(model=str(tmp_path / "nowhere")))
     parts = set_parts(test, backbone)
     with pytest.raises(RuntimeError, match=r"A worker stopped: .*nowhere"):
