@@ -316,7 +316,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
 
 
 def _openai_clip(name: str, weights: dict[str, Tensor]) -> Any:
-    """The architecture with QuickGELU and these weights; no file of open_clip is of their layout."""
+    """The architecture with QuickGELU and these weights; open_clip reads no such layout."""
     from open_clip import get_model_config
     from open_clip.model import CLIP, set_model_preprocess_cfg
     from open_clip.transform import PreprocessCfg

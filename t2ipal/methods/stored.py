@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from t2ipal.config import from_dict, one_of, require
 from t2ipal.features.config import BackboneIdentity
 from t2ipal.methods.class_concept import ClassConceptConfig, ClassConceptScorer
+from t2ipal.methods.pvp import PVPConfig, PVPScorer
 from t2ipal.methods.recognizer import (
     KEPT_APART,
     RECOGNIZER,
@@ -19,11 +20,12 @@ from t2ipal.methods.recognizer import (
 from t2ipal.methods.t2ipal import T2IPALConfig, T2IPALScorer
 from t2ipal.store import Store, join_key, read_json
 
-MethodConfig = T2IPALConfig | ClassConceptConfig
+MethodConfig = T2IPALConfig | ClassConceptConfig | PVPConfig
 """The config of any method; its field `method` tells which, T2I-PAL's where it is left out."""
 SCORERS: dict[str, tuple[Any, Any]] = {
     "t2ipal": (T2IPALConfig, T2IPALScorer),
     "class_concept": (ClassConceptConfig, ClassConceptScorer),
+    "pvp": (PVPConfig, PVPScorer),
 }
 """Method -> its config and its scorer."""
 

@@ -52,7 +52,9 @@ class Named(nn.Module):
         super().__init__()
         heads = dict.fromkeys(name.partition(".")[0] for name in state)
         for head in heads:
-            inner = {n.partition(".")[2]: v for n, v in state.items() if n.partition(".")[0] == head}
+            inner = {
+                n.partition(".")[2]: v for n, v in state.items() if n.partition(".")[0] == head
+            }
             if "" in inner:
                 self.register_buffer(head, inner[""])
             else:
