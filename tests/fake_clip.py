@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from t2ipal.features.config import BackboneConfig, BackboneIdentity
 from t2ipal.features.prompt_tower import joined
-from t2ipal.features.sets import FeatureSet, TrainingFeatures
+from t2ipal.features.sets import FeatureSet, ImageFeatures, TextFeatures, TrainingFeatures
 from t2ipal.methods.t2ipal import T2IPALConfig
 
 NAMES = ("bird", "boat", "pottedplant", "tvmonitor", "dog")
@@ -26,6 +26,7 @@ class FakeClip:
 
     context_length = 30
     logit_scale = 100.0
+    image_size_px = 8
     device = torch.device("cpu")
     identity = BackboneIdentity(BackboneConfig(model="fake"), "0123456789abcdef", 8, (0.5,), (0.5,))
 
@@ -66,6 +67,24 @@ class FakeClip:
         hidden = hidden + (torch.tanh(hidden @ self.mixing).cumsum(dim=-2) / count)
         output = hidden[..., torch.arange(len(end)), end, :] @ self.projection
         return functional.normalize(output, dim=-1)
+
+    def encode_texts(self, texts: list[str]) -> TextFeatures:
+        """Every token has the feature of the end token; enough for rows to be there."""
+        tokens = self.tokenize(texts)
+        end = tokens.argmax(dim=-1)
+        whole = self.encode_text(texts)
+        length = int(end.max()) + 1
+        mask = torch.arange(length) <= end[:, None]
+        return TextFeatures(whole, whole[:, None].expand(-1, length, -1).clone(), mask)
+
+    def encode_pixels(self, pixels: torch.Tensor) -> ImageFeatures:
+        """A linear look at 4 x 4 locations; the whole is their mean."""
+        parts = pixels.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 2, 3, 1, 4, 5).flatten(3)
+        generator = torch.Generator().manual_seed(8)
+        mixing = torch.randn(parts.shape[-1], WIDTH, generator=generator)
+        local = ((parts - 0.5) @ mixing).flatten(1, 2)
+        whole = functional.normalize(local.mean(dim=1), dim=-1)
+        return ImageFeatures(whole, functional.normalize(local, dim=-1), whole)
 
     def encode_text(self, texts: list[str]) -> torch.Tensor:
         tokens = self.tokenize(texts)

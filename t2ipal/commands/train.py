@@ -55,6 +55,9 @@ class Options:
     set: tuple[str, ...] = ()
     """Changes as name=value with dotted names, e.g. method.sharpness=3.5; each holds for all
     methods that have the option."""
+    template_captions: bool = False
+    """Learn also from 89 template captions of each class ("a photo of a dog."), as TaI-DPT does: in
+    short for --set training.template_captions=true."""
     unnamed_classes: Literal["train", "refuse"] = "train"
     """What becomes of a class that no caption names: `train` it from its name alone, or `refuse`
     to train."""
@@ -83,6 +86,8 @@ def _request(options: Options, store: Store) -> tuple[Any, Store]:
     methods = DEFAULT_METHODS if options.methods is None else options.methods
     schedule = options.data_set or "pictovoc"
     changes, normalization = parse_changes(options.set), None
+    if options.template_captions:
+        changes = {**changes, "training.template_captions": True}
     if options.from_search is not None:
         given = [n for n in ("methods", "data_set", "images") if getattr(options, n) is not None]
         require(not given, f"{', '.join(given)} cannot be given with from_search, which says it.")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from t2ipal.config import one_of, require
 from t2ipal.devices import Halving
 from t2ipal.features.config import BackboneConfig, BackboneIdentity
+from t2ipal.features.openai_weights import openai_weights
 from t2ipal.features.prompt_tower import (
     PromptLayout,
     can_share_prefix,
@@ -140,22 +141,44 @@ class Backbone:
 
     def _encode_images(self, images: UInt8[Tensor, "batch height width 3"]) -> list[Tensor]:
         pixels, larger = self.preprocess(images), self.config.local_image_size_px
-        with torch.autocast(
-            self.device.type,
-            PRECISIONS[self.config.precision],
-            enabled=self.config.precision != "fp32",
-        ):
+        features = self._visual_features(pixels)
+        if larger is not None:
             visual = self.model.visual
-            if hasattr(visual, "attnpool"):
-                regions = self.config.dense_features == "regions"
-                local = region_projection if regions else local_projection
-                features = resnet_features(visual, pixels, local)
-                if larger is not None:
-                    locations = resnet_locations(visual, self.preprocess(images, larger))
-                    features = features[0], local(visual.attnpool, locations), features[2]
-            else:
-                features = _vit_features(visual, pixels, self.config.dense_features)
+            with self._autocast():
+                locations = resnet_locations(visual, self.preprocess(images, larger))
+                features[1] = self._local_path(visual.attnpool, locations)
         return [F.normalize(feature.float(), dim=-1) for feature in features]
+
+    def _visual_features(self, pixels: Float[Tensor, "batch 3 size size"]) -> list[Tensor]:
+        visual = self.model.visual
+        with self._autocast():
+            if hasattr(visual, "attnpool"):
+                return [*resnet_features(visual, pixels, self._local_path)]
+            return [*_vit_features(visual, pixels, self.config.dense_features)]
+
+    @property
+    def _local_path(self) -> Any:
+        """From a ResNet's last map to its local features."""
+        return region_projection if self.config.dense_features == "regions" else local_projection
+
+    def _autocast(self) -> torch.autocast:
+        dtype, enabled = PRECISIONS[self.config.precision], self.config.precision != "fp32"
+        return torch.autocast(self.device.type, dtype, enabled=enabled)
+
+    def encode_pixels(self, pixels: Float[Tensor, "batch 3 size size"]) -> ImageFeatures:
+        """Features of images whose colors are in 0 to 1, at the model's own size; differentiable.
+
+        Raises:
+            RuntimeError: only the text tower was loaded.
+        """
+        if self.model.visual is None:
+            raise RuntimeError(
+                "encode_pixels needs the visual tower: load the backbone with load_backbone, not "
+                "with load_text_tower."
+            )
+        pixels = (pixels - self._mean[:, None, None]) / self._std[:, None, None]
+        features = self._visual_features(pixels)
+        return ImageFeatures(*(F.normalize(feature.float(), dim=-1) for feature in features))
 
     @torch.no_grad()
     def encode_texts(self, texts: list[str]) -> TextFeatures:
@@ -225,6 +248,14 @@ class Backbone:
         return F.normalize(projected.float(), dim=-1)
 
 
+def clip_templates() -> tuple[str, ...]:
+    """CLIP's 80 texts around the names of ImageNet's classes, "a photo of a {}." among them."""
+    repair_torchvision()
+    from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
+
+    return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+
+
 def load_text_tower(config: BackboneConfig) -> Backbone:
     """The backbone for who has features of the images: the memory of its visual tower is free."""
     backbone = load_backbone(config)
@@ -246,7 +277,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     import open_clip
 
     folder = WEIGHTS_DIR / "clip" if config.model == "pictovoc" else Path(config.model)
-    quick_gelu = False
+    quick_gelu, weights = False, None
     if folder.is_dir() or config.model == "pictovoc" or "/" in config.model:
         for name in ("open_clip_config.json", WEIGHTS_FILE):
             if not (folder / name).is_file():
@@ -257,17 +288,20 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         name, pretrained = f"local-dir:{folder.resolve()}", None
     else:
         one_of("backbone", config.model, open_clip.list_models())
-        if not Path(config.pretrained).is_file():
-            one_of(
-                "pretrained tag",
-                config.pretrained,
-                open_clip.list_pretrained_tags_by_model(config.model),
-            )
         name, pretrained = config.model, config.pretrained
-        # OpenAI's weights want QuickGELU; under these names open_clip builds the exact GELU.
-        quick_gelu = open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)
+        if not Path(pretrained).is_file():
+            tags = open_clip.list_pretrained_tags_by_model(name)
+            one_of("pretrained tag", pretrained, tags)
+            # OpenAI's weights want QuickGELU; under these names open_clip builds the exact GELU.
+            quick_gelu = open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)
+        else:
+            weights = openai_weights(Path(pretrained), name)
+            quick_gelu = weights is not None
     try:
-        model = open_clip.create_model(name, pretrained, force_quick_gelu=quick_gelu)
+        if weights is None:
+            model = open_clip.create_model(name, pretrained, force_quick_gelu=quick_gelu)
+        else:
+            model = _openai_clip(name, weights)
     except Exception as error:  # whatever a damaged configuration leads to
         known = isinstance(error, UNREADABLE) or "loading state_dict" in str(error)
         if pretrained is not None and not known:
@@ -290,6 +324,19 @@ def load_backbone(config: BackboneConfig) -> Backbone:
             f"{config.model}/open_clip_config.json must tell the mean and standard deviation of "
             f"images, got {type(error).__name__}: {error}"
         ) from error
+
+
+def _openai_clip(name: str, weights: dict[str, Tensor]) -> Any:
+    """The architecture with QuickGELU and these weights; open_clip reads no such layout."""
+    from open_clip import get_model_config
+    from open_clip.model import CLIP, set_model_preprocess_cfg
+    from open_clip.transform import PreprocessCfg
+
+    model = CLIP(**{**get_model_config(name), "quick_gelu": True})  # type: ignore
+    model.load_state_dict(weights)
+    size = model.visual.image_size
+    set_model_preprocess_cfg(model, vars(PreprocessCfg(size=size)))
+    return model
 
 
 def _is_plain_clip(model: Any) -> bool:

@@ -28,8 +28,9 @@ class BackboneConfig:
     paper's; `RN50`, `ViT-B-16`), or a folder with `open_clip_config.json` and
     `open_clip_model.safetensors`."""
     pretrained: NameOrPath = "openai"
-    """open_clip's tag of the weights, or a path to a file of them (then OpenAI's own need a `model`
-    such as `RN101-quickgelu`); unused where `model` is a folder."""
+    """open_clip's tag of the weights, or a path to a file of them; unused where `model` is a
+    folder. OpenAI's own files are recognized; others are of the activation that the model's name
+    says: QuickGELU for `RN101-quickgelu`, exact GELU for `RN101`."""
     dense_features: Literal["last", "value", "regions"] = "last"
     """How a ViT gives local features: `last` layer's tokens, or the `value` path of the last block
     (no query-key attention). A ResNet always uses the value path of its attention pool; `regions`

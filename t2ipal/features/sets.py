@@ -4,7 +4,7 @@ Knows neither where they come from nor what is learned from them.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -109,10 +109,14 @@ class TrainingFeatures:
     images: FeatureTable | None
     image_of_caption: Int[Tensor, "captions images_per_caption"]
     """Row in `images` of each caption's k-th image; -1 where there is none."""
+    num_templates: int = 0
+    """Last rows of `texts` that are template captions."""
+    max_per_class: int | None = None
+    """Captions of a class at most, where it was capped."""
 
 
 def only_images(data: TrainingFeatures, keep: Bool[Tensor, " images"]) -> TrainingFeatures:
     """The same captions with the chosen images alone."""
     rows = data.image_of_caption
     chosen = (rows >= 0) & keep[rows.clamp(min=0)]
-    return TrainingFeatures(data.texts, data.images, torch.where(chosen, rows, -1))
+    return replace(data, image_of_caption=torch.where(chosen, rows, -1))

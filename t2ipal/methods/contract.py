@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from t2ipal.features.config import BackboneIdentity
-from t2ipal.features.sets import FeatureSet, TrainingFeatures
+from t2ipal.features.sets import FeatureSet, ImageFeatures, TextFeatures, TrainingFeatures
 from t2ipal.methods.prompts import PromptEncoder
 from t2ipal.methods.recognizer import Recognizer
 
@@ -33,6 +33,9 @@ class Losses(NamedTuple):
 class FrozenBackbone(PromptEncoder, Protocol):
     """What a method needs of a frozen CLIP; `t2ipal.features.backbone.Backbone` is one."""
 
+    image_size_px: int
+    """Side at which it sees images."""
+
     @property
     def device(self) -> torch.device:
         """Where the model is."""
@@ -41,6 +44,19 @@ class FrozenBackbone(PromptEncoder, Protocol):
     @property
     def identity(self) -> BackboneIdentity:
         """What a recognizer keeps of the backbone that it belongs to."""
+        ...
+
+    def encode_texts(self, texts: list[str]) -> TextFeatures:
+        """Features of captions, without gradient."""
+        ...
+
+    def encode_pixels(self, pixels: Float[Tensor, "batch 3 size size"]) -> ImageFeatures:
+        """Features of images whose colors are in 0 to 1; differentiable.
+
+        Raises:
+            RuntimeError: the visual tower was not loaded; a config of a method that calls this
+                has `needs_visual_tower = True`.
+        """
         ...
 
 
@@ -60,6 +76,9 @@ class Method(Protocol):
             ValueError: the method cannot learn from it.
         """
         ...
+
+    # A method whose loss depends on the epoch, or draws random numbers, has
+    # `start_epoch(epoch: int)` too: it is called before the epoch's first step.
 
     def loss(
         self,
@@ -84,7 +103,11 @@ class Method(Protocol):
         ...
 
     def parameter_groups(self, training: Any) -> list[dict[str, Any]]:
-        """Groups of `params` with the learning rate at their peak, `peak_lr`; none: not trained."""
+        """Groups of `params` with the learning rate at their peak, `peak_lr`; none: not trained.
+
+        A group may have `stages` in its place: (epochs, peak_lr) one after the other, each with a
+        warm-up and a cosine of its own.
+        """
         ...
 
     def export(self) -> Recognizer:

@@ -3,6 +3,7 @@
 Owns equation 1; does not know the scores that the class embeddings are for.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -92,6 +93,20 @@ def prompt_tokens(
     with torch.no_grad():
         embeddings = encoder.embed_tokens(tokens).detach().float()
     return PromptTokens(embeddings, end, num_context)
+
+
+@torch.no_grad()
+def averaged_templates(
+    prompt_names: tuple[str, ...], templates: Sequence[str], encoder: PromptEncoder
+) -> Float[Tensor, "classes width"]:
+    """Class embeddings of fixed prompts: normalized, averaged over the templates, normalized."""
+    total: Any = 0
+    for template in templates:
+        tokens = encoder.tokenize([template.format(name) for name in prompt_names])
+        end = tokens.argmax(dim=-1)
+        embeddings = encoder.embed_tokens(tokens[:, : int(end.max()) + 1])
+        total = total + encoder.encode_token_embeddings(embeddings, end).detach()
+    return torch.nn.functional.normalize(total, dim=-1)
 
 
 class Prompts(NamedTuple):

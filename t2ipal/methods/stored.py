@@ -12,6 +12,7 @@ from t2ipal.methods.class_concept import ClassConceptConfig, ClassConceptScorer
 from t2ipal.methods.coop import CoOpConfig, CoOpScorer
 from t2ipal.methods.dualcoop import DualCoOpConfig, DualCoOpScorer
 from t2ipal.methods.positive_coop import PositiveCoOpConfig, PositiveCoOpScorer
+from t2ipal.methods.pvp import PVPConfig, PVPScorer
 from t2ipal.methods.recognizer import (
     KEPT_APART,
     RECOGNIZER,
@@ -29,6 +30,7 @@ MethodConfig = (
     | CoOpConfig
     | DualCoOpConfig
     | PositiveCoOpConfig
+    | PVPConfig
     | TipAdapterConfig
 )
 """The config of any method; its field `method` tells which, T2I-PAL's where it is left out."""
@@ -39,6 +41,7 @@ SCORERS: dict[str, tuple[Any, Any]] = {
     "dualcoop": (DualCoOpConfig, DualCoOpScorer),
     "positive_coop": (PositiveCoOpConfig, PositiveCoOpScorer),
     "tip_adapter": (TipAdapterConfig, TipAdapterScorer),
+    "pvp": (PVPConfig, PVPScorer),
 }
 """Method -> its config and its scorer."""
 

@@ -22,11 +22,12 @@ from t2ipal.config import (
     check_fields,
     require,
 )
+from t2ipal.features.backbone import clip_templates
 from t2ipal.features.sets import FeatureSet, TrainingFeatures
 from t2ipal.methods import scoring
 from t2ipal.methods.contract import FrozenBackbone, Losses
 from t2ipal.methods.losses import ranking_losses
-from t2ipal.methods.prompts import prompt_tokens, with_context
+from t2ipal.methods.prompts import averaged_templates, prompt_tokens, with_context
 from t2ipal.methods.recognizer import Recognizer, detached
 
 
@@ -44,6 +45,9 @@ class T2IPALConfig:
     """"normal": N(0, 0.02) (TaI-DPT); or words such as "a photo of a", which bring their length."""
     class_specific_context: bool = False
     """One context per class instead of one for all (shared in TaI-DPT)."""
+    templates: Literal["none", "imagenet"] = added("none")
+    """Fixed prompts in place of learned ones: "imagenet" averages over CLIP's 80 templates for
+    ImageNet, normalized before and after; the context's options then mean nothing."""
     prompt_suffix: str = "."
     """Text right after the class name (TaI-DPT and zero-shot CLIP: a period)."""
     global_feature: Literal["global", "pooled"] = "global"
@@ -243,6 +247,7 @@ class T2IPAL(nn.Module):
 
     _tokens: Tensor
     _end: Tensor
+    _fixed: Tensor | None
 
     def __init__(self, config: T2IPALConfig, backbone: FrozenBackbone, *, seed: int = 0) -> None:
         super().__init__()
@@ -251,6 +256,10 @@ class T2IPAL(nn.Module):
         self._backbone = backbone.identity
         # A bound method, not the backbone: its weights are neither trained nor saved with ours.
         self._encode = backbone.encode_token_embeddings
+        learned, fixed = config.templates == "none", None
+        if not learned:
+            fixed = averaged_templates(config.prompt_names, clip_templates(), backbone)
+        self.register_buffer("_fixed", fixed, persistent=False)
         normal = config.context_init == "normal"
         tokens = prompt_tokens(
             config.prompt_names,
@@ -268,9 +277,9 @@ class T2IPAL(nn.Module):
         start = tokens.embeddings[:, 1 : 1 + tokens.num_context]
         start = start.clone() if config.class_specific_context else start[0].clone()
         generator = torch.Generator().manual_seed(seed)
-        self.global_context = nn.Parameter(_context_start(start, normal, generator))
-        self.local_context = (
-            nn.Parameter(_context_start(start, normal, generator)) if config.local_scores else None
+        self.global_context, self.local_context = (
+            nn.Parameter(_context_start(start, normal, generator)) if is_used else None
+            for is_used in (learned, learned and config.local_scores)
         )
         self.temperature_log_factor = (
             nn.Parameter(torch.zeros((), device=start.device))
@@ -297,6 +306,8 @@ class T2IPAL(nn.Module):
 
         Without local scores L is G, so that a heatmap can still be drawn.
         """
+        if self._fixed is not None:
+            return self._fixed, self._fixed
         both = self.global_context, self.local_context
         contexts: list[Tensor] = [context for context in both if context is not None]
         prompts = with_context(self._tokens, torch.stack(contexts))
@@ -326,8 +337,19 @@ class T2IPAL(nn.Module):
         return Recognizer(detached(self.scorer()), self._backbone)
 
     def prepare(self, data: TrainingFeatures) -> None:
-        """Checks that there are images where they have weight; keeps how many classes a row has."""
+        """Checks that there are images where they have weight; keeps how many classes a row has.
+
+        Raises:
+            ValueError: no images where they have weight, or labels that are not known.
+        """
         weight = self.config.image_weight
+        for name, part in (("captions", data.texts), ("images", data.images)):
+            require(
+                getattr(part, "known_from", None) is None,
+                f"T2I-PAL ranks every class of an image against every other: all labels must be "
+                f"known, got {name} of which some are not (known_from). Take a method that learns "
+                "from partial labels, such as DualCoOp, or leave known_from out.",
+            )
         has_images = data.images is not None and bool((data.image_of_caption >= 0).any())
         require(
             weight == 0 or has_images,

@@ -16,7 +16,7 @@ from t2ipal.evaluation.validation_sets import (
     require_validation_set,
     validation_features,
 )
-from t2ipal.features.backbone import Backbone, load_text_tower
+from t2ipal.features.backbone import Backbone, load_backbone, load_text_tower
 from t2ipal.features.config import BackboneConfig, FeatureAccess
 from t2ipal.features.reading import read_training_features
 from t2ipal.features.sets import FeatureTable, TrainingFeatures
@@ -31,7 +31,7 @@ from t2ipal.store import (
 )
 from t2ipal.training.loop import FitResult
 from t2ipal.training.plans import TrainingRun, plan_runs
-from t2ipal.training.recipes import require_learns_from_captions
+from t2ipal.training.recipes import METHODS, require_learns_from_captions
 from t2ipal.training.runs import Workers, train_runs
 from t2ipal.training.validation import split_captions
 
@@ -184,7 +184,9 @@ def load_inputs(
     """What a training worker reads; a share of captions may be left to choose with."""
     data = read_training_features(store, feature_folder, request.images, request.access)
     held_out = request.held_out
-    return load_text_tower(request.backbone), _split(data, held_out)[0] if held_out else data
+    visual = any(getattr(METHODS[m].config, "needs_visual_tower", False) for m in request.methods)
+    load = load_backbone if visual else load_text_tower
+    return load(request.backbone), _split(data, held_out)[0] if held_out else data
 
 
 def _split(data: TrainingFeatures, held_out: float) -> tuple[TrainingFeatures, FeatureTable]:

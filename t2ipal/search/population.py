@@ -23,6 +23,7 @@ from t2ipal.search.halving import scored_epochs
 from t2ipal.search.results import Trial, mean_and_spread
 from t2ipal.search.setting import Setting
 from t2ipal.search.space import SearchConfig
+from t2ipal.training.captions import captions_for, captions_key
 from t2ipal.training.loop import usable_images
 from t2ipal.training.recipes import Recipe
 from t2ipal.training.stacked import Stack, stack_key
@@ -113,6 +114,7 @@ class _Population:
         self.validation = data.validation()
         self.shown = self.validation.labels.bool().any(dim=0)
         self.stacks: list[tuple[Stack, list[Member]]] = []
+        self._captions: dict[Any, TrainingFeatures] = {}
         groups: dict[Any, list[Member]] = {}
         for number, values in settings.items():
             try:
@@ -174,7 +176,8 @@ class _Population:
         self, number: int, values: Mapping[str, Any], start: Setting
     ) -> list[tuple[Any, Member]]:
         """A trial's seeds, each with what those that it can be stacked with have in common."""
-        setting, data = override(start, values), self.data.training(values)
+        setting = override(start, values)
+        data = self._training(values, setting.recipe)
         found = []
         for nth in range(self.search.num_seeds):
             seed = setting.training.seed + nth
@@ -185,6 +188,14 @@ class _Population:
         self.rows[number] = replace(self.rows[number], images=images)
         return found
 
+    def _training(self, values: Mapping[str, Any], recipe: Recipe) -> TrainingFeatures:
+        """What a trial learns from; the same object for trials that share it."""
+        data = self.data.training(values)
+        key = id(data), captions_key(recipe)
+        if key not in self._captions:
+            self._captions[key] = captions_for(recipe, data, self.backbone)
+        return self._captions[key]
+
     def _stack(self, members: list[Member]) -> None:
         """Builds what is trained; who cannot be built fails, and the others are stacked again."""
         trainings = [member.recipe.training for member in members]
@@ -192,7 +203,8 @@ class _Population:
             methods = [
                 m.recipe.method.build(self.backbone, m.recipe.training.seed) for m in members
             ]
-            data = self.data.training(self.rows[members[0].number].values)
+            first = members[0]
+            data = self._training(self.rows[first.number].values, first.recipe)
             self.stacks.append((Stack(methods, trainings, data), members))
         except (ValueError, RuntimeError) as error:
             if len(members) == 1:

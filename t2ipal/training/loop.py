@@ -70,6 +70,12 @@ class TrainingConfig:
     """`sgd`, or `adamw` (Tip-Adapter-F), which leaves `momentum` out."""
     drop_last: bool = added(False)
     """Leave out the last captions of an epoch where they fill no batch, as TaI-DPT does."""
+    template_captions: bool = added(False)
+    """Learn also from template captions such as "a photo of a dog.", each with its one class and
+    without an image (TaI-DPT: 89 of each class)."""
+    max_per_class: PositiveInt | None = added(None)  # noqa: RUF009
+    """Only the first so many captions of a class, each counted for the rarest one that it names
+    (TaI-DPT); None: all."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -187,6 +193,8 @@ def _epoch(
     order = torch.randperm(len(data.texts), generator=generator)
     chosen = choose_images(images_of, generator)
     _set_lr(optimizer, config, epoch)
+    if hasattr(method, "start_epoch"):
+        method.start_epoch(epoch)  # type: ignore
     sums, steps = torch.zeros(3, device=device), 0
     share = Share(rank, world_size, device, method.uses_images, method.uses_texts)
     order = order[: whole_batches(config, len(order))]
@@ -250,10 +258,15 @@ def whole_batches(config: TrainingConfig, num_captions: int) -> int:
 
 
 def _set_lr(optimizer: torch.optim.Optimizer, config: TrainingConfig, epoch: int) -> None:
-    warm = epoch < config.warmup_epochs
     for group in optimizer.param_groups:
-        peak = group["peak_lr"]
-        group["lr"] = config.warmup_lr if warm else peak * cosine(config, epoch)
+        of_stage, peak, within = config, group.get("peak_lr", 0.0), epoch
+        for num_epochs, stage_peak in group.get("stages", ()):
+            of_stage, peak = dataclasses.replace(config, num_epochs=num_epochs), stage_peak
+            if within < num_epochs:
+                break
+            within -= num_epochs
+        warm = within < config.warmup_epochs
+        group["lr"] = config.warmup_lr if warm and peak > 0 else peak * cosine(of_stage, within)
 
 
 def data_seed(config: TrainingConfig) -> int:
@@ -268,7 +281,18 @@ def epoch_generator(seed: int, epoch: int) -> torch.Generator:
 
 
 def usable_images(data: TrainingFeatures, config: TrainingConfig) -> Int[Tensor, "captions k"]:
-    """Image rows of each caption that may be drawn, good ones first, then -1."""
+    """Image rows of each caption that may be drawn, good ones first, then -1.
+
+    Raises:
+        ValueError: the captions are not those that the config asks for.
+    """
+    made = data.num_templates > 0, data.max_per_class
+    require(
+        made == (config.template_captions, config.max_per_class),
+        f"Training with template_captions {config.template_captions} and max_per_class "
+        f"{config.max_per_class} needs captions chosen so, got {made[0]} and {made[1]}: pass the "
+        "features through t2ipal.training.captions.captions_for first.",
+    )
     rows = data.image_of_caption[:, : config.images_per_caption]
     order = torch.argsort((rows < 0).int(), dim=1, stable=True)
     return rows.gather(1, order)
@@ -290,6 +314,8 @@ def _sum_gradients(optimizer: torch.optim.Optimizer) -> None:
     """Each worker's loss is its part of the batch's mean, so gradients add up."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
+            if not parameter.requires_grad:
+                continue  # it waits for its stage, on every worker
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             torch.distributed.all_reduce(parameter.grad)

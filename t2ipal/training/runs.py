@@ -20,6 +20,7 @@ from t2ipal.methods.contract import FrozenBackbone
 from t2ipal.methods.recognizer import SETTINGS
 from t2ipal.methods.stored import load_recognizer
 from t2ipal.store import Store, damaged, join_key, json_bytes, read_json
+from t2ipal.training.captions import captions_for
 from t2ipal.training.loop import EpochRecord, FitResult, agreed, fit
 from t2ipal.training.plans import TrainingRun
 
@@ -101,7 +102,7 @@ def train_work(
         training, checkpoints = run.recipe.training, StoredCheckpoints(work, run.name)
         result = fit(
             run.recipe.method.build(backbone, training.seed),
-            data,
+            captions_for(run.recipe, data, backbone),
             training,
             checkpoints=checkpoints,
             rank=rank,

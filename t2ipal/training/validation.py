@@ -1,5 +1,7 @@
 """Captions held out of training, whose synthetic images validate what was trained on the others."""
 
+import dataclasses
+
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -51,7 +53,8 @@ def held_out_captions(
 
 def without_captions(data: TrainingFeatures, held: Bool[Tensor, " captions"]) -> TrainingFeatures:
     """All others, with their images."""
-    return TrainingFeatures(data.texts.subset(~held), data.images, data.image_of_caption[~held])
+    rest = data.texts.subset(~held)
+    return dataclasses.replace(data, texts=rest, image_of_caption=data.image_of_caption[~held])
 
 
 def images_of(data: TrainingFeatures, held: Bool[Tensor, " captions"]) -> FeatureTable:

@@ -5,7 +5,7 @@ import math
 import fake_clip
 import pytest
 import torch
-from fake_clip import FakeClip, config, images, texts, unit
+from fake_clip import FakeClip, config, images, texts, training_features, unit
 
 from t2ipal.config import from_dict, to_dict
 from t2ipal.features.prompt_tower import joined
@@ -14,6 +14,7 @@ from t2ipal.methods import scoring
 from t2ipal.methods.losses import ranking_losses
 from t2ipal.methods.prompts import prompt_tokens, with_context
 from t2ipal.methods.t2ipal import T2IPAL, T2IPALConfig, T2IPALScorer
+from t2ipal.training.loop import TrainingConfig, fit
 
 CLASSES, WIDTH = len(fake_clip.NAMES), fake_clip.WIDTH
 
@@ -439,3 +440,23 @@ def test_pooled_features_are_asked_for():
 def test_config_survives_json():
     settings = config(context_init="a photo of a", residual="mix")
     assert from_dict(T2IPALConfig, json.loads(json.dumps(to_dict(settings)))) == settings
+
+
+@pytest.mark.parametrize("name", ["texts", "images"])
+def test_labels_that_are_not_known_are_refused(name):
+    data = training_features()
+    part = getattr(data, name)
+    partial = dataclasses.replace(part, known_from=torch.rand(part.labels.shape))
+    data = dataclasses.replace(data, **{name: partial})
+    with pytest.raises(ValueError, match=r"all labels must be known, got .*known_from.*DualCoOp"):
+        T2IPAL(config(), FakeClip()).prepare(data)
+
+
+def test_fixed_templates_take_no_context_and_an_adapter_all_the_same():
+    model = T2IPAL(config(templates="imagenet", adapter="none"), FakeClip())
+    assert not [*model.parameters()] and not model.parameter_groups(TrainingConfig())
+    model = T2IPAL(config(templates="imagenet"), FakeClip())
+    data, before = training_features(), model.export().scorer
+    result = fit(model, data, TrainingConfig(num_epochs=2, lr=1.0)).recognizer.scorer
+    assert torch.equal(result.global_embeddings, before.global_embeddings)
+    assert not torch.equal(result.prototypes, before.prototypes)
