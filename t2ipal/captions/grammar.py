@@ -198,7 +198,11 @@ def _names(vocabulary: Vocabulary, index: int) -> list[str]:
 def _forms(noun: tuple[str, ...]) -> _Noun:
     """One and several of a noun, whichever of them a vocabulary has."""
     last = noun[-1]
-    if last in MASS or last in PAIRS or (last.endswith("ing") and last not in words.NOT_PARTICIPLES):
+    if (
+        last in MASS
+        or last in PAIRS
+        or (last.endswith("ing") and last not in words.NOT_PARTICIPLES)
+    ):
         return _Noun(" ".join(noun), "")
     one = next((s for s in singulars(noun) if inflections(s)[-1] == noun), noun)
     forms = [" ".join(form) for form in inflections(one)]

@@ -50,7 +50,20 @@ SECOND_PLURALS = {
 NOT_MEN = ("human", "ottoman", "german", "roman", "caiman", "talisman")
 PLURAL_IN_OES = ("potato", "tomato", "hero", "echo", "mosquito", "buffalo", "volcano", "tornado")
 SPOKEN_LIKE_YOU = (
-    *("unic", "unif", "unio", "uniq", "unit", "univ", "use", "usu", "ute", "util", "ufo", "ukulele"),
+    *(
+        "unic",
+        "unif",
+        "unio",
+        "uniq",
+        "unit",
+        "univ",
+        "use",
+        "usu",
+        "ute",
+        "util",
+        "ufo",
+        "ukulele",
+    ),
     *("eu", "ewe", "one", "once"),
 )
 """How words begin that have "a" before a vowel."""

@@ -7,7 +7,7 @@ Owns which texts are taken. `tasks.py` plans what is asked for, `grammar.py` and
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from t2ipal.captions.english import tokenize
 from t2ipal.captions.grammar import GrammarWriter
@@ -22,8 +22,8 @@ GRAMMAR = "grammar"
 """Name of the writer that needs no model."""
 LONG = 7
 """Words that say something, from which on two texts that differ in one of them are too alike."""
-Ask = Callable[[Sequence[Task]], Iterator[str]]
-"""Gives a text for each task, in their order."""
+Ask = Callable[[Sequence[Task]], Iterator[list[str]]]
+"""Gives texts for each task, in their order: of its attempt, and of those behind it."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,15 @@ def write_captions(
         vocabulary = load_vocabulary(vocabulary)
     if isinstance(writer, str):
         if writer != GRAMMAR:
-            raise ValueError(f"writer must be {GRAMMAR!r} or a function that writes, got {writer!r}.")
+            raise ValueError(
+                f"writer must be {GRAMMAR!r} or a function that writes, got {writer!r}."
+            )
         name, writer = writer, GrammarWriter(vocabulary)
     else:
         name = "writer"
-    given = config or WritingConfig()
-    config = WritingConfig(seed, given.class_shares, given.max_tries, given.max_extra)
-    written = collect(vocabulary, count, config, lambda tasks: iter(writer(tasks)))
+    config = replace(config or WritingConfig(), seed=seed)
+    tries = Tries(writer, vocabulary, config)
+    written = collect(vocabulary, count, config, lambda tasks: iter(tries(tasks)))
     if written.num_missing:
         raise ValueError(written.remark(vocabulary))
     return [
@@ -139,17 +141,49 @@ def collect(
     judge = _Judge(vocabulary, plan, config.max_extra)
     taken: dict[int, WrittenText] = {}
     refused: list[WrittenText] = []
-    for attempt in range(config.max_tries):
-        numbers = [number for number in range(count) if number not in taken]
-        tasks = [make_task(number, attempt, plan[number], config.seed) for number in numbers]
-        for task, text in zip(tasks, ask(tasks) if tasks else (), strict=True):
-            judged = judge(task, text)
-            if judged.reason:
-                refused.append(judged)
-            else:
-                taken[task.number] = judged
-            seen(judged)
+    tried = [0] * count
+    while lacking := [n for n in range(count) if n not in taken and tried[n] < config.max_tries]:
+        tasks = [make_task(number, tried[number], plan[number], config.seed) for number in lacking]
+        for task, texts in zip(tasks, ask(tasks), strict=True):
+            for text in texts[: config.max_tries - task.attempt]:
+                number, attempt = task.number, tried[task.number]
+                judged = judge(make_task(number, attempt, plan[number], config.seed), text)
+                tried[number] += 1
+                if judged.reason:
+                    refused.append(judged)
+                else:
+                    taken[number] = judged
+                seen(judged)
+                if not judged.reason:
+                    break
     return Written(plan, [taken[number] for number in sorted(taken)], refused)
+
+
+class Tries:
+    """Asks a writer again, at once, where a text does not name what it must."""
+
+    def __init__(self, writer: Writer, vocabulary: Vocabulary, config: WritingConfig):
+        self._write, self._config, self._filter = writer, config, NounFilter(vocabulary)
+
+    def __call__(self, tasks: Sequence[Task]) -> list[list[str]]:
+        """The texts of each task: the last one names its classes, or is the last try."""
+        texts: list[list[str]] = [[] for _ in tasks]
+        waiting = [*range(len(tasks))]
+        while waiting:
+            again = [self._next(tasks[at], len(texts[at])) for at in waiting]
+            for at, text in zip(waiting, self._write(again), strict=True):
+                texts[at].append(text)
+            waiting = [
+                at
+                for at in waiting
+                if tasks[at].attempt + len(texts[at]) < self._config.max_tries
+                and not set(tasks[at].classes) <= set(self._filter(texts[at][-1]).labels)
+            ]
+        return texts
+
+    def _next(self, task: Task, num_tries: int) -> Task:
+        attempt = task.attempt + num_tries
+        return make_task(task.number, attempt, task.classes, self._config.seed)
 
 
 class _Judge:
