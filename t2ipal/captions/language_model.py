@@ -165,11 +165,11 @@ class _Draw:
 def plain_caption(text: str) -> str:
     """The sentence of an answer: without thoughts, a heading, or quotation marks around it."""
     text = re.sub(r"<think>.*?(</think>|$)", "", text, flags=re.DOTALL)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    line = re.sub(r"^(here is .*:|caption\s*:)\s*", "", lines[0] if lines else "", flags=re.I)
-    if not line and len(lines) > 1:
-        line = lines[1]
-    return line.strip("\"'\u201c\u201d*` ")
+    for line in text.splitlines():
+        plain = re.sub(r"^\W*(here is .*:|here's .*:|caption\s*:)", "", line, flags=re.I)
+        if plain := plain.strip("\"'\u201c\u201d*` "):
+            return plain
+    return ""
 
 
 def check_language_model(model: str) -> None:
