@@ -160,7 +160,7 @@ class CoOp(nn.Module):
 
     def prepare(self, data: TrainingFeatures) -> None:
         """Checks that there are labelled images."""
-        require_labelled(data, "CoOp", self.config.known_labels)
+        require_labelled(data, self.config.method, self.config.known_labels)
 
     def loss(
         self,

@@ -1,4 +1,4 @@
-"""The pairwise ranking loss of both branches.
+"""The pairwise ranking loss of both branches, and what it asks of labels.
 
 Owns the formula; does not know where the scores come from.
 """
@@ -9,8 +9,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from t2ipal.config import require
+from t2ipal.features.sets import TrainingFeatures
+
 BLOCK_POSITIVES = 8
 """Positive classes of each row whose pairs are looked at together."""
+
+
+def require_known_labels(data: TrainingFeatures, method: str) -> None:
+    """Refuses partial labels: an unknown one can be ranked neither above nor below others.
+
+    Raises:
+        ValueError: captions or images have labels that are not known.
+    """
+    for name, part in (("captions", data.texts), ("images", data.images)):
+        require(
+            getattr(part, "known_from", None) is None,
+            f"{method} ranks present classes above absent ones: all labels must be known, got "
+            f"{name} with known_from. Take a method that learns from partial labels, such as "
+            "DualCoOp, or leave known_from out.",
+        )
 
 
 def ranking_losses(

@@ -24,7 +24,7 @@ from t2ipal.config import NonNegativeFloat, PositiveFloat, PositiveInt, Share, c
 from t2ipal.features.sets import FeatureSet, TrainingFeatures
 from t2ipal.methods import scoring
 from t2ipal.methods.contract import FrozenBackbone, Losses
-from t2ipal.methods.losses import ranking_losses
+from t2ipal.methods.losses import ranking_losses, require_known_labels
 from t2ipal.methods.prompts import PromptTokens, prompt_tokens, with_context
 from t2ipal.methods.recognizer import Recognizer, detached
 
@@ -215,8 +215,7 @@ class PVP(nn.Module):
         Raises:
             ValueError: it is not.
         """
-        known = getattr(data.texts, "known_from", None) is None
-        require(known, "PVP ranks all classes of a caption: all labels must be known.")
+        require_known_labels(data, "PVP")
 
     def start_epoch(self, epoch: int) -> None:
         """Noise and dropout come from the epoch's number alone, so a resumed run has the same."""

@@ -26,7 +26,7 @@ from t2ipal.features.backbone import clip_templates
 from t2ipal.features.sets import FeatureSet, TrainingFeatures
 from t2ipal.methods import scoring
 from t2ipal.methods.contract import FrozenBackbone, Losses
-from t2ipal.methods.losses import ranking_losses
+from t2ipal.methods.losses import ranking_losses, require_known_labels
 from t2ipal.methods.prompts import averaged_templates, prompt_tokens, with_context
 from t2ipal.methods.recognizer import Recognizer, detached
 
@@ -343,13 +343,7 @@ class T2IPAL(nn.Module):
             ValueError: no images where they have weight, or labels that are not known.
         """
         weight = self.config.image_weight
-        for name, part in (("captions", data.texts), ("images", data.images)):
-            require(
-                getattr(part, "known_from", None) is None,
-                f"T2I-PAL ranks every class of an image against every other: all labels must be "
-                f"known, got {name} of which some are not (known_from). Take a method that learns "
-                "from partial labels, such as DualCoOp, or leave known_from out.",
-            )
+        require_known_labels(data, "T2I-PAL")
         has_images = data.images is not None and bool((data.image_of_caption >= 0).any())
         require(
             weight == 0 or has_images,

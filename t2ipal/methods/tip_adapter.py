@@ -155,7 +155,7 @@ class TipAdapter(nn.Module):
 
     def prepare(self, data: TrainingFeatures) -> None:
         """Keys: each image's feature, mean over its views, normalized. Values: its known labels."""
-        require_labelled(data, "Tip-Adapter", self.config.known_labels)
+        require_labelled(data, self.config.method, self.config.known_labels)
         assert data.images is not None
         keys, values = [], []
         for rows in data.image_of_caption.split(BLOCK_ROWS):
