@@ -139,8 +139,6 @@ class Report:
     """One or two sentences: data, backbone, pipeline, where it ran."""
     results: Sequence[MethodResult] = ()
     """In the order to show; the first one is the baseline unless `baseline` names another."""
-    measure: str = "mAP"
-    """What their numbers are, in percent."""
     class_names: Sequence[str] = ()
     baseline: str | None = None
     """Name of the method that differences are taken against."""
@@ -162,6 +160,8 @@ class Report:
     """Definitions and reservations, such as which mAP this is."""
     missing: Sequence[str] = ()
     """A sentence for each part that is not there, which says what to do."""
+    measure: str = "mAP"
+    """What the numbers of `results` are, in percent."""
 
     def __post_init__(self) -> None:
         for result in self.results:
