@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from t2ipal.captions.sources import read_file
-from t2ipal.config import fingerprint, parse_json, require
+from t2ipal.config import fingerprint, parse_json
 from t2ipal.places import local_path
 
 LEAK = "of a test image"
@@ -82,13 +82,14 @@ def read_test_images(
         except ValueError as error:
             raise ValueError(f"{uri} is no valid JSON: {error}.") from error
         listed = content.get("images") if isinstance(content, dict) else content
-        require(
-            isinstance(listed, list) and bool(listed),
-            f'{uri} must hold a list "images" as MS-COCO\'s json does, or a list of ids.',
-        )
+        if not isinstance(listed, list) or not listed:
+            raise ValueError(
+                f'{uri} must hold a list "images" as MS-COCO\'s json does, or a list of ids.'
+            )
         for at, entry in enumerate(listed):
             image = image_of(entry.get("id") if isinstance(entry, dict) else entry)
-            require(image is not None, f"{uri}: image {at} must have an id, got {str(entry)[:60]}.")
+            if image is None:
+                raise ValueError(f"{uri}: image {at} must have an id, got {str(entry)[:60]}.")
             images.add(image)
     names = tuple(sorted(PurePosixPath(uri).name for uri in uris))
     return TestImages(frozenset(images), mode, names) if uris else None
