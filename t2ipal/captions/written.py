@@ -132,11 +132,11 @@ def write_caption_file(
 
         written = collect(work.vocabulary, count, work.config, texts.ask, seen)
     remark = written.remark(work.vocabulary)
-    if remark:
-        tell(remark)
     refused_uri = join_key(texts.place, "refused.jsonl")
     _write_rows(refused_uri, REFUSED, work, written.refused, endpoint_url)
     require(bool(written.taken), f"No caption could be written. {remark}")
+    if remark:
+        tell(remark)
     _write_rows(output, TAKEN, work, written.taken, endpoint_url)
     seconds = time.monotonic() - started
     return {
