@@ -36,6 +36,7 @@ BORDERS = {
     "boto3": ("store/buckets.py",),
     "pyarrow": ("store/",),
     "tyro": ("commands/",),
+    "transformers": ("captions/language_model.py", "diffusion/pipelines.py", "pretraining/"),
 }
 """Foreign package -> the only places that import it."""
 

@@ -1,6 +1,7 @@
 """Captions: vocabularies, readers of caption files, and the noun filter that labels captions."""
 
 from t2ipal.captions.filtering import FilterResult, class_remarks, filter_captions
+from t2ipal.captions.leaks import TestImages, read_test_images
 from t2ipal.captions.nouns import NounFilter, Verdict
 from t2ipal.captions.readers import read_captions
 from t2ipal.captions.sources import Tell
@@ -17,6 +18,7 @@ __all__ = [
     "FilterResult",
     "NounFilter",
     "Tell",
+    "TestImages",
     "Verdict",
     "Vocabulary",
     "class_remarks",
@@ -26,4 +28,5 @@ __all__ = [
     "load_vocabulary",
     "photo_prompts",
     "read_captions",
+    "read_test_images",
 ]

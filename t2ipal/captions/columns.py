@@ -15,6 +15,10 @@ CAPTION_NAMES = (
 )
 """What columns of texts are called, the likeliest first: COCO, LAION, Karpathy, Flickr30k, ..."""
 ID_NAMES = ("caption_id", "id", "sentid")
+IMAGE_NAMES = (
+    *("image_id", "cocoid", "coco_id", "file_name", "filename", "image_name", "image_file"),
+)
+"""What columns are called that name the image; one called "image" may hold the image itself."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Columns:
     """More than one where captions are numbered: caption_0, caption_1, ..."""
     id: str | None
     """None: ids are the numbers of the rows."""
+    image: str | None = None
+    """None: no column names the image."""
 
     def __str__(self) -> str:
         ids = "the row's number" if self.id is None else self.id
@@ -45,7 +51,8 @@ def find_columns(
     if not texts and not caption_column:
         texts = _numbered(names)
     ids = _named(names, (id_column,) if id_column else ID_NAMES)
-    return Columns(texts, ids[0] if ids else None) if texts else None
+    image = next(iter(_named(names, IMAGE_NAMES)), None)
+    return Columns(texts, ids[0] if ids else None, image) if texts else None
 
 
 def require_columns(

@@ -7,6 +7,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from t2ipal.captions.nouns import NounFilter
 from t2ipal.captions.vocabulary import Vocabulary
@@ -15,6 +16,8 @@ from t2ipal.store import Caption
 
 SHOWN, MORE = 20, "more classes"
 """Classes that a remark names, and what it calls the others."""
+FULL = "class full: "
+"""How the reason begins where a class has `max_per_class` captions."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class FilterResult:
     rejected: list[Caption]
     num_named: tuple[int, ...] = ()
     """Captions that name each class, those included that were not chosen."""
+    test_images: Mapping[str, Any] | None = None
+    """Facts of test images whose captions were left out or counted; None: not looked at."""
 
     def reasons(self) -> dict[str, int]:
         """Number of rejected captions by reason without its class names, most frequent first."""
@@ -109,6 +114,13 @@ def class_remarks(vocabulary: Vocabulary, captions: FilterResult) -> list[str]:
             f"No caption that was chosen names {listed(left_out, SHOWN, MORE)}, though others do: "
             "choose more, or with another seed."
         )
+    full = Counter(c.reason.removeprefix(FULL) for c in captions.rejected if FULL in c.reason)
+    if full:
+        counts = [f"{name} {count:,}" for name, count in full.most_common()]
+        remarks.append(
+            f"{full.total():,} captions are left out, since their rarest class has enough: "
+            f"{listed(counts, SHOWN, MORE)}."
+        )
     return remarks
 
 
@@ -126,5 +138,5 @@ def _over_quota(
         rarest = min(item.labels, key=lambda index: (named[index], index))
         taken[rarest] += 1
         if taken[rarest] > max_per_class:
-            refused[at] = f"class full: {vocabulary.class_names[rarest]}"
+            refused[at] = f"{FULL}{vocabulary.class_names[rarest]}"
     return refused

@@ -13,9 +13,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from t2ipal.captions.columns import find_columns
+from t2ipal.captions.leaks import TestImages
 from t2ipal.captions.rows import read_rows
 from t2ipal.captions.sources import Tell, caption_files
 from t2ipal.captions.tables import Row, brief
+from t2ipal.config import require
 from t2ipal.store import Caption
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
@@ -29,6 +31,7 @@ def read_captions(
     caption_column: str | None = None,
     id_column: str | None = None,
     tell: Tell = lambda _: None,
+    test_images: TestImages | None = None,
 ) -> Iterator[Caption]:
     """The captions of files; a row that holds none is one with a `reason`.
 
@@ -46,7 +49,9 @@ def read_captions(
         caption_column: name of the column of texts, or its number where the file names none; None:
             guess.
         id_column: the same of the ids.
-        tell: takes what was guessed and how many rows hold no caption, line by line.
+        tell: takes what was guessed, how many rows hold no caption and how many are of test images,
+            line by line.
+        test_images: whose captions are left out, with a `reason` too, or counted.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -58,6 +63,7 @@ def read_captions(
     guesses: Counter[str] = Counter()
     ids = _Ids()
     num_unusable, first = 0, ""
+    leaks: Counter[bool | None] = Counter()
     for file in files:
         name = PurePosixPath(file).name
         prefix = f"{name.partition('.')[0]}/" if len(files) > 1 else ""
@@ -66,7 +72,12 @@ def read_captions(
                 text = text.strip()
                 if not reason and ids.texts.get(row_id) == text:
                     reason = "the same row twice"
-                captions.append(Caption(ids.unused(row_id, text), text, reason=reason))
+                leak = ""
+                if test_images and not reason:
+                    shown = test_images.shows(row.image)
+                    leaks[shown] += 1
+                    leak = test_images.reason(shown)
+                captions.append(Caption(ids.unused(row_id, text), text, reason=reason or leak))
                 if not reason:
                     guesses[row.columns] += 1
                     continue
@@ -79,7 +90,31 @@ def read_captions(
         tell(f"{count:,} captions of {_brief(files)} ({columns}).")
     if num_unusable:
         tell(f"{num_unusable:,} rows hold no usable caption; the first: {first}.")
+    if test_images:
+        tell(_leak_remark(test_images, leaks, _brief(files)))
     return iter(captions)
+
+
+def _leak_remark(test_images: TestImages, leaks: Counter[bool | None], files: str) -> str:
+    """What a person should know of captions of test images.
+
+    Raises:
+        ValueError: no caption is left.
+    """
+    total, of_them = leaks.total(), f"of the images of {', '.join(test_images.files)}"
+    clean = test_images.mode == "clean"
+    require(
+        not clean or leaks[None] < total,
+        f"{files} must name the image of each caption (image_id, cocoid, file_name), to tell which "
+        "are of test images; none is named. Leave --test-images out, or take another file.",
+    )
+    require(
+        not clean or leaks[False] > 0,
+        f"All captions of {files} are {of_them}, and are left out: nothing remains to train on.",
+    )
+    line = f"{leaks[True]:,} of {total:,} captions are {of_them}"
+    unknown = f", and {leaks[None]:,} name no image" if leaks[None] else ""
+    return f"{line}{unknown}: {'left out' if clean else 'kept, as the ancestor did'}."
 
 
 def _brief(files: Sequence[str]) -> str:

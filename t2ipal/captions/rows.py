@@ -73,7 +73,9 @@ class _Finder:
         row_id = _given(value[columns.id]) if columns.id else None
         if self._wanted[1] is None and "image_id" in value and "annotator_id" in value:
             row_id = f"{value['image_id']}/{value['annotator_id']}"  # localized narratives
-        return Row(number, place, texts[0] if len(texts) == 1 else texts, row_id, str(columns))
+        image = value[columns.image] if columns.image else None
+        one = texts[0] if len(texts) == 1 else texts
+        return Row(number, place, one, row_id, image, str(columns))
 
 
 def _given(row_id: Any) -> Any:
@@ -109,9 +111,12 @@ def _json(text: str, uri: str, find: _Finder) -> Iterator[Row]:
         place = f"{name}[{at}]" if name in _LISTS else f"row {at + 1}"
         if name == "images" and isinstance(value, Mapping) and "sentences" in value:
             columns = "sentences of images (Karpathy); id: sentid"
-            yield Row(at + 1, place, value["sentences"], value.get("filename"), columns)
+            name = value.get("filename")
+            image = value.get("cocoid", name)
+            yield Row(at + 1, place, value["sentences"], name, image, columns)
         elif name == "by image":
-            yield Row(at + 1, place, value[1], value[0], "texts by image; id: the image's name")
+            columns = "texts by image; id: the image's name"
+            yield Row(at + 1, place, value[1], value[0], value[0], columns)
         else:
             yield find(at + 1, place, value)
 
@@ -160,10 +165,14 @@ def _parquet(
     def choose(names: list[str]) -> list[str]:
         nonlocal columns
         columns = require_columns(names, uri, caption_column, id_column)
-        return [*columns.texts, *([columns.id] if columns.id else [])]
+        others = dict.fromkeys(name for name in (columns.id, columns.image) if name)
+        return list(dict.fromkeys([*columns.texts, *others]))
 
     values = read_parquet_columns(uri, choose, endpoint_url)
-    ids = map(_given, values[columns.id]) if columns.id else [None] * len(values[columns.texts[0]])
-    for at, (row_id, *texts) in enumerate(zip(ids, *(values[name] for name in columns.texts))):
-        value = texts[0] if len(texts) == 1 else texts
-        yield Row(at + 1, f"row {at + 1}", value, row_id, str(columns))
+    none = [None] * len(values[columns.texts[0]])
+    ids = map(_given, values[columns.id]) if columns.id else none
+    images = values[columns.image] if columns.image else none
+    texts_of = zip(*(values[name] for name in columns.texts))
+    for at, (row_id, image, texts) in enumerate(zip(ids, images, texts_of)):
+        value = texts[0] if len(texts) == 1 else list(texts)
+        yield Row(at + 1, f"row {at + 1}", value, row_id, image, str(columns))

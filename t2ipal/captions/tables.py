@@ -34,6 +34,8 @@ class Row:
     texts: Any = None
     """A text, or several in a list."""
     id: Any = None
+    image: Any = None
+    """What names the image that the texts are of."""
     columns: str = "a caption a line"
     """Where text and id were found, for a person."""
     reason: str = ""
@@ -79,7 +81,8 @@ def _after_file_names(lines: Sequence[tuple[int, str]]) -> Iterator[Row]:
             yield Row(at, f"line {at}", reason="no file name before the caption")
         else:
             columns = "the text behind the file's name; id: that name"
-            yield Row(at, f"line {at}", line[file.end() :].strip(), file[1], columns)
+            text = line[file.end() :].strip()
+            yield Row(at, f"line {at}", text, file[1], file[1], columns)
 
 
 def _has_steady_tabs(lines: Sequence[str]) -> bool:
@@ -117,7 +120,8 @@ def _table(
         where = f"no line of names; caption: column {columns.texts[0]}"
     places = {name: [at for at, n in enumerate(names) if n == name] for name in names}
     wanted = [at for name in columns.texts for at in places[name]]
-    id_at = places[columns.id][0] if columns.id else None
+    id_at = places[columns.id][0] if columns.id else len(names)
+    image_at = places[columns.image][0] if columns.image else len(names)
     for number, (at, record, reason) in enumerate(_records(lines, separator, len(names)), 1):
         place = f"line {at}"
         if not reason and len(record) > len(names):
@@ -129,8 +133,9 @@ def _table(
             yield Row(number, place, columns=where, reason=reason)
             continue
         texts = [record[i] for i in wanted if i < len(record)]
-        row_id = record[id_at].strip() if id_at is not None and id_at < len(record) else None
-        yield Row(number, place, texts[0] if len(wanted) == 1 and texts else texts, row_id, where)
+        row_id, image = (record[i].strip() if i < len(record) else None for i in (id_at, image_at))
+        value = texts[0] if len(wanted) == 1 and texts else texts
+        yield Row(number, place, value, row_id, image, where)
 
 
 def _without_names(

@@ -33,8 +33,10 @@ from t2ipal.store import (
 JOB = "write_captions"
 PART_TASKS = 64
 """That are lost at most when a worker is killed."""
-TAKEN = {"caption_id": "text", "caption": "text", "asked": "texts", "labels": "texts"}
-"""Columns of the caption file and their kinds."""
+TAKEN = {"caption_id": "text", "image_id": "text", "caption": "text"}
+TAKEN |= {"asked": "texts", "labels": "texts"}
+"""Columns of the caption file and their kinds. The image is none that there is, so that no
+caption counts as one of a test image."""
 REFUSED = TAKEN | {"attempt": "count", "reason": "text"}
 
 
@@ -130,11 +132,11 @@ def write_caption_file(
 
         written = collect(work.vocabulary, count, work.config, texts.ask, seen)
     remark = written.remark(work.vocabulary)
-    if remark:
-        tell(remark)
     refused_uri = join_key(texts.place, "refused.jsonl")
     _write_rows(refused_uri, REFUSED, work, written.refused, endpoint_url)
     require(bool(written.taken), f"No caption could be written. {remark}")
+    if remark:
+        tell(remark)
     _write_rows(output, TAKEN, work, written.taken, endpoint_url)
     seconds = time.monotonic() - started
     return {
@@ -157,21 +159,22 @@ def _write_rows(
     endpoint_url: str | None,
 ) -> None:
     """The rows of texts that were taken, or refused, as a table of these columns."""
-    names, seed = work.vocabulary.class_names, work.config.seed
     with table_writer(uri, columns, endpoint_url) as write:
-        write(
-            [
-                {
-                    "caption_id": caption_id(work.vocabulary, work.writer_name, seed, each.task),
-                    "caption": each.text,
-                    "asked": [names[index] for index in sorted(each.task.classes)],
-                    "labels": [names[index] for index in each.labels],
-                    "attempt": each.task.attempt,
-                    "reason": each.reason,
-                }
-                for each in texts
-            ]
-        )
+        write([_row(work, each) for each in texts])
+
+
+def _row(work: WritingWork, written: WrittenText) -> dict[str, Any]:
+    names, task = work.vocabulary.class_names, written.task
+    name = caption_id(work.vocabulary, work.writer_name, work.config.seed, task)
+    return {
+        "caption_id": name,
+        "image_id": name,
+        "caption": written.text,
+        "asked": [names[index] for index in sorted(task.classes)],
+        "labels": [names[index] for index in written.labels],
+        "attempt": task.attempt,
+        "reason": written.reason,
+    }
 
 
 class _Texts:

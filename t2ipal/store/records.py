@@ -107,6 +107,9 @@ class RunSettings:
     images_per_shard: int
     model: Mapping[str, str] | None = added(None)
     """What the names of its model stood for when the run was begun; None in the oldest runs."""
+    test_images: Mapping[str, Any] | None = added(None)
+    """Images whose captions were left out (mode clean) or counted (ancestor); None: not looked
+    at."""
 
 
 @dataclass(frozen=True, kw_only=True)

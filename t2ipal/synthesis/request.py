@@ -4,7 +4,7 @@ import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from t2ipal.captions import (
     CONTEXT_TOKENS,
@@ -19,8 +19,9 @@ from t2ipal.captions import (
     load_vocabulary,
     photo_prompts,
     read_captions,
+    read_test_images,
 )
-from t2ipal.config import Share, require, to_dict
+from t2ipal.config import PositiveInt, Share, require, to_dict
 from t2ipal.diffusion.config import SynthesisConfig
 from t2ipal.places import NameOrPath, Uri
 from t2ipal.pools import PoolConfig
@@ -58,6 +59,22 @@ class CaptionSource:
     """Captions to keep, drawn at random from those that name a class; None: all."""
     caption_seed: int = 0
     """Seed of that draw; with the same seed, fewer captions are a part of more."""
+    max_per_class: PositiveInt | None = None
+    """Each caption counts for the rarest class that it names; keep the first so many of each class,
+    as 1000 for the localized narratives that NUS-WIDE is trained on; None: all."""
+    test_images: tuple[Uri, ...] = ()
+    """Files that list test images, such as MS-COCO's instances_val2014.json: captions of these
+    images would leak into training. That this was looked at is kept with the run."""
+    caption_leak: Literal["clean", "ancestor"] = "clean"
+    """What becomes of captions of `test_images`: `clean` leaves them out, `ancestor` only counts
+    them, for TaI-DPT trained on train2017, which holds most of val2014."""
+
+    def __post_init__(self) -> None:
+        require(
+            bool(self.test_images) or self.caption_leak == "clean",
+            "caption_leak says what becomes of captions of test images: name these with "
+            "--test-images.",
+        )
 
     def read(
         self, endpoint_url: str | None = None, tell: Tell = lambda _: None
@@ -77,15 +94,20 @@ class CaptionSource:
         _check_trainable(vocabulary)
         if is_vocabulary_file(self.vocabulary):
             tell(f"Looked for in captions: {vocabulary.describe()}.")
+        test_images = read_test_images(self.test_images, self.caption_leak, endpoint_url)
         captions = filter_captions(
-            read_captions(self.captions, endpoint_url, self.caption_column, self.id_column, tell),
+            read_captions(
+                self.captions, endpoint_url, self.caption_column, self.id_column, tell, test_images
+            ),
             vocabulary,
             self.num_captions,
             self.caption_seed,
+            self.max_per_class,
         )
         for remark in class_remarks(vocabulary, captions):
             tell(remark)
-        return vocabulary, captions
+        facts = None if test_images is None else test_images.facts()
+        return vocabulary, dataclasses.replace(captions, test_images=facts)
 
 
 def _check_trainable(vocabulary: Vocabulary) -> None:
@@ -145,6 +167,7 @@ class SynthesisRequest:
             prompt_names=self.vocabulary.prompt_names,
             images_per_shard=self.images_per_shard,
             model=model,
+            test_images=self.captions.test_images,
         )
 
 

@@ -105,7 +105,7 @@ def test_what_cannot_be_loaded(model, tmp_path):
     shutil.copytree(model, tmp_path / "model")
     weights = tmp_path / "model" / "model.safetensors"
     weights.rename(weights.with_name("pytorch_model.bin"))
-    with pytest.raises(FileNotFoundError, match="A .bin file may run code when it is read"):
+    with pytest.raises(FileNotFoundError, match=r"A \.bin file may run code when it is read"):
         LanguageModelWriter(str(tmp_path / "model"), PETS.prompt_names, FEW)
     (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "vit"}))
     with pytest.raises(FileNotFoundError, match=r"a model of another kind \(vit\)"):
