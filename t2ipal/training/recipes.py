@@ -184,6 +184,13 @@ SCHEDULES: dict[str, Schedule] = {
             "method.scale": 20.0,
             "method.image_temperature": 0.1,
         },
+        # A step goes through the visual tower: few, and fast ones.
+        PVPConfig: {
+            "training.num_epochs": 14,
+            "training.batch_size": 128,
+            "training.lr": 5.0,
+            "method.stage2_lr": 3e-4,
+        },
     },
 }
 """Whose settings to take, by the name that `--data-set` takes."""
