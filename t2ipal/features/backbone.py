@@ -332,10 +332,9 @@ def _openai_clip(name: str, weights: dict[str, Tensor]) -> Any:
     from open_clip.model import CLIP, set_model_preprocess_cfg
     from open_clip.transform import PreprocessCfg
 
-    model = CLIP(**{**get_model_config(name), "quick_gelu": True})  # type: ignore
+    model: Any = CLIP(**{**get_model_config(name), "quick_gelu": True})  # type: ignore
     model.load_state_dict(weights)
-    size = model.visual.image_size
-    set_model_preprocess_cfg(model, vars(PreprocessCfg(size=size)))
+    set_model_preprocess_cfg(model, vars(PreprocessCfg(size=model.visual.image_size)))
     return model
 
 

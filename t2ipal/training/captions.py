@@ -7,6 +7,7 @@ nine of our own.
 import dataclasses
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -67,22 +68,19 @@ def with_template_captions(
         backbone: encodes the templates; its visual tower is not needed.
         prompt_names: of the classes, in the order of the labels.
     """
-    parts = []
-    for template in templates():
-        texts = backbone.encode_texts([template.format(name) for name in prompt_names])
-        parts.append(tuple(value.cpu() for value in vars(texts).values()))
-    length = max(mask.shape[1] for _, _, mask in parts)
-    columns: list[list[Tensor]] = [[], [], []]
-    for whole, local, mask in parts:
-        missing = length - mask.shape[1]
-        local = torch.nn.functional.pad(local, (0, 0, 0, missing))
-        for column, value in zip(
-            columns, (whole, local, torch.nn.functional.pad(mask, (0, missing)))
-        ):
-            column.append(value)
-    labels = torch.eye(len(prompt_names)).repeat(len(parts), 1)
-    whole, local, mask = map(torch.cat, columns)
-    more = FeatureSet(whole, local, mask, labels)
+    texts = [
+        backbone.encode_texts([template.format(name) for name in prompt_names])
+        for template in templates()
+    ]
+    length = max(each.mask.shape[1] for each in texts)
+    missing = [length - each.mask.shape[1] for each in texts]
+    local = [F.pad(each.local_features, (0, 0, 0, n)) for each, n in zip(texts, missing)]
+    more = FeatureSet(
+        torch.cat([each.global_features for each in texts]).cpu(),
+        torch.cat(local).cpu(),
+        torch.cat([F.pad(each.mask, (0, n)) for each, n in zip(texts, missing)]).cpu(),
+        torch.eye(len(prompt_names)).repeat(len(texts), 1),
+    )
     rows = data.image_of_caption
     none = rows.new_full((len(more), rows.shape[1]), -1)
     return dataclasses.replace(
@@ -109,6 +107,6 @@ def first_of_rarest(
 ) -> Int[Tensor, " kept"]:
     """Rows that are among the first so many of their rarest class; the first of equal classes."""
     counts = labels.sum(dim=0).expand_as(labels).masked_fill(labels == 0, float("inf"))
-    own = torch.nn.functional.one_hot(counts.argmin(dim=1), labels.shape[1])
+    own = F.one_hot(counts.argmin(dim=1), labels.shape[1])
     rank = (own.cumsum(dim=0) * own).sum(dim=1)
     return (rank <= max_per_class).nonzero().flatten()

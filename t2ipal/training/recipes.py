@@ -271,6 +271,13 @@ SCHEDULES: dict[str, Schedule] = {
             "method.scale": 10.0,
             "method.region_sharpness": 10.0,
         },
+        # A step goes through the visual tower: few, and fast ones.
+        PVPConfig: {
+            "training.num_epochs": 14,
+            "training.batch_size": 128,
+            "training.lr": 5.0,
+            "method.stage2_lr": 3e-4,
+        },
     },
 }
 """Whose settings to take, by the name that `--data-set` takes."""

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from t2ipal.evaluation.metrics import (
     accuracy,
@@ -50,6 +51,22 @@ def test_against_slow_reference(seed, skip, eleven_point):
     assert mean_average_precision(
         scores, labels, difficult=difficult, skip_difficult=skip, eleven_point=eleven_point
     ) == pytest.approx(np.mean(expected))
+
+
+@pytest.mark.parametrize("rows", [3, 50, 2000])
+def test_without_ties_it_is_scikit_learns(rows):
+    rng = np.random.default_rng(rows)
+    scores, labels = rng.permutation(rows * 6).reshape(rows, 6) / 7, rng.random((rows, 6)) < 0.2
+    labels[0] = True
+    expected = [average_precision_score(labels[:, c], scores[:, c]) for c in range(6)]
+    assert np.allclose(average_precision(scores, labels) / 100, expected, rtol=0, atol=1e-12)
+
+
+def test_of_equal_scores_the_first_row_ranks_first():
+    scores = np.zeros((4, 2))
+    labels = [[1, 0], [0, 0], [0, 0], [0, 1]]
+    assert average_precision(scores, labels).tolist() == [100, 25]
+    assert average_precision(scores[::-1], labels[::-1]).tolist() == [25, 100]
 
 
 def test_by_hand():
