@@ -63,6 +63,13 @@ def inflections(noun: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [(*noun[:head], form, *noun[head + 1 :]) for form in dict.fromkeys(forms)]
 
 
+def with_article(phrase: str) -> str:
+    """A phrase of one thing behind "a" or "an", by the sound that it begins with."""
+    first = phrase.split()[0]
+    vowel = first[0] in "aeiou" and not first.startswith(words.SPOKEN_LIKE_YOU)
+    return f"{'an' if vowel or first in words.SPOKEN_WITH_A_VOWEL else 'a'} {phrase}"
+
+
 def is_verb(tokens: list[str], at: int) -> bool:
     """Whether the noun-or-verb at `at` is used as a verb ("to train", "an athlete trains")."""
     word, before, after = tokens[at], word_at(tokens, at - 1), word_at(tokens, at + 1)

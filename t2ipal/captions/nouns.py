@@ -83,6 +83,11 @@ class NounFilter:
                 return Verdict((), f"{reason}: {', '.join(names)}")
         return Verdict((), "no class named")
 
+    def classes_of(self, index: int) -> tuple[int, ...]:
+        """A class and all that naming it names too."""
+        implied = self.vocabulary.implied
+        return _closure(index, implied) if implied else (index,)
+
     def _matches(self, tokens: list[str]) -> list[tuple[int, int, tuple[int, ...]]]:
         """First token, end and classes of every noun of the vocabulary, left to right."""
         matches: list[tuple[int, int, tuple[int, ...]]] = []

@@ -82,7 +82,7 @@ class Vocabulary:
         claims: dict[tuple[str, ...], set[int]] = {}
         for index, name in enumerate(self.class_names):
             for noun in (name, self.prompt_names[index], *self.synonyms[index]):
-                for tokens, qualified in _nouns(noun, self.name):
+                for tokens, qualified in nouns_of_name(noun, self.name):
                     for form in () if qualified else inflections(tokens):
                         owner = owned.setdefault(form, index)
                         require(
@@ -96,7 +96,7 @@ class Vocabulary:
             if len(classes) == 1:
                 owned.setdefault(form, min(classes))
         for noun in self.ignored:
-            for tokens, _ in _nouns(noun, self.name):
+            for tokens, _ in nouns_of_name(noun, self.name):
                 for form in inflections(tokens):
                     owned.setdefault(form, -1)
         return owned
@@ -114,7 +114,7 @@ class Vocabulary:
         ) + (f"; and {len(words) - SHOWN_CLASSES} more" if len(words) > SHOWN_CLASSES else "")
 
 
-def _nouns(text: str, vocabulary: str) -> list[tuple[tuple[str, ...], bool]]:
+def nouns_of_name(text: str, vocabulary: str) -> list[tuple[tuple[str, ...], bool]]:
     """The nouns that a name stands for, as tokens, and whether a qualifier tells its sense.
 
     bow_(weapon) is a bow; "sofa, couch" and car/truck are one or the other; TrafficLight is two

@@ -49,6 +49,24 @@ SECOND_PLURALS = {
 }
 NOT_MEN = ("human", "ottoman", "german", "roman", "caiman", "talisman")
 PLURAL_IN_OES = ("potato", "tomato", "hero", "echo", "mosquito", "buffalo", "volcano", "tornado")
+SPOKEN_LIKE_YOU = (
+    *(
+        "unic",
+        "unif",
+        "unio",
+        "uniq",
+        "unit",
+        "univ",
+        "use",
+        "usu",
+        "ute",
+        "util",
+        "ufo",
+        "ukulele",
+    ),
+    *("eu", "ewe", "one", "once"),
+)
+"""How words begin that have "a" before a vowel."""
 
 
 def word_set(text: str) -> frozenset[str]:
@@ -62,6 +80,7 @@ PLURAL_ONLY = word_set(
     " christmas chess swiss specs briefs customs outskirts thanks"
 )
 """What ends like a plural, and is no plural or has another sense in the singular."""
+SPOKEN_WITH_A_VOWEL = word_set("hour hourglass honest honor honour heir suv mp3 x xray hdtv lcd")
 DETERMINERS = word_set(
     "a an the this these those some any each every another one two three four five six seven"
     " eight nine ten several many few both his her its their my your our all"

@@ -1,4 +1,4 @@
-"""Average precision of trained recognizers on a test set, several seeds summarized.
+"""Average precision, or accuracy, of trained recognizers on a test set, several seeds summarized.
 
     python jobs/evaluate.py --run runs/demo --test-set pictovoc
     python jobs/evaluate.py --run runs/voc --test-set voc2007 --test-root VOCdevkit --model RN101
@@ -49,9 +49,11 @@ class Options:
     run: SharedUri
     """Folder of the run: a local path, or s3://bucket/prefix."""
     test_set: NameOrUri = "pictovoc"
-    """pictovoc, the embedded world's test scenes; pictovoc_validation; pictovoc_shifted (in other
-    looks); pictovoc_novel, pictovoc_colors (by other classes, for runs with the vocabulary of that
-    name); voc2007, coco2014, coco2017, nuswide; or a folder of your own labelled photographs."""
+    """pictovoc, the embedded world's test scenes; pictovoc_validation; pictovoc_shifted,
+    pictovoc_night (in other looks); pictovoc_single (of one object); pictovoc_novel,
+    pictovoc_colors, pictovoc_attributes (by other classes, for runs with the vocabulary of that
+    name); voc2007, coco2014, coco2017, nuswide, flowers102, food101, awa2; or a folder of your own
+    labelled photographs. On pictovoc_single, flowers102 and food101 it is accuracy."""
     test_root: Uri | None = None
     """Folder of a real test set's images and annotations: a local path, or s3://bucket/prefix."""
     recognizers: SharedUri | None = None

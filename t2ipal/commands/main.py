@@ -12,6 +12,7 @@ from t2ipal.commands.streams import open_missing_streams, steady_streams
 
 COMMANDS = {
     "demo": "the whole chain on the embedded world, from captions to a report",
+    "write_captions": "captions for given classes, by a grammar or a language model",
     "synthesize": "captions in, a stored set of synthetic images out",
     "status": "how far a synthesis is, from its store alone",
     "choose": "measure every image with CLIP, and choose which to train on",

@@ -96,7 +96,7 @@ function runTiles({ synthesis, training, evaluation }) {
   }
   const best = evaluation?.methods.at(-1);
   if (best) {
-    found.push(tile("Best mAP", [fixed(best.mean), ...(best.seeds.length > 1 ? [element("small", {}, ` ± ${fixed(best.std)}`)] : [])], null, `${best.title} on ${evaluation.test_set}`));
+    found.push(tile(`Best ${evaluation.measure}`, [fixed(best.mean), ...(best.seeds.length > 1 ? [element("small", {}, ` ± ${fixed(best.std)}`)] : [])], null, `${best.title} on ${evaluation.test_set}`));
   }
   return found;
 }
@@ -245,7 +245,7 @@ function fillEvaluation(section, { evaluation, training, synthesis, run }, chart
     say(section, first, `python jobs/evaluate.py --run ${quoted(run)} --test-set ${isDrawn ? "pictovoc" : "voc2007 --test-root VOCdevkit"}`);
     return;
   }
-  say(section, `mAP in percent on ${short(evaluation.num_images)} images of ${evaluation.test_set}; ${evaluation.definition}. The bar is the mean, the line its standard deviation, a dot one seed.`);
+  say(section, `${evaluation.measure} in percent on ${short(evaluation.num_images)} images of ${evaluation.test_set}; ${evaluation.definition}. The bar is the mean, the line its standard deviation, a dot one seed.`);
   const { methods } = evaluation;
   const ink = palette();
   const place = section.querySelector(".chart");
@@ -256,7 +256,7 @@ function fillEvaluation(section, { evaluation, training, synthesis, run }, chart
     grid: { left: 8, right: 58, top: 6, bottom: 24, containLabel: true },
     tooltip: { trigger: "item", formatter: ({ dataIndex, seriesName, data }) => {
       const method = methods[seriesName === "mAP" ? dataIndex : data[seriesName === "spread" ? 0 : 1]];
-      return tip(method.title, [["mAP", `${fixed(method.mean)}${method.seeds.length > 1 ? ` ± ${fixed(method.std)}` : ""}`], ...method.seeds.map((seed, at) => [`seed ${seed}`, fixed(method.mAPs[at])])]);
+      return tip(method.title, [[evaluation.measure, `${fixed(method.mean)}${method.seeds.length > 1 ? ` ± ${fixed(method.std)}` : ""}`], ...method.seeds.map((seed, at) => [`seed ${seed}`, fixed(method.mAPs[at])])]);
     } },
     xAxis: axis({ type: "value", min: 0, axisLabel: { formatter: short } }),
     yAxis: axis({ type: "category", data: methods.map(({ title }) => title), axisTick: { show: false }, axisLine: { show: false }, axisLabel: { width: 140, overflow: "truncate", interval: 0, hideOverlap: false, color: ink.text } }),

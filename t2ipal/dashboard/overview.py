@@ -259,6 +259,7 @@ def _measured(store: Store) -> dict[str, Any]:
         ]
         methods.sort(key=lambda method: method["mean"] or 0.0)
         about = ("test_set", "num_images", "definition", "class_names")
-        return {**{key: content[key] for key in about}, "methods": methods}
+        told = {key: content[key] for key in about}
+        return {**told, "measure": content.get("measure", "mAP"), "methods": methods}
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(damaged(store, EVALUATION, "evaluate")) from error

@@ -89,3 +89,14 @@ def prediction_workers(in_process: bool, pool: PoolConfig | None = None) -> Any:
     from t2ipal.engine.prediction import on_ray
 
     return partial(on_ray, pool=pool)
+
+
+def writing_workers(in_process: bool, pool: PoolConfig | None = None) -> Any:
+    """The `workers` of `t2ipal.captions.written`."""
+    if in_process:
+        from t2ipal.captions.written import in_process as workers
+
+        return workers
+    from t2ipal.engine.writing import on_ray
+
+    return partial(on_ray, pool=pool)

@@ -24,14 +24,14 @@ Id = int | str
 
 @dataclass(frozen=True)
 class Instances:
-    """Images and categories by their ids, in the order of these: numbers first."""
+    """Images and categories by their ids."""
 
     place: str
     """Of the json, for messages."""
     files: dict[Id, str]
-    """Of the images."""
+    """Of the images, in the order of their rows."""
     categories: dict[Id, str]
-    """Their names."""
+    """Their names, in the order of their ids."""
     pairs: frozenset[tuple[Id, Id]]
     """An image and a category that is in it."""
 
@@ -53,8 +53,13 @@ class Instances:
         return labels
 
 
-def read_instances(root: Store, key: str) -> Instances:
+def read_instances(root: Store, key: str, as_listed: bool = False) -> Instances:
     """The instances that a json holds; one without annotations says that there are none.
+
+    Args:
+        root: home of the json.
+        key: of the json.
+        as_listed: images in the json's order; else by their ids, numbers first.
 
     Raises:
         ValueError: it is something else, or an entry cannot be read; it is named.
@@ -85,7 +90,8 @@ def read_instances(root: Store, key: str) -> Instances:
             f"{entry} names an image or a category that is not listed.",
         )
         pairs.add((image, category))
-    return Instances(place, _sorted(files), _sorted(categories), frozenset(pairs))
+    rows = files if as_listed else _sorted(files)
+    return Instances(place, rows, _sorted(categories), frozenset(pairs))
 
 
 def holds_instances(root: Store, key: str) -> bool:

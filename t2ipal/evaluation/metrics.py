@@ -1,17 +1,20 @@
-"""What is reported of a recognizer, in percent: average precision, and where it looks.
+"""What is reported of a recognizer, in percent: average precision, accuracy, and where it looks.
 
 Owns the definitions; knows numpy arrays only. Equal scores keep the order of their rows (a stable
 sort), so the result does not depend on the machine, though it does on the order of tied rows.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 
 from t2ipal.config import require
+
+Measure = Literal["mAP", "accuracy"]
+"""`mean_average_precision`, or `accuracy` where each image shows one class."""
 
 
 def mean_average_precision(
@@ -93,6 +96,50 @@ def shown_classes(
         "Add images of these classes, or leave them out of the mean (--skip-absent).",
     )
     return shown
+
+
+def accuracy(
+    scores: ArrayLike, labels: ArrayLike, class_names: Sequence[str] | None = None
+) -> float:
+    """Percent of images whose highest score is that of their one class; of equal ones the first.
+
+    Args:
+        scores: [n, classes], higher is more likely.
+        labels: [n, classes], 0 or 1.
+        class_names: only for messages.
+
+    Raises:
+        ValueError: shapes that differ, NaN, or an image of no class or of several.
+    """
+    return float(100 * np.mean(_hits(scores, labels, class_names)[0]))
+
+
+def class_accuracy(
+    scores: ArrayLike, labels: ArrayLike, class_names: Sequence[str] | None = None
+) -> NDArray[np.float64]:
+    """`accuracy` on each class's own images; NaN for a class without any."""
+    hits, positive = _hits(scores, labels, class_names)
+    per_class = np.full(positive.shape[1], np.nan)
+    for index in np.flatnonzero(positive.any(axis=0)):
+        per_class[index] = 100 * hits[positive[:, index]].mean()
+    return per_class
+
+
+def _hits(
+    scores: ArrayLike, labels: ArrayLike, class_names: Sequence[str] | None
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which images get their class, and the labels."""
+    score_array, label_array = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    hard = np.zeros(label_array.shape, bool)
+    positive, _ = _checked(score_array, label_array, hard, class_names)
+    several = np.flatnonzero(positive.sum(axis=1) != 1)
+    require(
+        not len(several),
+        f"Accuracy needs one class for each image, got {len(several)} images of none or of "
+        f"several, the first at row {several[:1].sum()}.",
+    )
+    rows = np.arange(len(positive))
+    return positive[rows, score_array.argmax(axis=1)], positive
 
 
 class PointingGame(NamedTuple):

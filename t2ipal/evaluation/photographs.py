@@ -37,20 +37,29 @@ class PhotographSet:
     """What a person should know of the labels; empty where they are as they should be."""
 
 
-def coco(root: Store, year: int) -> PhotographSet:
-    """MS-COCO's validation images: `root` holds val2014 and annotations/instances_val2014.json.
+def coco(root: Store, year: int, side: str = "val") -> PhotographSet:
+    """MS-COCO's images of a side: `root` holds val2014 and annotations/instances_val2014.json.
+
+    Args:
+        root: home of both.
+        year: 2014 or 2017.
+        side: val; or train, whose rows are in the json's order, by which LaSO's episodes count.
 
     Raises:
         ValueError: files that do not fit together.
         FileNotFoundError: a file that must be there is not.
     """
-    instances = f"annotations/instances_val{year}.json"
+    instances = f"annotations/instances_{side}{year}.json"
     known = load_vocabulary("coco2014").class_names
-    return coco_photographs(root, instances, f"val{year}/", known)
+    return coco_photographs(root, instances, f"{side}{year}/", known, as_listed=side == "train")
 
 
 def coco_photographs(
-    root: Store, instances: str, folder: str, class_names: tuple[str, ...]
+    root: Store,
+    instances: str,
+    folder: str,
+    class_names: tuple[str, ...],
+    as_listed: bool = False,
 ) -> PhotographSet:
     """Photographs of one instances file: unlabelled ones included, crowds count.
 
@@ -59,8 +68,9 @@ def coco_photographs(
         instances: key of the json of instances.
         folder: prefix of the images' keys.
         class_names: that its categories must have, in any order; others are left out.
+        as_listed: rows in the json's order, not by the images' ids.
     """
-    content, names = read_instances(root, instances), ClassNames(class_names)
+    content, names = read_instances(root, instances, as_listed), ClassNames(class_names)
     column = {number: names.column(name) for number, name in content.categories.items()}
     lacking = [name for at, name in enumerate(class_names) if at not in column.values()]
     require(
@@ -86,9 +96,9 @@ def shortened(names: Sequence[str]) -> str:
     return f"{', '.join(names[:5])}{' ...' if names[5:] else ''}"
 
 
-def voc2007(root: Store) -> PhotographSet:
-    """VOC2007's test images: `root` is VOCdevkit, or the VOC2007 in it."""
-    listed = "ImageSets/Main/test.txt"
+def voc2007(root: Store, side: str = "test") -> PhotographSet:
+    """VOC2007's images of a side, test or trainval: `root` is VOCdevkit, or the VOC2007 in it."""
+    listed = f"ImageSets/Main/{side}.txt"
     folder = "" if root.exists(listed) else "VOC2007/"
     class_names = load_vocabulary("voc2007").class_names
     names = ClassNames(class_names)
@@ -114,20 +124,20 @@ def _image_ids(lines: Sequence[str]) -> list[str]:
     return [name.rpartition(".")[0] if is_photograph(name) else name for name in names]
 
 
-def nuswide(root: Store) -> PhotographSet:
-    """NUS-WIDE's test images: `root` holds ImageList, TrainTestLabels and Flickr."""
+def nuswide(root: Store, side: str = "Test") -> PhotographSet:
+    """NUS-WIDE's images of a side, Test or Train: `root` has ImageList, TrainTestLabels, Flickr."""
     class_names = load_vocabulary("nuswide").class_names
-    names = read_lines(root, "ImageList/TestImagelist.txt")
+    names = read_lines(root, f"ImageList/{side}Imagelist.txt")
     folders = ("TrainTestLabels/", "Groundtruth/TrainTestLabels/")
     folder = next((each for each in folders if root.list(each)), folders[0])
     labels = np.zeros((len(names), len(class_names)), dtype=np.uint8)
     for column, class_name in enumerate(class_names):
-        key = f"{folder}Labels_{class_name}_Test.txt"
+        key = f"{folder}Labels_{class_name}_{side}.txt"
         values = read_lines(root, key)
         require(
             len(values) == len(names) and {*values} <= {"0", "1"},
             f"{root.uri}/{key} must hold {len(names)} lines of 0 or 1, one an image of "
-            f"TestImagelist.txt, got {len(values)}.",
+            f"{side}Imagelist.txt, got {len(values)}.",
         )
         labels[:, column] = [value == "1" for value in values]
     return photograph_set(root, class_names, names, labels, folder="Flickr/")

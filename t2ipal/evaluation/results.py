@@ -6,21 +6,23 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from t2ipal.config import require
 from t2ipal.evaluation.config import EvaluationOptions
 from t2ipal.evaluation.evaluate import evaluate, predict, summarize
-from t2ipal.evaluation.metrics import shown_classes
+from t2ipal.evaluation.metrics import accuracy, class_accuracy, shown_classes
 from t2ipal.evaluation.modality_gap import ModalityGap, modality_gap
 from t2ipal.evaluation.runs import Recognizers, require_same_classes
-from t2ipal.evaluation.test_sets import TestFeatures
+from t2ipal.evaluation.test_sets import TestFeatures, measure_of
 from t2ipal.features.sets import TrainingFeatures
 from t2ipal.methods.recognizer import Recognizer
 from t2ipal.methods.t2ipal import T2IPALScorer
 from t2ipal.store import Store, damaged, json_bytes, read_json
 
 EVALUATION = "evaluation.json"
+ACCURACY = "top-1 accuracy: the highest score is that of the image's one class"
+"""The definition in words."""
 
 
 def evaluate_run(
@@ -49,6 +51,8 @@ def require_measurable(
         ValueError: a recognizer knows other classes, or no image shows one of them.
     """
     require_same_classes(recognizers, test_set, class_names)
+    if measure_of(test_set) == "accuracy":
+        return []
     shown = shown_classes(labels, class_names, options.skip_absent)
     return [name for name, here in zip(class_names, shown) if not here]
 
@@ -69,29 +73,21 @@ def measure(
 
     Raises:
         ValueError: a recognizer knows other classes than the test set, no image shows one of them,
-            or there is no image for the modality gap.
+            or there is no image for the modality gap. Where accuracy is measured, an image shows
+            no class or several.
     """
     require_same_classes(recognizers, test.name, test.class_names)
     methods: dict[str, Any] = {}
-    definition = ""
+    definition, kind = "", measure_of(test.name)
     shown = np.ones(len(test.class_names), bool)
     every = [recognizer for by_seed in recognizers.values() for recognizer in by_seed.values()]
     scores = iter(predict(every, test.features))
     for method, by_seed in recognizers.items():
-        evaluations = [
-            evaluate(
-                recognizer,
-                test.features,
-                scores=next(scores),
-                difficult=test.difficult,
-                skip_difficult=options.skip_difficult,
-                eleven_point=options.eleven_point,
-                skip_absent=options.skip_absent,
-            )
-            for recognizer in by_seed.values()
-        ]
-        summary = summarize([e.mAP for e in evaluations], list(by_seed))
-        per_class = np.mean([e.average_precision for e in evaluations], axis=0)
+        values, by_class, definitions = zip(
+            *(_measured(one, test, next(scores), options) for one in by_seed.values())
+        )
+        summary = summarize(values, list(by_seed))
+        per_class = np.mean(by_class, axis=0)
         shown = ~np.isnan(per_class)
         numbers = [
             value if here else None for value, here in zip(per_class.round(3).tolist(), shown)
@@ -99,8 +95,9 @@ def measure(
         methods[method] = {**asdict(summary), "per_class": numbers}
         if options.modality_gap and (gaps := _gaps(by_seed, test, data)):
             methods[method]["modality_gap"] = mean_gap(gaps)
-        definition = evaluations[0].definition
-    absent = [name for name, here in zip(test.class_names, shown) if not here]
+        definition = definitions[0]
+    is_over_classes = kind == "mAP"
+    absent = [n for n, here in zip(test.class_names, shown) if is_over_classes and not here]
     left_out = [
         f"{len(some)} of {total:,} {what}"
         for some, total, what in (
@@ -115,9 +112,32 @@ def measure(
         "definition": ", ".join([definition, *left_out]),
         "class_names": list(test.class_names),
         "methods": methods,
+        **({} if is_over_classes else {"measure": kind}),
         **({"absent_classes": absent} if absent else {}),
         **({"unreadable": [asdict(each) for each in test.unreadable]} if test.unreadable else {}),
     }
+
+
+def _measured(
+    recognizer: Recognizer,
+    test: TestFeatures,
+    scores: NDArray[np.float32],
+    options: EvaluationOptions,
+) -> tuple[float, Sequence[float], str]:
+    """What the test set's measure is, the same of each class, and its definition."""
+    if measure_of(test.name) == "accuracy":
+        labels = test.features.labels.cpu().numpy()
+        return accuracy(scores, labels), class_accuracy(scores, labels).tolist(), ACCURACY
+    found = evaluate(
+        recognizer,
+        test.features,
+        scores=scores,
+        difficult=test.difficult,
+        skip_difficult=options.skip_difficult,
+        eleven_point=options.eleven_point,
+        skip_absent=options.skip_absent,
+    )
+    return found.mAP, found.average_precision, found.definition
 
 
 def write_evaluation(store: Store, result: dict[str, Any]) -> None:
@@ -152,10 +172,11 @@ def summarize_evaluation(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def describe_evaluation(result: dict[str, Any]) -> str:
     """A line for each method, the best last."""
-    lines = [f"{'method':<28}{'mAP':>7}{'std':>7}  seeds   ({result['definition']})"]
+    kind = result.get("measure", "mAP")
+    lines = [f"{'method':<28}{kind:>9}{'std':>7}  seeds   ({result['definition']})"]
     for name, numbers in sorted(result["methods"].items(), key=lambda item: item[1]["mean"]):
         seeds = len(numbers["seeds"])
-        lines.append(f"{name:<28}{numbers['mean']:7.2f}{numbers['std']:7.2f}  {seeds}")
+        lines.append(f"{name:<28}{numbers['mean']:9.2f}{numbers['std']:7.2f}  {seeds}")
     return "\n".join(lines)
 
 

@@ -44,6 +44,7 @@ from t2ipal.features.table import (
     held_if_small,
     map_shard,
 )
+from t2ipal.features.views import augmented
 from t2ipal.store import Entry, LocalCopies, Names, Store, write_arrays
 
 FOLDER = "test_features"
@@ -70,6 +71,10 @@ class SetPart:
     """Their keys; none for scenes."""
     last: int
     """The row after the last one."""
+    view: int = 0
+    """0: the images as they are; else the number of their augmented view."""
+    seed: int = 0
+    """Of the augmented views."""
 
 
 Source = Store | NDArray[np.uint8]
@@ -102,6 +107,7 @@ class PartExtractor:
                         pixels.append(seen)
                         kept.append(str(at))
                 if pixels:
+                    pixels = [augmented(image, part.seed, part.view) for image in pixels]
                     features = image_set(self.backbone, pixels, torch.zeros(len(pixels), 1))
                     columns.append(stored_columns(features, kind))
         arrays = concatenated(columns)
@@ -151,10 +157,50 @@ def stored_features(
         ValueError: more photographs cannot be read, or none can.
     """
     access = access or FeatureAccess()
+    parts = set_parts(test, backbone) if parts is None else parts
+    stored = stored_parts(
+        test, backbone, place, parts, workers, access, max_unreadable_fraction, progress
+    )
+    labels = torch.from_numpy(test.labels[stored.rows] > 0)
+    features = held_if_small(stored.files, labels, access.feature_memory_gb * 1e9)
+    photographs = test.images if isinstance(test.images, PhotographSet) else None
+    difficult = None if photographs is None else photographs.difficult[stored.rows].astype(bool)
+    return TestFeatures(
+        test.name,
+        test.class_names,
+        features,
+        difficult if difficult is not None and difficult.any() else None,
+        [],
+        stored.unreadable,
+    )
+
+
+@dataclass(frozen=True)
+class StoredParts:
+    """Parts that are all stored, and what their rows are of."""
+
+    files: FeatureFiles
+    rows: NDArray[np.int64]
+    """Image in the test set of each row of the files."""
+    views: NDArray[np.int64]
+    """Which view of it that is."""
+    unreadable: tuple[Unreadable, ...]
+
+
+def stored_parts(
+    test: TestSet,
+    backbone: Backbone,
+    place: Store,
+    parts: Sequence[SetPart],
+    workers: Workers,
+    access: FeatureAccess,
+    max_unreadable_fraction: float,
+    progress: bool,
+) -> StoredParts:
+    """Computes the parts that are missing, as `stored_features` and `labelled_features` do."""
     photographs = test.images if isinstance(test.images, PhotographSet) else None
     source: Source = test.images if photographs is None else photographs.store  # type: ignore
     copies = access.copies() if place.is_bucket else None
-    parts = set_parts(test, backbone) if parts is None else parts
     there, heads = _look(place, parts, copies)
     missing = [part for part in parts if heads.get(part.key, AGAIN_AT_LEAST).again]
     total = sum(part.last - part.first for part in missing)
@@ -170,33 +216,26 @@ def stored_features(
             raise FileNotFoundError(
                 f"{lost[0]} in {place.uri} is gone since it was written. Run the command again."
             )
-    unreadable = [each for part in parts for each in heads[part.key].unreadable]
+    found = (each for part in parts for each in heads[part.key].unreadable)
+    unreadable = tuple(dict.fromkeys(found))  # each once, whatever the number of views
     if photographs is not None:
         if unreadable:
             require_few(photographs, unreadable, max_unreadable_fraction)
         tell_left_out(photographs, unreadable)
     kept = [(part, heads[part.key].row_keys) for part in parts]
     some = [(part, keys) for part, keys in kept if keys]
-    rows = np.array([part.first + int(key) for part, keys in some for key in keys], np.int64)
+    counts = [len(keys) for _, keys in some]
     files = FeatureFiles(
         place,
         [(part.key, there[part.key]) for part, _ in some],
-        np.cumsum([0, *(len(keys) for _, keys in some)]),
+        np.cumsum([0, *counts]),
         Names([key for _, keys in some for key in keys]),
         access,
         backbone.fingerprint,
     )
-    labels = torch.from_numpy(test.labels[rows] > 0)
-    features = held_if_small(files, labels, access.feature_memory_gb * 1e9)
-    difficult = None if photographs is None else photographs.difficult[rows].astype(bool)
-    return TestFeatures(
-        test.name,
-        test.class_names,
-        features,
-        difficult if difficult is not None and difficult.any() else None,
-        [],
-        tuple(unreadable),
-    )
+    rows = np.array([part.first + int(key) for part, keys in some for key in keys], np.int64)
+    views = np.repeat([part.view for part, _ in some], counts).astype(np.int64)
+    return StoredParts(files, rows, views, unreadable)
 
 
 @contextlib.contextmanager
@@ -219,9 +258,9 @@ def worth_starting_ray(parts: Sequence[SetPart], place: Store) -> bool:
     return sum(len(part.photographs) for part in parts if part.key not in there) > ON_RAY
 
 
-def set_parts(test: TestSet, backbone: Backbone) -> list[SetPart]:
-    """The parts of a test set, named after their images."""
-    folder = feature_folder(backbone).replace("features", FOLDER, 1)
+def set_parts(test: TestSet, backbone: Backbone, root: str = FOLDER) -> list[SetPart]:
+    """The parts of a test set, named after their images; features lie in a folder below `root`."""
+    folder = feature_folder(backbone).replace("features", root, 1)
     photographs = test.images if isinstance(test.images, PhotographSet) else None
     versions = {} if photographs is None else _versions(photographs)
     parts = []

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from t2ipal.config import one_of, require
+from t2ipal.evaluation.classified_photographs import awa2, flowers102, food101
+from t2ipal.evaluation.metrics import Measure
 from t2ipal.evaluation.own_photographs import own_photographs
 from t2ipal.evaluation.photographs import PhotographSet, coco, nuswide, voc2007
 from t2ipal.evaluation.reading import Reader, Unreadable, tell_left_out
@@ -30,24 +32,63 @@ class DataSet:
     schedule: str
     """Of `t2ipal.training.recipes.SCHEDULES`, for training on its vocabulary."""
     is_test: bool = True
-    """False where settings may be chosen on it."""
+    """False where settings may be chosen on it, or labels learned from."""
     load: Callable[[Store], PhotographSet] | None = None
     """Reads its labels from the folder that holds it; None: the embedded world draws it."""
+    measure: Measure = "mAP"
+    """What is reported of a recognizer on it."""
+    page: str = ""
+    """Where its authors publish it."""
 
+
+VOC_PAGE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/"
+COCO_PAGE = "https://cocodataset.org/#download"
+NUS_PAGE = "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html"
 
 DATA_SETS: dict[str, DataSet] = {
     "pictovoc": DataSet("voc2007", "pictovoc"),
     "pictovoc_validation": DataSet("voc2007", "pictovoc", is_test=False),
+    "pictovoc_train": DataSet("voc2007", "pictovoc", is_test=False),
     "pictovoc_shifted": DataSet("voc2007", "pictovoc"),
+    "pictovoc_night": DataSet("voc2007", "pictovoc"),
     "pictovoc_novel": DataSet("pictovoc_novel", "pictovoc"),
     "pictovoc_colors": DataSet("pictovoc_colors", "pictovoc"),
-    "pictovoc_counts": DataSet(None, "pictovoc"),
-    "voc2007": DataSet("voc2007", "voc2007", load=voc2007),
-    "coco2014": DataSet("coco2014", "coco2014", load=partial(coco, year=2014)),
-    "coco2017": DataSet("coco2014", "coco2014", load=partial(coco, year=2017)),
-    "nuswide": DataSet("nuswide", "nuswide", load=nuswide),
-}
+    "pictovoc_counts": DataSet(None, "pictovoc", measure="accuracy"),
+    "pictovoc_attributes": DataSet("pictovoc_attributes", "pictovoc"),
+    "pictovoc_single": DataSet("voc2007", "pictovoc", measure="accuracy"),
+    "voc2007": DataSet("voc2007", "voc2007", load=voc2007, page=VOC_PAGE),
+    "voc2007_trainval": DataSet(
+        "voc2007", "voc2007", False, partial(voc2007, side="trainval"), page=VOC_PAGE
+    ),
+    "coco2014": DataSet("coco2014", "coco2014", load=partial(coco, year=2014), page=COCO_PAGE),
+    "coco2014_train": DataSet(
+        "coco2014", "coco2014", False, partial(coco, year=2014, side="train"), page=COCO_PAGE
+    ),
+    "coco2017": DataSet("coco2014", "coco2014", load=partial(coco, year=2017), page=COCO_PAGE),
+    "coco2017_train": DataSet(
+        "coco2014", "coco2014", False, partial(coco, year=2017, side="train"), page=COCO_PAGE
+    ),
+    "nuswide": DataSet("nuswide", "nuswide", load=nuswide, page=NUS_PAGE),
+    "nuswide_train": DataSet(
+        "nuswide", "nuswide", False, partial(nuswide, side="Train"), page=NUS_PAGE
+    ),
+    # Nobody published a schedule for these; VOC2007's is the ancestor's own.
+    "flowers102": DataSet(
+        "flowers102", "voc2007", load=flowers102, measure="accuracy",
+        page="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
+    ),
+    "food101": DataSet(
+        "food101", "voc2007", load=food101, measure="accuracy",
+        page="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
+    ),
+    "awa2": DataSet("awa2", "voc2007", load=awa2, page="https://cvml.ista.ac.at/AwA2/"),
+}  # fmt: skip
 """Every data set by the name that options take; `pictovoc_*` are `t2ipal.pictovoc.worlds`."""
+
+
+def measure_of(name: str) -> Measure:
+    """Which measure a data set has; mAP where it is a folder of the user's own."""
+    return DATA_SETS[name].measure if name in DATA_SETS else "mAP"
 
 
 def schedule_of(name: str) -> str:
@@ -131,7 +172,7 @@ def load_test_set(
 
     Raises:
         ValueError: an unknown test set, or a real one without `root`; labels that cannot be read.
-        FileNotFoundError: `root` does not hold it.
+        FileNotFoundError: `root` does not hold it; tells where it comes from.
     """
     if is_own(name):
         require(root is None, f"The folder {name} is the test set: leave --test-root out.")
@@ -140,12 +181,18 @@ def load_test_set(
         name = name if "://" in name else os.path.abspath(os.path.expanduser(name))
         return TestSet(name, photographs.class_names, photographs.labels, photographs)
     one_of("test set", name, DATA_SETS)
-    load = DATA_SETS[name].load
+    load, page = DATA_SETS[name].load, DATA_SETS[name].page
     if load is None:
         scenes, labels = world_scenes(name)
         return TestSet(name, WORLDS[name].class_names, labels, scenes)
-    require(root is not None, f"Test set {name} needs its folder: give --test-root.")
-    photographs = load(Store(str(root), endpoint_url))
+    require(
+        root is not None,
+        f"Test set {name} needs its folder: give --test-root. It comes from {page}",
+    )
+    try:
+        photographs = load(Store(str(root), endpoint_url))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} {name} comes from {page}") from error
     return TestSet(name, photographs.class_names, photographs.labels, photographs)
 
 

@@ -20,6 +20,11 @@ def require_validation_set(name: str) -> None:
         f"validation_set must be no test set, got {name}: what is chosen on test images is "
         "no longer measured by them. Take pictovoc_validation, or a folder of your own.",
     )
+    require(
+        name not in DATA_SETS or DATA_SETS[name].load is None,
+        f"validation_set must be of the embedded world or a folder of your own, got {name}: give "
+        "the path of a folder, or of a csv or json of labels, in place of the name.",
+    )
 
 
 def load_validation_set(name: str, class_names: Sequence[str], endpoint_url: str | None) -> TestSet:

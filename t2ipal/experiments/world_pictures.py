@@ -154,7 +154,9 @@ def heatmaps(options: PicturesConfig) -> Image.Image:
     for scene, heat in zip(chosen, maps, strict=True):
         row = [grid([[enlarged(scene.image, 252)], [note("", 252)]], 2)]
         for index in np.flatnonzero(scene.labels):
-            picture = Image.fromarray(overlay(scene.image, heat[index].reshape(side, side)))
+            picture = Image.fromarray(
+                overlay(scene.image, heat[index, -side * side :].reshape(side, side))
+            )
             picture = boxed(picture.resize((252, 252)), scene, CLASS_NAMES[index])
             row.append(grid([[picture], [note(CLASS_NAMES[index], 252, center=True)]], 2))
         cells.append(grid([row], 4))

@@ -32,6 +32,7 @@ from t2ipal.features.sets import ImageFeatures, TextFeatures
 from t2ipal.features.towers import (
     _vit_features,
     local_projection,
+    region_projection,
     resize_and_crop,
     resnet_features,
     resnet_locations,
@@ -69,6 +70,11 @@ class Backbone:
             config.local_image_size_px is None or hasattr(visual, "attnpool"),
             "local_image_size_px needs a ResNet, for a ViT has learned the positions of one size: "
             f"leave it out with {config.model}.",
+        )
+        require(
+            config.dense_features != "regions" or hasattr(visual, "attnpool"),
+            'dense_features "regions" needs a ResNet, whose attention pool gives them; take "last" '
+            f'or "value" with {config.model}.',
         )
 
     @functools.cached_property
@@ -140,15 +146,20 @@ class Backbone:
             visual = self.model.visual
             with self._autocast():
                 locations = resnet_locations(visual, self.preprocess(images, larger))
-                features[1] = local_projection(visual.attnpool, locations)
+                features[1] = self._local_path(visual.attnpool, locations)
         return [F.normalize(feature.float(), dim=-1) for feature in features]
 
     def _visual_features(self, pixels: Float[Tensor, "batch 3 size size"]) -> list[Tensor]:
         visual = self.model.visual
         with self._autocast():
             if hasattr(visual, "attnpool"):
-                return [*resnet_features(visual, pixels)]
+                return [*resnet_features(visual, pixels, self._local_path)]
             return [*_vit_features(visual, pixels, self.config.dense_features)]
+
+    @property
+    def _local_path(self) -> Any:
+        """From a ResNet's last map to its local features."""
+        return region_projection if self.config.dense_features == "regions" else local_projection
 
     def _autocast(self) -> torch.autocast:
         dtype, enabled = PRECISIONS[self.config.precision], self.config.precision != "fp32"

@@ -31,9 +31,10 @@ class BackboneConfig:
     """open_clip's tag of the weights, or a path to a file of them; unused where `model` is a
     folder. OpenAI's own files are recognized; others are of the activation that the model's name
     says: QuickGELU for `RN101-quickgelu`, exact GELU for `RN101`."""
-    dense_features: Literal["last", "value"] = "last"
+    dense_features: Literal["last", "value", "regions"] = "last"
     """How a ViT gives local features: `last` layer's tokens, or the `value` path of the last block
-    (no query-key attention). A ResNet always uses the value path of its attention pool."""
+    (no query-key attention). A ResNet always uses the value path of its attention pool; `regions`
+    adds its positions first, and the mean location as one more in front (DualCoOp)."""
     local_image_size_px: PositiveInt | None = added(None)  # noqa: RUF009
     """Side in pixels at which a ResNet takes its local features; None: the model's own. A larger
     one gives a finer map, of smaller parts of the image, and costs a second pass."""

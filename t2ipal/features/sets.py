@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -100,60 +99,6 @@ class FeatureTable(Protocol):
     def column(self, name: str, index: Tensor | slice | None = None) -> Tensor:
         """One column of some rows; None: of all."""
         ...
-
-
-@dataclass(frozen=True)
-class Appended:
-    """A `FeatureTable` of texts with more of them behind it, which are in memory."""
-
-    first: FeatureTable
-    more: FeatureSet
-
-    @property
-    def labels(self) -> Tensor:
-        """Multi-hot."""
-        return torch.cat([self.first.labels.float(), self.more.labels.float()])
-
-    def __len__(self) -> int:
-        return len(self.first) + len(self.more)
-
-    def rows(self, index: Tensor | slice, device: torch.device | str = "cpu") -> FeatureSet:
-        """As `FeatureTable.rows`; shorter texts are padded."""
-        own, others, order = self._split(index)
-        if not len(others):
-            return self.first.rows(own, device)
-        first, more = self.first.rows(own, device), self.more.rows(others, device)
-        length = max(first.local_features.shape[1], more.local_features.shape[1])
-
-        def joined(name: str) -> Tensor:
-            parts = [getattr(part, name) for part in (first, more)]
-            if name == "local_features":
-                parts = [F.pad(part, (0, 0, 0, length - part.shape[1])) for part in parts]
-            elif name == "mask":
-                parts = [F.pad(part, (0, length - part.shape[1])) for part in parts]
-            return torch.cat([part.to(parts[0].dtype) for part in parts])[order.to(device)]
-
-        return FeatureSet(*map(joined, ("global_features", "local_features", "mask", "labels")))
-
-    def subset(self, index: Tensor) -> "Appended":
-        """As `FeatureTable.subset`, of rows in growing order."""
-        own, others, order = self._split(index)
-        assert bool((order.diff() > 0).all()), "rows of both tables cannot be mixed"
-        return Appended(self.first.subset(own), self.more.rows(others))
-
-    def column(self, name: str, index: Tensor | slice | None = None) -> Tensor:
-        """As `FeatureTable.column`."""
-        own, others, order = self._split(slice(None) if index is None else index)
-        return torch.cat([self.first.column(name, own), self.more.column(name, others)])[order]
-
-    def _split(self, index: Tensor | slice) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows of both tables, and where each asked for is among them."""
-        rows = torch.arange(len(self))[index]
-        is_own = rows < len(self.first)
-        order = torch.empty_like(rows)
-        order[is_own] = torch.arange(int(is_own.sum()))
-        order[~is_own] = torch.arange(int(is_own.sum()), len(rows))
-        return rows[is_own], rows[~is_own] - len(self.first), order
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -211,6 +211,7 @@ class StoredFeatures:
         files: _Files,
         labels: Bool[Tensor, "all classes"],
         index: NDArray[np.int64] | None = None,
+        known_from: Float[Tensor, "all classes"] | None = None,
     ):
         """Reads nothing yet.
 
@@ -218,8 +219,10 @@ class StoredFeatures:
             files: where the rows lie.
             labels: multi-hot, of all rows of the files.
             index: which rows these are; None: all.
+            known_from: as in `FeatureSet`, of all rows of the files.
         """
         self._files, self._labels, self._index = files, labels, index
+        self._known_from = known_from
 
     def __len__(self) -> int:
         return len(self._labels) if self._index is None else len(self._index)
@@ -239,7 +242,7 @@ class StoredFeatures:
 
     def subset(self, index: Tensor) -> "StoredFeatures":
         """The rows at `index` (numbers, or a mask), in its order; nothing is read."""
-        return StoredFeatures(self._files, self._labels, self._places(index))
+        return StoredFeatures(self._files, self._labels, self._places(index), self._known_from)
 
     def rows(self, index: Tensor | slice, device: torch.device | str = "cpu") -> FeatureSet:
         """The rows at `index`, in its order, as floats on a device.
@@ -248,7 +251,9 @@ class StoredFeatures:
             ValueError: a file of them is damaged, of other samples, or holds what is no number.
         """
         places = self._places(index)
-        labels = self._labels[torch.from_numpy(places)].to(device).float()
+        index_of_all = torch.from_numpy(places)
+        labels = self._labels[index_of_all].to(device).float()
+        known_from = self._known_from
         gathered = self._gather(places, (GLOBAL, LOCAL, SCALES, POOLED))
         columns = {name: torch.from_numpy(c).to(device) for name, c in gathered.items()}
         local, scales = columns[LOCAL].float(), columns.get(SCALES)
@@ -258,6 +263,7 @@ class StoredFeatures:
             columns.get("mask"),
             labels,
             columns[POOLED].float() if POOLED in columns else None,
+            None if known_from is None else known_from[index_of_all].to(device),
         )
 
     def column(self, name: str, index: Tensor | slice | None = None) -> Tensor:
@@ -291,7 +297,8 @@ class StoredFeatures:
         if opened[0].lengths is not None:
             lengths = [each.lengths[mine] for each, mine in zip(opened, rows)]  # type: ignore
             arrays[LENGTHS] = np.concatenate(lengths)
-        return StoredFeatures(_Held(arrays, files.keys), self._labels, self._index)
+        held = _Held(arrays, files.keys)
+        return StoredFeatures(held, self._labels, self._index, self._known_from)
 
     def _places(self, index: Tensor | slice) -> NDArray[np.int64]:
         """Rows of the files."""
@@ -341,10 +348,13 @@ class StoredFeatures:
 
 
 def held_if_small(
-    files: FeatureFiles, labels: Bool[Tensor, "rows classes"], budget_bytes: float
+    files: FeatureFiles,
+    labels: Bool[Tensor, "rows classes"],
+    budget_bytes: float,
+    known_from: Float[Tensor, "rows classes"] | None = None,
 ) -> StoredFeatures:
     """The rows of some files, in memory where they fit the budget."""
-    rows = StoredFeatures(files, labels)
+    rows = StoredFeatures(files, labels, known_from=known_from)
     return rows.held() if 0 < files.size_bytes <= budget_bytes else rows
 
 

@@ -3,6 +3,8 @@
 The visual towers are open_clip's ModifiedResNet and VisionTransformer; no weights are loaded here.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,17 +33,6 @@ def text_positions(
     return model.ln_final(hidden)
 
 
-def resnet_features(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention pooling without positions, its value path at every location, CLIP's own pooling."""
-    locations, pool = resnet_locations(visual, pixels), visual.attnpool
-    tokens = torch.cat([locations.mean(dim=1, keepdim=True), locations], dim=1)
-    return (
-        _attention_pool(pool, tokens),
-        local_projection(pool, locations),
-        _attention_pool(pool, tokens + pool.positional_embedding),
-    )
-
-
 def resnet_locations(visual: Any, pixels: Tensor) -> Float[Tensor, "batch locations channels"]:
     """The last feature map, location by location."""
     grid = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(pixels)))))
@@ -53,6 +44,39 @@ def local_projection(
 ) -> Float[Tensor, "batch locations width"]:
     """The attention pool's value path, without attention and without positions."""
     return pool.c_proj(pool.v_proj(locations))
+
+
+def region_projection(
+    pool: Any, locations: Float[Tensor, "batch locations channels"]
+) -> Float[Tensor, "batch regions width"]:
+    """The value path with positions, of the mean location first and then of each (DualCoOp).
+
+    Positions are interpolated where the map is of another size than the pool's own.
+    """
+    first, grid = pool.positional_embedding.split([1, len(pool.positional_embedding) - 1])
+    sides = math.isqrt(len(grid)), math.isqrt(locations.shape[1])
+    if sides[0] != sides[1]:
+        grid = grid.T.unflatten(1, (sides[0], sides[0])).unsqueeze(0)
+        grid = F.interpolate(grid, (sides[1], sides[1]), mode="bilinear", align_corners=False)
+        grid = grid[0].flatten(1).T
+    tokens = torch.cat([locations.mean(dim=1, keepdim=True), locations], dim=1)
+    return local_projection(pool, tokens + torch.cat([first, grid]))
+
+
+def resnet_features(
+    visual: Any, pixels: Tensor, local: Callable[[Any, Tensor], Tensor] = local_projection
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention pooling without positions, local features, CLIP's own pooling.
+
+    `local` is `local_projection` or `region_projection`.
+    """
+    locations, pool = resnet_locations(visual, pixels), visual.attnpool
+    tokens = torch.cat([locations.mean(dim=1, keepdim=True), locations], dim=1)
+    return (
+        _attention_pool(pool, tokens),
+        local(pool, locations),
+        _attention_pool(pool, tokens + pool.positional_embedding),
+    )
 
 
 def _attention_pool(pool: Any, tokens: Float[Tensor, "batch tokens channels"]) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from t2ipal.config import require
 
@@ -39,6 +39,15 @@ class PromptEncoder(Protocol):
         All texts of a set begin with `shared` [sets, tokens, text width].
         """
         ...
+
+
+def require_prompt_names(class_names: tuple[str, ...], prompt_names: tuple[str, ...]) -> None:
+    """Raises ValueError unless there are classes, and each has a name for its prompt."""
+    require(len(class_names) > 0, "class_names must name a class, got none.")
+    require(
+        len(class_names) == len(prompt_names),
+        f"Every class needs one prompt name, got {len(prompt_names)} for {len(class_names)}.",
+    )
 
 
 @dataclass(frozen=True)
@@ -124,3 +133,51 @@ def with_context(
     if contexts.dim() == 3:
         return Prompts(torch.cat([start, contexts], dim=1), rest)
     return Prompts(start, torch.cat([contexts, rest.expand(len(contexts), -1, -1, -1)], dim=2))
+
+
+class LearnedPrompts(nn.Module):
+    """Sets of learned contexts before the class names, encoded by a frozen CLIP.
+
+    Args:
+        prompt_names: of the classes.
+        encoder: the frozen CLIP; it is called, and is no part of the module.
+        num_sets: how many contexts each class has.
+        context_length: learned vectors of a context.
+        class_specific: one context for each class in place of one for all.
+        suffix: text right after the class name.
+        generator: of the start, N(0, 0.02).
+    """
+
+    _tokens: Tensor
+    _end: Tensor
+
+    def __init__(
+        self,
+        prompt_names: tuple[str, ...],
+        encoder: PromptEncoder,
+        *,
+        num_sets: int,
+        context_length: int,
+        class_specific: bool,
+        suffix: str,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        # A bound method, not the backbone: its weights are neither trained nor saved with ours.
+        self._encode = encoder.encode_token_embeddings
+        tokens = prompt_tokens(prompt_names, encoder, context_length=context_length, suffix=suffix)
+        device = tokens.embeddings.device
+        self.register_buffer("_tokens", tokens.embeddings, persistent=False)
+        self.register_buffer("_end", tokens.end.to(device), persistent=False)
+        num_shared = 1 + (0 if class_specific else context_length)
+        self._layout = encoder.prompt_layout(self._end, num_shared)
+        classes = [len(prompt_names)] if class_specific else []
+        shape = num_sets, *classes, context_length, tokens.embeddings.shape[-1]
+        start = torch.randn(shape, generator=generator) * 0.02
+        self.contexts = nn.Parameter(start.to(device))
+
+    def forward(self) -> Float[Tensor, "sets classes width"]:
+        """Class embeddings of each set, normalized (paper, eq. 1)."""
+        prompts = with_context(self._tokens, self.contexts)
+        embeddings = self._encode(prompts.own, self._end, prompts.shared, self._layout)
+        return embeddings.to(self._tokens.dtype)

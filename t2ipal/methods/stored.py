@@ -9,6 +9,9 @@ from safetensors import SafetensorError
 from t2ipal.config import from_dict, one_of, require
 from t2ipal.features.config import BackboneIdentity
 from t2ipal.methods.class_concept import ClassConceptConfig, ClassConceptScorer
+from t2ipal.methods.coop import CoOpConfig, CoOpScorer
+from t2ipal.methods.dualcoop import DualCoOpConfig, DualCoOpScorer
+from t2ipal.methods.positive_coop import PositiveCoOpConfig, PositiveCoOpScorer
 from t2ipal.methods.pvp import PVPConfig, PVPScorer
 from t2ipal.methods.recognizer import (
     KEPT_APART,
@@ -18,13 +21,26 @@ from t2ipal.methods.recognizer import (
     Recognizer,
 )
 from t2ipal.methods.t2ipal import T2IPALConfig, T2IPALScorer
+from t2ipal.methods.tip_adapter import TipAdapterConfig, TipAdapterScorer
 from t2ipal.store import Store, join_key, read_json
 
-MethodConfig = T2IPALConfig | ClassConceptConfig | PVPConfig
+MethodConfig = (
+    T2IPALConfig
+    | ClassConceptConfig
+    | CoOpConfig
+    | DualCoOpConfig
+    | PositiveCoOpConfig
+    | PVPConfig
+    | TipAdapterConfig
+)
 """The config of any method; its field `method` tells which, T2I-PAL's where it is left out."""
 SCORERS: dict[str, tuple[Any, Any]] = {
     "t2ipal": (T2IPALConfig, T2IPALScorer),
     "class_concept": (ClassConceptConfig, ClassConceptScorer),
+    "coop": (CoOpConfig, CoOpScorer),
+    "dualcoop": (DualCoOpConfig, DualCoOpScorer),
+    "positive_coop": (PositiveCoOpConfig, PositiveCoOpScorer),
+    "tip_adapter": (TipAdapterConfig, TipAdapterScorer),
     "pvp": (PVPConfig, PVPScorer),
 }
 """Method -> its config and its scorer."""

@@ -19,6 +19,7 @@ from t2ipal.pictovoc.domains import (
     Look,
     background,
     choose_look,
+    develop,
     paint_object,
     recolor,
 )
@@ -361,7 +362,7 @@ def _draw(
             stamp(shown, item.picture, item.matrix * side, center, number)
     canvas = recolor(canvas, look)
     objects = tuple(SceneObject(item.class_name, item.color, item.box) for item in placed)
-    image = _finish(rng, canvas, size_px, grain)
+    image = develop(_finish(rng, canvas, size_px, grain), look, grain)
     names = tuple(item.color for item in clutter)
     maps = _maps(shown, items) if with_map else (None, None)
     return Scene(image, objects, names, place_name, *maps)

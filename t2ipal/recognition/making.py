@@ -31,7 +31,7 @@ from t2ipal.store import (
 )
 from t2ipal.training.loop import FitResult
 from t2ipal.training.plans import TrainingRun, plan_runs
-from t2ipal.training.recipes import METHODS
+from t2ipal.training.recipes import METHODS, require_learns_from_captions
 from t2ipal.training.runs import Workers, train_runs
 from t2ipal.training.validation import split_captions
 
@@ -94,6 +94,8 @@ def check_request(store: Store, request: TrainingRequest) -> tuple[list[Training
         FileNotFoundError: the synthesis is not finished, or there is no such choice.
         ValueError: a method, change or choice that cannot be trained on.
     """
+    for method in request.methods:
+        require_learns_from_captions(method)
     settings = read_manifest(store).settings
     if request.images is not None:
         chosen = read_choice_manifest(store, request.images)

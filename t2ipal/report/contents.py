@@ -160,6 +160,8 @@ class Report:
     """Definitions and reservations, such as which mAP this is."""
     missing: Sequence[str] = ()
     """A sentence for each part that is not there, which says what to do."""
+    measure: str = "mAP"
+    """What the numbers of `results` are, in percent."""
 
     def __post_init__(self) -> None:
         for result in self.results:

@@ -79,6 +79,7 @@ def gather_report(
         versions={package: version(package) for package in PACKAGES},
         commands=commands,
         notes=measured.notes if measured else (),
+        measure=measured.measure if measured else "mAP",
         missing=missing,
     )
 

@@ -1,5 +1,7 @@
 """Heatmaps over some images of a test set: which ones, and where a recognizer looks in them."""
 
+import math
+
 import numpy as np
 from jaxtyping import Num
 
@@ -31,11 +33,12 @@ def heatmap_examples(
         one = test.features.rows(slice(row, row + 1))
         maps = recognizer.scorer.heatmap(one.local_features)[0].numpy()
         scores = recognizer.scores(one)[0].numpy()
-        side = round(maps.shape[1] ** 0.5)
+        side = math.isqrt(maps.shape[1])  # of the map; a mean location may stand before it
         true = np.flatnonzero(labels[row]).tolist()
         order = sorted(true, key=lambda c: -scores[c])[:MAX_CLASSES]
         classes = [
-            (test.class_names[c], float(scores[c]), maps[c].reshape(side, side)) for c in order
+            (test.class_names[c], float(scores[c]), maps[c, -side * side :].reshape(side, side))
+            for c in order
         ]
         names = [test.class_names[c] for c in true]
         examples.append(HeatmapExample(test.previews[row], names, classes))

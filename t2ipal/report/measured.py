@@ -33,6 +33,8 @@ class Measured:
     """Our names of these methods, in the same order."""
     notes: tuple[str, ...]
     """What the numbers are of."""
+    measure: str = "mAP"
+    """What is measured; or accuracy."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class _Evaluation:
     definition: str
     class_names: tuple[str, ...]
     methods: Mapping[str, Any]
+    measure: str = "mAP"
     absent_classes: tuple[str, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
 
@@ -90,6 +93,7 @@ def read_measured(store: Store, key: str = EVALUATION, model: str | None = None)
         tuple(results),
         tuple(order),
         tuple(_notes(evaluation)),
+        evaluation.measure,
     )
 
 
@@ -118,8 +122,9 @@ def _or_nan(value: float | None) -> float:
 
 
 def _notes(evaluation: _Evaluation) -> Iterator[str]:
+    over = ", mean over classes" if evaluation.measure == "mAP" else ""
     yield (
-        f"mAP is {evaluation.definition}, mean over classes, in percent; ± is the sample "
+        f"{evaluation.measure} is {evaluation.definition}{over}, in percent; ± is the sample "
         "standard deviation over seeds."
     )
     yield "The last epoch is taken; no choice was made on test images."

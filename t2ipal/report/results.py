@@ -85,10 +85,14 @@ def results(report: Report) -> Markup | None:
     best, baseline = best_of(report), baseline_of(report)
     head = [
         head_cell("Method"),
-        head_cell("mAP %", "number"),
+        head_cell(f"{report.measure} %", "number"),
         head_cell(f"vs {baseline.name}", "number") if several else None,
         element(
-            "th", charts.strip_axis(axis), scope="col", class_="plot", aria_label="mAP by seed"
+            "th",
+            charts.strip_axis(axis),
+            scope="col",
+            class_="plot",
+            aria_label=f"{report.measure} by seed",
         ),
         head_cell("Seeds", "number"),
         head_cell("Published", "number") if published else None,

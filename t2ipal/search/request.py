@@ -20,7 +20,7 @@ from t2ipal.search.space import SearchConfig
 from t2ipal.search.space_file import load_space
 from t2ipal.search.variants import Variants
 from t2ipal.store import Store, read_manifest
-from t2ipal.training.recipes import METHODS, recipe
+from t2ipal.training.recipes import METHODS, recipe, require_learns_from_captions
 from t2ipal.training.stacked import stack_key
 
 
@@ -58,6 +58,7 @@ def plan_search(store: Store, request: SearchRequest) -> tuple[Setting, SearchCo
         FileNotFoundError: the synthesis is not finished, or no such space file.
         ValueError: what the space or a change cannot be.
     """
+    require_learns_from_captions(request.method)
     settings = read_manifest(store).settings
     names = settings.class_names, settings.prompt_names
     setting = setting_of_run(recipe(request.method, request.schedule, *names), settings)

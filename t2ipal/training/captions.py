@@ -13,7 +13,8 @@ from torch import Tensor
 
 from t2ipal.config import fingerprint
 from t2ipal.features.backbone import clip_templates
-from t2ipal.features.sets import Appended, FeatureSet, TrainingFeatures
+from t2ipal.features.joined import JoinedTables
+from t2ipal.features.sets import FeatureSet, TrainingFeatures
 from t2ipal.methods.contract import FrozenBackbone
 from t2ipal.training.recipes import Recipe
 
@@ -76,7 +77,7 @@ def with_template_captions(
     local = [F.pad(each.local_features, (0, 0, 0, n)) for each, n in zip(texts, missing)]
     more = FeatureSet(
         torch.cat([each.global_features for each in texts]).cpu(),
-        torch.cat(local).cpu().half(),  # as features are stored
+        torch.cat(local).cpu(),
         torch.cat([F.pad(each.mask, (0, n)) for each, n in zip(texts, missing)]).cpu(),
         torch.eye(len(prompt_names)).repeat(len(texts), 1),
     )
@@ -84,7 +85,7 @@ def with_template_captions(
     none = rows.new_full((len(more), rows.shape[1]), -1)
     return dataclasses.replace(
         data,
-        texts=Appended(data.texts, more),
+        texts=JoinedTables([data.texts, more]),
         image_of_caption=torch.cat([rows, none]),
         num_templates=len(more),
     )

@@ -6,14 +6,18 @@ from.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from t2ipal.captions import PHOTO_PROMPT
-from t2ipal.config import one_of, override
+from t2ipal.config import one_of, override, require
 from t2ipal.methods.class_concept import ClassConceptConfig
+from t2ipal.methods.coop import CoOpConfig
+from t2ipal.methods.dualcoop import DualCoOpConfig
+from t2ipal.methods.positive_coop import PositiveCoOpConfig
 from t2ipal.methods.pvp import PVPConfig
 from t2ipal.methods.stored import MethodConfig
 from t2ipal.methods.t2ipal import T2IPALConfig
+from t2ipal.methods.tip_adapter import TipAdapterConfig
 from t2ipal.training.loop import TrainingConfig
 
 
@@ -39,6 +43,7 @@ class NamedMethod:
     """The method's config."""
     fixed: tuple[str, ...] = ()
     """Options that make the method what it is, and so cannot be changed."""
+    learns_from: Literal["captions", "labelled images"] = "captions"
     starts: Mapping[str, Any] = field(default_factory=dict)
     """As `changes`, but what a data set changes comes after it."""
 
@@ -54,6 +59,22 @@ ZERO_SHOT: dict[str, Any] = {
 LOCAL_TOO = {"method.image_temperature": 0.01}
 IMAGENET_TEMPLATES = {"method.templates": "imagenet"}
 TEXTS_ONLY: dict[str, Any] = {"method.adapter": "none", "method.image_weight": 0.0}
+# Of the original: local features are dense_features "regions", at 448 px.
+DUALCOOP: dict[str, Any] = {
+    "method.scale": 100.0,
+    "method.learned_scales": False,
+    "training.batch_size": 32,
+}
+# Tip-Adapter-F's; AdamW's usual weight decay.
+TIP_ADAPTER_F: dict[str, Any] = {
+    "method.learned_keys": True,
+    "training.optimizer": "adamw",
+    "training.lr": 1e-3,
+    "training.weight_decay": 0.01,
+    "training.num_epochs": 20,
+    "training.warmup_epochs": 0,
+    "training.batch_size": 256,
+}
 # The ancestor's scale at test is 40 on VOC and COCO, and 50 for its captions.
 ANCESTOR_TEST: dict[str, Any] = {"method.image_temperature": 0.025}
 GLOBAL_ONLY = {"method.local_scores": False}
@@ -150,12 +171,57 @@ METHODS: dict[str, NamedMethod] = {
     "t2ipal_learnable_residual": NamedMethod(
         "T2I-PAL, eq. 9", "learnable residual ratio", {"method.residual": "learnable"}
     ),
+    "coop": NamedMethod(
+        "CoOp",
+        "a prompt learned from labelled images",
+        config=CoOpConfig,
+        learns_from="labelled images",
+    ),
+    "dualcoop": NamedMethod(
+        "DualCoOp",
+        "positive and negative prompts learned from labelled images, as in the ancestor's rerun",
+        config=DualCoOpConfig,
+        learns_from="labelled images",
+    ),
+    "dualcoop_original": NamedMethod(
+        "DualCoOp, original",
+        "positive and negative prompts learned from labelled images, scales fixed",
+        DUALCOOP,
+        config=DualCoOpConfig,
+        learns_from="labelled images",
+    ),
+    "positive_coop": NamedMethod(
+        "Positive CoOp",
+        "a prompt and free vectors learned from labelled images",
+        config=PositiveCoOpConfig,
+        learns_from="labelled images",
+    ),
+    "tip_adapter": NamedMethod(
+        "Tip-Adapter",
+        "zero-shot CLIP and a cache of labelled images; nothing is trained",
+        config=TipAdapterConfig,
+        fixed=(*NOT_TRAINED, "method.learned_keys"),
+        learns_from="labelled images",
+    ),
+    "tip_adapter_f": NamedMethod(
+        "Tip-Adapter-F",
+        "Tip-Adapter with keys learned from labelled images",
+        TIP_ADAPTER_F,
+        config=TipAdapterConfig,
+        fixed=("method.learned_keys",),
+        learns_from="labelled images",
+    ),
 }
 """Every method that can be trained or evaluated, by the name that options take."""
 
 
 DEFAULTS: dict[type, Mapping[str, Any]] = {
     ClassConceptConfig: {"training.num_epochs": 0},
+    # Shots say how long CoOp is trained: coop_epochs.
+    CoOpConfig: {"training.lr": 2e-3, "training.batch_size": 32, "training.num_epochs": 50},
+    DualCoOpConfig: {"training.lr": 2e-3, "training.batch_size": 64, "training.num_epochs": 50},
+    PositiveCoOpConfig: {"training.lr": 2e-3, "training.batch_size": 32, "training.num_epochs": 50},
+    TipAdapterConfig: {"training.num_epochs": 0},
     PVPConfig: {"training.lr": 0.1},
 }
 """How the methods of a config are trained, in place of TaI-DPT's way, whatever the data set."""
@@ -164,7 +230,10 @@ Schedule = Mapping[type, Mapping[str, Any]]
 """What a data set changes, by the method's config."""
 
 SCHEDULES: dict[str, Schedule] = {
-    "voc2007": {},
+    "voc2007": {
+        DualCoOpConfig: {"training.lr": 1e-3},
+        PositiveCoOpConfig: {"training.lr": 1e-3},
+    },
     "coco2014": {
         ClassConceptConfig: {"method.global_sharpness": 80.0, "method.local_sharpness": 40.0}
     },
@@ -191,9 +260,38 @@ SCHEDULES: dict[str, Schedule] = {
             "training.lr": 5.0,
             "method.stage2_lr": 3e-4,
         },
+        # Chosen on the same scenes, with 1,000 labelled train scenes, CoOp with 16 shots.
+        CoOpConfig: {
+            "training.lr": 5.0,
+            "method.scale": 20.0,
+            "method.image_temperature": 0.1,
+        },
+        DualCoOpConfig: {
+            "training.num_epochs": 30,
+            "training.lr": 0.02,
+            "method.region_sharpness": 10.0,
+        },
+        PositiveCoOpConfig: {
+            "training.num_epochs": 30,
+            "training.batch_size": 64,
+            "training.lr": 0.5,
+            "method.scale": 10.0,
+            "method.region_sharpness": 10.0,
+        },
     },
 }
 """Whose settings to take, by the name that `--data-set` takes."""
+
+
+def require_learns_from_captions(method: str) -> None:
+    """Raises ValueError unless a method of this name learns from captions, as a run has them."""
+    one_of("method", method, METHODS)
+    learns_from = METHODS[method].learns_from
+    require(
+        learns_from == "captions",
+        f"{method} learns from {learns_from}, and a run has captions and synthetic images. Train "
+        "it with jobs/reproduce.py, which reads labelled images.",
+    )
 
 
 def recipe(

@@ -30,7 +30,7 @@ from t2ipal.features.ahead import ahead
 from t2ipal.features.prompt_tower import all_kept
 from t2ipal.features.sets import FeatureSet, FeatureTable, TrainingFeatures
 from t2ipal.methods.contract import Method
-from t2ipal.methods.recognizer import scorer_tensors
+from t2ipal.methods.recognizer import Recognizer, detached, scorer_tensors
 from t2ipal.training.loop import (
     TrainingConfig,
     autocast,
@@ -108,6 +108,7 @@ class Stack:
             rows = self._images_of[size]
             method.prepare(dataclasses.replace(data, image_of_caption=rows))
         self.template: Any = methods[0]
+        self._configs = [method.config for method in methods]
         for name in ("uses_images", "uses_texts"):
             setattr(self.template, name, any(getattr(method, name) for method in methods))
         self._module = _Call(self.template)
@@ -185,11 +186,21 @@ class Stack:
             ]
             yield from torch.cat(found, dim=1)
 
+    @torch.no_grad()
+    def recognizer(self, trial: int) -> Recognizer:
+        """Of one trial, as the method alone exports it."""
+        params = {name: values[trial] for name, values in self._params.items()}
+        call = "scorer", _rows(self._numbers, trial)
+        scorer = detached(functional_call(self._module, params, call))
+        own = dataclasses.replace(scorer, config=self._configs[trial], stacked=None)
+        return Recognizer(own, self.template.export().backbone)
+
     def keep(self, trials: Sequence[int]) -> None:
         """Lets all others leave the stack; these go on, in this order."""
         chosen = torch.tensor(trials, dtype=torch.long)
         here = chosen.to(self.device)
         self.trainings = [self.trainings[trial] for trial in trials]
+        self._configs = [self._configs[trial] for trial in trials]
         for table in (self._params, self._momenta, self._peaks, self._rates):
             table.update({name: values[here] for name, values in table.items()})
         self._numbers = type(self._numbers)(*(values[here] for values in self._numbers))

@@ -138,6 +138,7 @@ CASES = [
     ("train", "--validation-set pictovoc_validation", "is for partial normalization, got none."),
     ("train", f"{PARTIAL} pictovoc_validatoin", "Did you mean 'pictovoc_validation'?"),
     ("train", f"{PARTIAL} pictovoc", "validation_set must be no test set, got pictovoc: what is"),
+    ("train", f"{PARTIAL} voc2007_trainval", "or a folder of your own, got voc2007_trainval: give"),
     ("train", "--normalization partial", "(inputs.held_out: None there, 0.2 here; "),
     # Folders that hold something else, or not enough.
     ("synthesize", "--output run", "run holds another run. Differences: synthesis."),

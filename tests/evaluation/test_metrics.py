@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from t2ipal.evaluation.metrics import average_precision, mean_average_precision, pointing_game
+from t2ipal.evaluation.metrics import (
+    accuracy,
+    average_precision,
+    class_accuracy,
+    mean_average_precision,
+    pointing_game,
+)
 
 
 def slow_average_precision(scores, labels, skipped, eleven_point):
@@ -192,3 +198,16 @@ def test_pointing_game_of_bad_input():
         pointing_game(np.full((1, 1, 4), np.nan), boxes, 2)
     with pytest.raises(ValueError, match=r"a box of every class, got none of: \[1\]"):
         pointing_game(np.zeros((1, 2, 4)), boxes, 2)
+
+
+def test_accuracy_by_hand():
+    scores = [[0.9, 0.1, 0.0], [0.2, 0.2, 0.1], [0.3, 0.4, 0.2], [0.1, 0.2, 0.7]]
+    labels = np.eye(4, 3, dtype=np.uint8)[[0, 1, 1, 0]]
+    assert accuracy(scores, labels) == 50.0  # of equal scores the first class counts
+    assert class_accuracy(scores, labels)[:2].tolist() == [50.0, 50.0]
+    assert np.isnan(class_accuracy(scores, labels)[2])
+    labels[3] = 0
+    with pytest.raises(ValueError, match="got 1 images of none or of several, the first at row 3"):
+        accuracy(scores, labels)
+    with pytest.raises(ValueError, match="must not be NaN"):
+        accuracy([[np.nan, 0.0]], [[1, 0]])

@@ -6,7 +6,14 @@ import pytest
 from voc_tree import voc_tree, write
 
 from t2ipal.captions import load_vocabulary
-from t2ipal.evaluation.photographs import coco, coco_photographs, nuswide, voc2007
+from t2ipal.evaluation.photographs import (
+    PhotographSet,
+    coco,
+    coco_photographs,
+    nuswide,
+    voc2007,
+)
+from t2ipal.evaluation.test_sets import load_test_set
 from t2ipal.store import Store
 
 COCO = Path(__file__).parents[3] / "shared" / "data" / "coco"
@@ -27,6 +34,14 @@ def test_voc2007(tmp_path):
     assert test_set.keys[1] == "VOC2007/JPEGImages/000002.jpg"
     inside = voc2007(Store(folder))
     assert [f"VOC2007/{key}" for key in inside.keys] == list(test_set.keys)
+
+
+def test_voc2007_trainval(tmp_path):
+    folder = voc_tree(tmp_path)
+    write(folder / "ImageSets" / "Main" / "trainval.txt", "000004\n000001\n")
+    test_set = voc2007(Store(tmp_path), "trainval")
+    assert [key[-10:] for key in test_set.keys] == ["000004.jpg", "000001.jpg"]
+    assert test_set.labels.sum(axis=1).tolist() == [0, 2]
 
 
 def test_voc2007_bad_files(tmp_path):
@@ -143,6 +158,41 @@ def test_missing_images_are_counted(tmp_path):
         coco(Store(tmp_path), 2014)
 
 
+def test_coco_train_in_the_order_of_the_json(tmp_path):
+    json_file = coco_tree(tmp_path)
+    (tmp_path / "val2014").rename(tmp_path / "train2014")
+    json_file.rename(json_file.with_name("instances_train2014.json"))
+    test_set = coco(Store(tmp_path), 2014, "train")
+    assert test_set.keys == ("train2014/b.jpg", "train2014/a.jpg")
+    assert test_set.labels.sum(axis=1).tolist() == [2, 0]
+
+
+@needs_coco
+@pytest.mark.parametrize("side", ["train", "val"])
+def test_labels_of_coco_are_those_of_the_json(tmp_path, side):
+    (tmp_path / "annotations").mkdir()
+    file = tmp_path / "annotations" / f"instances_{side}2017.json"
+    file.symlink_to(COCO / "annotations" / f"instances_{side}2017_mini.json")
+    (tmp_path / f"{side}2017").symlink_to(COCO / f"{side}2017")
+    name = {"train": "coco2017_train", "val": "coco2017"}[side]
+    test_set = load_test_set(name, str(tmp_path))
+    content = json.loads(file.read_text())
+    names = {each["id"]: each["name"] for each in content["categories"]}
+    shown = {image["file_name"]: set() for image in content["images"]}
+    by_id = {image["id"]: image["file_name"] for image in content["images"]}
+    for each in content["annotations"]:
+        shown[by_id[each["image_id"]]].add(names[each["category_id"]])
+    photographs = test_set.images
+    assert isinstance(photographs, PhotographSet)
+    found = [key.rpartition("/")[2] for key in photographs.keys]
+    assert sorted(found) == sorted(shown) and len(found) > 20
+    if side == "train":
+        assert found == [*shown]
+    for file_name, row in zip(found, test_set.labels, strict=True):
+        named = {test_set.class_names[column] for column in np.flatnonzero(row)}
+        assert named == shown[file_name], file_name
+
+
 @needs_coco
 def test_coco_mini():
     instances = "annotations/instances_val2017_mini.json"
@@ -167,6 +217,12 @@ def test_nuswide(tmp_path, labels_folder):
     assert test_set.keys[0] == "Flickr/actor/1.jpg"
     assert [names[column] for column in np.flatnonzero(test_set.labels[1])] == ["animal", "zebra"]
     assert test_set.labels.shape == (2, 81) and not test_set.labels[0].any()
+    write(tmp_path / "ImageList" / "TrainImagelist.txt", "zoo\\2.jpg\n")
+    for name in names:
+        write(tmp_path / labels_folder / f"Labels_{name}_Train.txt", f"{int(name == 'bear')}\n")
+    train = nuswide(Store(tmp_path), "Train")
+    assert train.keys == ("Flickr/zoo/2.jpg",)
+    assert [names[column] for column in np.flatnonzero(train.labels[0])] == ["bear"]
     write(tmp_path / labels_folder / "Labels_bear_Test.txt", "0\n")
     with pytest.raises(
         ValueError, match=r"Labels_bear_Test.txt must hold 2 lines of 0 or 1.* got 1"

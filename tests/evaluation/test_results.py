@@ -5,23 +5,27 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from fake_clip import NAMES, images, training_features
 from fake_recognizers import write_fake_recognizers
 
 from t2ipal.evaluation.config import EvaluationOptions
-from t2ipal.evaluation.evaluate import evaluate
+from t2ipal.evaluation.evaluate import evaluate, predict
 from t2ipal.evaluation.modality_gap import modality_gap
 from t2ipal.evaluation.reading import Unreadable
 from t2ipal.evaluation.results import (
+    ACCURACY,
     describe_evaluation,
     evaluate_run,
     mean_gap,
     measure,
     read_evaluation,
+    require_measurable,
     summarize_evaluation,
 )
 from t2ipal.evaluation.runs import find_recognizers
-from t2ipal.evaluation.test_sets import TestFeatures
+from t2ipal.evaluation.test_sets import DATA_SETS, DataSet, TestFeatures
+from t2ipal.report.measured import read_measured
 
 TEST = TestFeatures("drawn", NAMES, images(60, seed=9), None, [])
 
@@ -48,6 +52,34 @@ def test_every_recognizer_is_measured(trained):
     assert "non-interpolated" in lines[0]
     means = [float(line.split()[1]) for line in lines[1:]]
     assert len(means) == 3 and means == sorted(means)
+
+
+def test_accuracy_where_each_image_shows_one_class(trained, monkeypatch):
+    one = DataSet(None, "pictovoc", measure="accuracy")
+    monkeypatch.setitem(DATA_SETS, "drawn", one)
+    columns = np.arange(60) % (len(NAMES) - 1)  # no image shows the last class
+    labels = torch.eye(len(NAMES))[torch.from_numpy(columns)]
+    test = dataclasses.replace(TEST, features=dataclasses.replace(TEST.features, labels=labels))
+    found = find_recognizers(trained)
+    assert require_measurable(found, "drawn", NAMES, labels, EvaluationOptions()) == []
+    result = evaluate_run(trained, found, test, EvaluationOptions())
+    assert (result["measure"], result["definition"]) == ("accuracy", ACCURACY)
+    assert "absent_classes" not in result
+    for name, numbers in result["methods"].items():
+        hits = [
+            predict([recognizer], test.features)[0].argmax(axis=1) == columns
+            for recognizer in found[name].values()
+        ]
+        assert numbers["mAPs"] == pytest.approx([100 * hit.mean() for hit in hits])
+        first = np.mean([100 * hit[columns == 0].mean() for hit in hits])
+        assert numbers["per_class"][0] == pytest.approx(first, abs=1e-3)
+        assert numbers["per_class"][-1] is None
+    assert "accuracy" in describe_evaluation(result).splitlines()[0]
+    measured = read_measured(trained)
+    assert measured.measure == "accuracy"
+    assert measured.notes[0].startswith(f"accuracy is {ACCURACY}, in percent")
+    with pytest.raises(ValueError, match="Accuracy needs one class for each image"):
+        measure(found, TEST, EvaluationOptions())
 
 
 def test_the_gap_of_methods_that_have_class_embeddings(trained):

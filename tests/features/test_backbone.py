@@ -85,6 +85,36 @@ def test_local_features_of_a_larger_picture(resnet):
     assert resnet.fingerprint == twin.fingerprint != finer.fingerprint
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_regions_of_dualcoop(resnet, times):
+    """Value path with positions, the mean in front; positions as torch makes a picture larger."""
+    images, side = random_images(64), 64 * times
+    larger = None if times == 1 else side
+    config = replace(resnet.config, dense_features="regions", local_image_size_px=larger)
+    backbone = load_backbone(config)
+    features, own = backbone.encode_images(images), resnet.encode_images(images)
+    assert torch.equal(features.global_features, own.global_features)
+    assert torch.equal(features.pooled_features, own.pooled_features)
+    visual, pixels = backbone.model.visual, backbone.preprocess(images, side)
+    grid = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(pixels)))))
+    pool, count = visual.attnpool, 2 * times
+    positions = pool.positional_embedding
+    plane = positions[1:].view(2, 2, -1).permute(2, 0, 1)[None]
+    plane = functional.interpolate(plane, (count, count), mode="bilinear")[0]
+    assert features.local_features.shape == (3, 1 + count**2, 12)
+    for row in range(3):
+        tokens = [grid[row].mean(dim=(1, 2)) + positions[0]]
+        for y in range(count):
+            tokens += [grid[row, :, y, x] + plane[:, y, x] for x in range(count)]
+        expected = unit(pool.c_proj(pool.v_proj(torch.stack(tokens))))
+        assert_close(features.local_features[row], expected)
+
+
+def test_only_a_resnet_has_regions(vit_dir):
+    with pytest.raises(ValueError, match=r'dense_features "regions" needs a ResNet'):
+        load_backbone(BackboneConfig(model=str(vit_dir), dense_features="regions"))
+
+
 def test_only_a_resnet_takes_another_size(vit_dir):
     with pytest.raises(ValueError, match=r"local_image_size_px needs a ResNet"):
         load_backbone(BackboneConfig(model=str(vit_dir), local_image_size_px=64))
@@ -245,6 +275,7 @@ def test_fingerprint_differs_where_features_would(resnet, vit, vit_dir, tmp_path
         vit.fingerprint,
         resnet.fingerprint,
         loaded(vit_dir, dense_features="value"),
+        load_backbone(replace(resnet.config, dense_features="regions")).fingerprint,
         loaded(vit_dir, precision="bf16"),
         loaded(write_tiny_clip(tmp_path / "seed", VIT, seed=1)),
         loaded(write_tiny_clip(tmp_path / "activation", {**VIT, "quick_gelu": True})),

@@ -5,6 +5,7 @@ import fake_clip
 import pytest
 import torch
 from fake_clip import FakeClip, config, images, training_features
+from labelled_images import labelled_images
 from safetensors.torch import load, save
 
 from t2ipal.config import to_dict
@@ -13,6 +14,7 @@ from t2ipal.methods.recognizer import FULL, Normalization
 from t2ipal.methods.stored import SCORERS, load_recognizer, with_backbone
 from t2ipal.methods.t2ipal import T2IPAL
 from t2ipal.store import Store
+from t2ipal.training.recipes import METHODS, recipe
 
 FOLDER = "train/a"
 
@@ -31,6 +33,23 @@ def test_saved_recognizer_is_the_same(store, changes):
     assert loaded.config == constants.config and loaded.backbone == FakeClip.identity
     test = images(20)
     assert torch.equal(loaded.scores(test), constants.scores(test))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in METHODS if METHODS[name].learns_from == "labelled images"]
+)
+def test_every_method_that_learns_from_labelled_images_comes_back(tmp_path, name):
+    settings = recipe(name, "voc2007", fake_clip.NAMES, fake_clip.PROMPT_NAMES)
+    method = settings.method.build(FakeClip(), 1)
+    method.prepare(labelled_images())
+    recognizer, test = method.export(), images(20)
+    recognizer.save(Store(tmp_path), FOLDER)
+    loaded = load_recognizer(Store(tmp_path), FOLDER)
+    assert type(loaded.scorer) is type(recognizer.scorer) and loaded.config == settings.method
+    assert torch.equal(loaded.scores(test), recognizer.scores(test))
+    heatmaps = [each.scorer.heatmap(test.local_features) for each in (loaded, recognizer)]
+    assert torch.equal(*heatmaps)
+    assert torch.allclose(heatmaps[0].sum(dim=-1), torch.ones(20, len(fake_clip.NAMES)))
 
 
 @pytest.mark.parametrize("normalization", [Normalization(), FULL, Normalization(0.25, 0.75)])

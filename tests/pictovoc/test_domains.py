@@ -6,11 +6,18 @@ import pytest
 
 from t2ipal.pictovoc.domains import CLUTTER_COUNTS, DOMAINS, choose_look
 from t2ipal.pictovoc.drawing import drawing, oval, paint, rect, ring, stamp
-from t2ipal.pictovoc.scenes import CLASS_NAMES, draw_classes, draw_scene
+from t2ipal.pictovoc.scenes import (
+    CLASS_NAMES,
+    LOOK_STREAM,
+    draw_classes,
+    draw_scene,
+    random_of,
+)
 from t2ipal.pictovoc.shapes import class_drawings
 
 COUNT = 25
 KINDS = ("photo", "palette", "lines", "clutter")
+"""Of which the small CLIP has seen pictures."""
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +67,28 @@ def test_classes_are_drawn_in_a_domain_too():
 def test_looks_are_mixed_by_their_weights(domain):
     kinds = Counter(choose_look(domain, Random(seed)).kind for seed in range(3000))
     total = sum(DOMAINS[domain].values())
-    assert set(kinds) == set(DOMAINS[domain]) <= set(KINDS)
+    assert set(kinds) == set(DOMAINS[domain]) <= {*KINDS, "night"}
     for kind, weight in DOMAINS[domain].items():
         assert kinds[kind] / 3000 == pytest.approx(weight / total, abs=0.04)
 
 
 def test_shifted_is_no_photo():
     assert "photo" not in DOMAINS["shifted"] and set(DOMAINS["web"]) == set(KINDS)
+
+
+def test_a_night_is_dark_and_noisy(photos):
+    """Each color is left at its own share; noise comes with the grain."""
+    for photo, night, calm in zip(photos, draw("night"), draw("night", grain=False)):
+        assert night.image.mean() < 0.75 * photo.image.mean()
+        assert photo.clutter == night.clutter
+        rough = [np.abs(np.diff(x.image.astype(float), axis=1)).mean() for x in (night, calm)]
+        assert rough[0] > rough[1]
+    index = 3
+    look = choose_look("night", random_of("test", index, stream=LOOK_STREAM))
+    plain = draw_scene("test", index, grain=False).image
+    expected = (plain * np.array(look.light, np.float32)).astype(np.uint8)
+    assert np.array_equal(draw_scene("test", index, domain="night", grain=False).image, expected)
+    assert 0 < min(look.light) < max(look.light) < 1
 
 
 def test_lines_leave_paper_and_ink():

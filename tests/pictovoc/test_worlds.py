@@ -5,10 +5,17 @@ import pytest
 
 import t2ipal.captions
 from t2ipal.captions import NounFilter, load_vocabulary
+from t2ipal.pictovoc.attributes import attribute_labels
 from t2ipal.pictovoc.captions import world_captions
 from t2ipal.pictovoc.clutter import CLUTTER_SHAPES
 from t2ipal.pictovoc.scenes import CLASS_NAMES, COLORS, draw_scene
-from t2ipal.pictovoc.worlds import WORLDS, object_boxes, train_scenes, world_scenes
+from t2ipal.pictovoc.worlds import (
+    WORLDS,
+    object_boxes,
+    original_scenes,
+    train_scenes,
+    world_scenes,
+)
 
 COUNT = 30
 NOVEL = Path(t2ipal.captions.__file__).parent / "vocabularies" / "pictovoc_novel.yaml"
@@ -25,15 +32,19 @@ def test_a_world_is_its_scenes(name):
     images, labels = world_scenes(name, COUNT)
     assert images.shape == (COUNT, 64, 64, 3) and labels.shape == (COUNT, len(world.class_names))
     assert images.dtype == labels.dtype == np.uint8
+    indices = [*world.indices(COUNT)]
     for row in (0, 7, COUNT - 1):
-        scene = draw_scene(world.split, world.first + row, domain=world.domain)
+        scene = draw_scene(world.split, indices[row], domain=world.domain)
         assert np.array_equal(images[row], scene.image)
+    if name != "pictovoc_single":
+        assert indices == [*range(world.first, world.first + COUNT)]
 
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_every_class_can_be_ranked(name):
     world = WORLDS[name]
-    assert world.count == {"validation": 1000}.get(world.split, 2000)
+    few = ("pictovoc_validation", "pictovoc_train", "pictovoc_single")
+    assert world.count == (1000 if name in few else 2000)
     labels = world_scenes(name, 200)[1]
     assert (labels.sum(axis=0) > 3).all() and (labels.mean(axis=0) < 0.5).all()
 
@@ -43,6 +54,33 @@ def test_labels_of_the_classes():
     scenes = [draw_scene("test", index, size_px=8) for index in range(COUNT)]
     assert np.array_equal(labels, [scene.labels for scene in scenes])
     assert np.array_equal(labels, world_scenes("pictovoc_shifted", COUNT)[1])
+    assert np.array_equal(labels, world_scenes("pictovoc_night", COUNT)[1])
+    assert np.array_equal(attribute_labels(labels), world_scenes("pictovoc_attributes", COUNT)[1])
+
+
+def test_scenes_of_one_object():
+    labels = world_scenes("pictovoc_single", COUNT)[1]
+    assert (labels.sum(axis=1) == 1).all()
+    world = WORLDS["pictovoc_single"]
+    indices = [*world.indices(COUNT)]
+    for index in range(indices[0], indices[-1] + 1):
+        scene = draw_scene("test", index, size_px=8)
+        assert (len(scene.objects) == 1) == (index in indices)
+    assert indices[0] >= 500_000 and world.split == "test"
+
+
+def test_the_scenes_that_captions_describe():
+    ids = ["validation-0000012-0", "validation-0000003-2", "train-0000003-0"]
+    images = original_scenes(ids)
+    scenes = [("validation", 12), ("validation", 3), ("train", 3)]
+    assert np.array_equal(images, [draw_scene(*scene).image for scene in scenes])
+    captions = dict(world_captions("validation", 13))
+    assert ids[0] in captions
+    for wrong in ("000123", "val-0000012-0", "validation-x-0"):
+        with pytest.raises(ValueError, match=f"Only captions of the embedded world .*{wrong}"):
+            original_scenes([ids[0], wrong])
+    with pytest.raises(ValueError, match="need the id of a caption, got none"):
+        original_scenes([])
 
 
 def test_labels_of_other_questions():

@@ -55,3 +55,11 @@ def test_a_batch_larger_than_the_data(tmp_path):
     assert not any("batch size" in remark for remark in check_request(store, small)[1])
     untrained = dataclasses.replace(REQUEST, methods=("zsclip",))
     assert not any("batch size" in remark for remark in check_request(store, untrained)[1])
+
+
+@pytest.mark.parametrize("method", ["coop", "dualcoop", "tip_adapter_f"])
+def test_methods_that_learn_from_labelled_images_are_refused(tmp_path, method):
+    request = dataclasses.replace(REQUEST, methods=("tai_dpt", method))
+    message = f"{method} learns from labelled images, and a run has captions.* jobs/reproduce.py"
+    with pytest.raises(ValueError, match=message):
+        check_request(run_of(tmp_path, [(0,), (1,)]), request)

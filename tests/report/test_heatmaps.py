@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from fake_clip import NAMES, FakeClip, config, images, training_features
 
 from t2ipal.evaluation.test_sets import TestFeatures
@@ -34,6 +35,20 @@ def test_heatmaps_of_every_method(method):
         for name, score, heatmap in example.classes:
             assert score == pytest.approx(scores[row, NAMES.index(name)], rel=1e-4)
             assert heatmap.shape == (3, 3) and heatmap.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_mean_location_before_the_map_is_not_drawn():
+    recognizer = config().build(FakeClip()).export()
+    local = TEST.features.local_features
+    more = torch.cat([local.mean(dim=1, keepdim=True), local], dim=1)
+    regions = dataclasses.replace(
+        TEST, features=dataclasses.replace(TEST.features, local_features=more)
+    )
+    (example,) = heatmap_examples(recognizer, regions, 1)
+    row = rows_to_show(TEST.features.labels.numpy(), 1)[0]
+    expected = recognizer.scorer.heatmap(more[[row]])[0].numpy()
+    for name, _, heatmap in example.classes:
+        assert np.array_equal(heatmap.flatten(), expected[NAMES.index(name), 1:])
 
 
 def test_images_of_several_classes_come_first():

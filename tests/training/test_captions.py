@@ -5,7 +5,7 @@ import torch
 from fake_clip import NAMES, PROMPT_NAMES, FakeClip, training_features
 
 from t2ipal.config import override
-from t2ipal.features.sets import Appended
+from t2ipal.features.joined import JoinedTables
 from t2ipal.training.captions import captions_for, first_of_rarest, templates
 from t2ipal.training.loop import fit
 from t2ipal.training.recipes import recipe
@@ -53,7 +53,7 @@ def test_what_is_appended_can_be_split_again():
     keep = torch.ones(len(table), dtype=torch.bool)
     keep[[3, 50]] = False
     some = table.subset(keep)
-    assert isinstance(some, Appended) and len(some) == len(table) - 2
+    assert isinstance(some, JoinedTables) and len(some) == len(table) - 2
     assert torch.equal(some.labels, table.labels[keep])
     rows = torch.tensor([60, 2, 3])
     expected = table.rows(torch.tensor([62, 2, 4]))
