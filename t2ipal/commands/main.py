@@ -11,6 +11,7 @@ from t2ipal.commands.stopping import GO_ON, ended_by_signals
 from t2ipal.commands.streams import open_missing_streams, steady_streams
 
 COMMANDS = {
+    "reproduce": "the paper's tables and figures, measured anew",
     "demo": "the whole chain on the embedded world, from captions to a report",
     "write_captions": "captions for given classes, by a grammar or a language model",
     "synthesize": "captions in, a stored set of synthetic images out",

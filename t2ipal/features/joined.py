@@ -4,6 +4,7 @@ Where captions of two sources, or images of two makers, are learned from togethe
 same rows mean other classes.
 """
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -22,18 +23,18 @@ class JoinedTables:
         self,
         tables: Sequence[FeatureTable],
         labels: Float[Tensor, "all classes"] | None = None,
-        index: Int[Tensor, " rows"] | None = None,
     ) -> None:
         """Reads nothing yet.
 
         Args:
             tables: one or more.
-            labels: of all their rows, in place of their own.
-            index: which rows these are; None: all.
+            labels: of all their rows, in place of their own; all of them are known.
         """
         self._tables = [*tables]
         ends = torch.tensor([len(table) for table in tables]).cumsum(0)
-        self._starts, self._index = torch.cat([ends.new_zeros(1), ends]), index
+        self._starts = torch.cat([ends.new_zeros(1), ends])
+        self._index: Int[Tensor, " rows"] | None = None
+        self._relabelled = labels is not None
         own = [table.labels.float() for table in tables] if labels is None else [labels]
         self._labels = own[0] if len(own) == 1 else torch.cat(own)
 
@@ -47,7 +48,9 @@ class JoinedTables:
 
     def subset(self, index: Tensor) -> "JoinedTables":
         """As `FeatureTable.subset`."""
-        return JoinedTables(self._tables, self._labels, self._places(index))
+        part = copy.copy(self)
+        part._index = self._places(index)
+        return part
 
     def rows(self, index: Tensor | slice, device: torch.device | str = "cpu") -> FeatureSet:
         """As `FeatureTable.rows`; captions of several tables are padded to the longest of them."""
@@ -62,6 +65,8 @@ class JoinedTables:
         if len(parts) > 1:
             whole = whole.rows(torch.cat(order).argsort(), device)
         values = {name: getattr(whole, name) for name in (*COLUMNS, "mask")}
+        if self._relabelled:
+            values["known_from"] = None
         return FeatureSet(labels=self._labels[places].to(device), **values)
 
     def column(self, name: str, index: Tensor | slice | None = None) -> Tensor:

@@ -6,6 +6,7 @@ from t2ipal.captions import NounFilter, load_vocabulary
 from t2ipal.diffusion.config import SynthesisConfig
 from t2ipal.diffusion.synthesizer import sample_seed
 from t2ipal.pictovoc.scenes import CLASS_NAMES, draw_classes
+from t2ipal.pictovoc.worlds import original_scenes
 
 
 class RenderingSynthesizer:
@@ -34,4 +35,22 @@ class RenderingSynthesizer:
             "seed": np.array(seeds, dtype=np.uint64),
             "status": np.array(["failed" if reason else "ok" for reason in reasons]),
             "reason": np.array(reasons),
+        }
+
+
+class OriginalSynthesizer:
+    """Stands in for `Synthesizer` too: the scene that each of the world's captions is about."""
+
+    def __init__(self, config: SynthesisConfig):
+        self.config = config
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Adds `image`, `seed`, `status` and `reason`."""
+        images = original_scenes([str(caption_id) for caption_id in batch["caption_id"]])
+        return {
+            **batch,
+            "image": images,
+            "seed": np.zeros(len(images), dtype=np.uint64),
+            "status": np.array(["ok"] * len(images)),
+            "reason": np.array([""] * len(images)),
         }

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 
@@ -73,3 +75,7 @@ def test_labels_of_other_classes():
     data = relabelled(source(3, 6, 0, 4), matrix)
     assert data.texts.labels.tolist() == [[1, 0], [1, 1], [0, 1]]
     assert data.images.rows(torch.tensor([4])).labels.tolist() == [[1, 1]]
+    known = dataclasses.replace(features(3, 0), known_from=torch.rand(3, 3))
+    other = JoinedTables([known], torch.eye(3)[:, :2]).subset(torch.tensor([2, 0]))
+    assert other.rows(slice(None)).known_from is None  # it was of the classes before
+    assert torch.equal(JoinedTables([known, known]).rows(slice(0, 3)).known_from, known.known_from)

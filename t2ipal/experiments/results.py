@@ -1,0 +1,148 @@
+"""What a reproduction found, as plain values: what every page of it is made from."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from t2ipal.config import to_dict
+from t2ipal.evaluation import protocols
+from t2ipal.experiments.config import ReproductionConfig
+from t2ipal.experiments.drawings import DRAWINGS
+from t2ipal.experiments.numbers import EQUAL, LEVEL, Numbers, Verdict
+from t2ipal.experiments.points import Points
+from t2ipal.experiments.rows import Cell, Item, Panel, Series, Table, Told, systems_of
+from t2ipal.experiments.sources import Captions, Data, Labels
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the pages are made from."""
+
+    config: ReproductionConfig
+    points: Points
+    items: Sequence[Item]
+    data: Data
+    numbers: Numbers
+
+
+def found(contents: Contents) -> dict[str, Any]:
+    """Everything that the pages show."""
+    items = [_item(item, contents) for item in contents.items]
+    return {
+        "on": contents.config.on,
+        "seeds": contents.config.seeds,
+        "quick": contents.config.quick,
+        "test_sets": list(contents.points.test_sets),
+        "settings": to_dict(contents.config),
+        "items": items,
+        "footers": footers(contents),
+        "status": _counts(items),
+    }
+
+
+def _item(item: Item, contents: Contents) -> dict[str, Any]:
+    claims = [_verdict(contents.numbers.verdict(claim)) for claim in item.claims]
+    shown = {"name": item.name, "title": item.title, "notes": list(item.notes), "claims": claims}
+    if isinstance(item, Table):
+        rows = [
+            {"title": row.title, "cells": [_cell(cell, contents) for cell in row.cells]}
+            for row in item.rows
+        ]
+        return {"kind": "table", **shown, "columns": list(item.columns), "rows": rows}
+    if item.pictures:
+        return {"kind": "pictures", **shown, "cards": DRAWINGS[item.pictures](item, contents)}
+    return {"kind": "chart", **shown, "panels": [_panel(panel, contents) for panel in item.panels]}
+
+
+def _panel(panel: Panel, contents: Contents) -> dict[str, Any]:
+    lines = [_line(series, contents) for series in panel.series]
+    return {"title": panel.title, "x_label": panel.x_label, "series": lines}
+
+
+def _line(series: Series, contents: Contents) -> dict[str, Any]:
+    cells = [(x, _cell(at, contents)) for x, at in series.points]
+    return {"title": series.title, "points": [{"x": x, **cell} for x, cell in cells]}
+
+
+def _cell(cell: Cell, contents: Contents) -> dict[str, Any]:
+    if cell is None:
+        return {"status": "none"}
+    if isinstance(cell, Told):
+        told = {"mean": cell.value, "backbone": cell.backbone, "source": cell.source}
+        return {"status": "published only", **told}
+    summary = contents.numbers(cell)
+    if summary is None:
+        return {"status": "data missing", "reason": contents.numbers.missing(cell.system)}
+    of = {"mean": summary.mean, "std": summary.std, "values": list(summary.mAPs)}
+    return {"status": "measured", **of}
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    differences = [
+        {
+            "test_set": each.test_set, "mean": each.mean, "std": each.std, "seeds": each.seeds,
+            "p": None if math.isnan(each.p) else each.p,
+        }
+        for each in verdict.differences
+    ]  # fmt: skip
+    return {"claim": verdict.words, "outcome": verdict.outcome, "differences": differences}
+
+
+def _counts(items: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """How many cells there are of each status."""
+    counts: dict[str, int] = {}
+    for item in items:
+        cells = [cell for row in item.get("rows", ()) for cell in row["cells"]]
+        cells += [
+            p for panel in item.get("panels", ()) for s in panel["series"] for p in s["points"]
+        ]
+        for cell in cells:
+            if cell["status"] != "none":
+                counts[cell["status"]] = counts.get(cell["status"], 0) + 1
+    return counts
+
+
+def footers(contents: Contents) -> list[str]:
+    """What a reader must know of every number: what the reviewers of the paper asked for."""
+    config, data = contents.config, contents.data
+    systems = [system for item in contents.items for system in systems_of(item)]
+    sources = [part.source for system in systems for part in system.systems()]
+    lines = [
+        f"Mean and standard deviation (n - 1) over {config.seeds} seeds. A seed varies the start, "
+        "the order of the data, which synthetic images of a caption come first, and which images "
+        "few shots are. A system without training has one number.",
+        "mAP is the mean over classes of non-interpolated average precision, in percent. Equal "
+        "scores keep the order of the images. No epoch is chosen: the last one is measured.",
+    ]
+    if config.on == "pictovoc":
+        lines += [
+            "Captions are the embedded world's, of its validation scenes. Its generator and its "
+            "CLIP never saw a test scene. Images of 64 px are seen whole at 128 px: no crop.",
+            "Settings were chosen on other validation scenes (pictovoc_validation), and so was the "
+            "part of a normalization and the best point of a line. Test scenes chose nothing.",
+        ]
+    else:
+        lines += [
+            f"Photographs: shorter side resized (bicubic) to the size of {config.backbone.model}, "
+            "center cropped.",
+            "Settings are those of the paper and its ancestor (docs/method.md). Whether the "
+            "text-to-image model has seen test photographs cannot be known: LAION holds "
+            "photographs of Flickr, from which VOC2007, MS-COCO and NUS-WIDE come.",
+            *(f"Captions and images {name}: {store.uri}." for name, store in data.sets.items()),
+        ]
+    if any(isinstance(source, Labels) for source in sources):
+        lines += [
+            f"Systems that learn from labelled images see {config.num_views} fixed views of each: "
+            "itself and augmented ones. The authors augment anew in each epoch.",
+            f"Masks of partial labels: {protocols.MASKS[config.on]}.",
+        ]
+    if any(isinstance(source, Captions) and source.originals != "none" for source in sources):
+        lines.append("Original images are labelled by the captions, as synthetic ones are.")
+    return [
+        *lines,
+        "A claim is confirmed, or refuted, where a paired t-test over seeds says so on every test "
+        f"set (p < {LEVEL:g}). Two systems are on par where two one-sided tests put their "
+        f"difference within {EQUAL:g} mAP. Otherwise, and where test sets disagree, it is "
+        "undecided.",
+    ]

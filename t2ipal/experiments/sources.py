@@ -1,0 +1,263 @@
+"""What the reproduction's recognizers learn from, and what they are measured on.
+
+Captions with their images lie in runs of jobs/synthesize.py, each a set by its name; labelled
+images and test sets are data sets. Loads features; computes none but those of test sets.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from t2ipal.captions import load_vocabulary
+from t2ipal.config import to_dict
+from t2ipal.evaluation import protocols
+from t2ipal.evaluation.labelled_sets import labelled_features
+from t2ipal.evaluation.stored_sets import stored_features
+from t2ipal.evaluation.test_sets import DATA_SETS, TestFeatures, load_test_set, measure_of
+from t2ipal.features.backbone import Backbone, load_backbone
+from t2ipal.features.config import BackboneConfig
+from t2ipal.features.extraction import feature_folder
+from t2ipal.features.joined import JoinedTables, join_captions, join_images, relabelled
+from t2ipal.features.reading import read_training_features
+from t2ipal.features.sets import TrainingFeatures
+from t2ipal.pictovoc.attributes import MATRIX
+from t2ipal.store import Store, read_manifest
+
+ORIGINAL = "original"
+"""Set of the images that the captions of the main set were written about."""
+NOVEL = {"pictovoc": protocols.NOVEL_PICTOVOC, "coco2014": protocols.NOVEL_COCO}
+"""Data set -> columns of its novel classes."""
+LABELLED = {"pictovoc": "pictovoc_train", "voc2007": "voc2007_trainval"}
+"""Data set -> its labelled images, where they are not called NAME_train."""
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Captions with their images."""
+
+    sets: tuple[str, ...] = ("synthetic",)
+    """Whose captions and images: several sets one behind the other."""
+    originals: Literal["none", "instead", "beside"] = "none"
+    """The images that the captions were written about, in place of synthetic ones or beside."""
+    share: float = 1.0
+    """Of the captions whose images are replaced by original ones."""
+    num_captions: int | None = None
+    """Only the first so many; None: all."""
+    attributes: bool = False
+    """Labelled by the attributes of what they name."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labelled images."""
+
+    shots: int | None = None
+    """Only so many images of each class; None: all of them."""
+    episode: int | None = None
+    """Of the novel classes alone; None: all classes, drawn anew for each seed."""
+
+
+Source = Captions | Labels
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where everything of a reproduction lies; travels to every worker."""
+
+    store: Store
+    """Home of its features, fits and pages."""
+    on: str
+    """Data set whose classes these are: pictovoc, voc2007, coco2014, nuswide."""
+    sets: Mapping[str, Store]
+    """Sets of captions and images, by name."""
+    backbones: Mapping[str, BackboneConfig]
+    """By name; `main` is the one of most rows."""
+    test_sets: tuple[str, ...]
+    """On which all classes are measured."""
+    test_root: str | None = None
+    """Folder of a real data set."""
+    num_labelled: int = 1000
+    """Labelled images of the embedded world."""
+    num_views: int = 4
+    """Of each labelled image: itself, and augmented ones."""
+    in_tests: int | None = None
+    """Only the first so many images of each of the world's test sets; None: all."""
+    episodes: str | None = None
+    """LaSO's file of episodes, for MS-COCO."""
+    endpoint_url: str | None = None
+    described: Mapping[str, Any] = field(default_factory=dict)
+    """What was found out beforehand and holds for all workers: see `facts`."""
+
+    @property
+    def schedule(self) -> str:
+        """Whose settings recipes take."""
+        return DATA_SETS[self.on].schedule
+
+    def __hash__(self) -> int:
+        return hash((self.store.uri, self.on))
+
+    def load_backbone(self, name: str) -> Backbone:
+        """Loaded once in a process."""
+        return _backbone(self.backbones[name])
+
+    def vocabulary(self, source: Source) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of the classes that a source labels, and what goes into prompts."""
+        if isinstance(source, Captions) and source.attributes:
+            return _names("pictovoc_attributes")
+        names = _names(DATA_SETS[self.on].vocabulary or self.on)
+        if isinstance(source, Labels) and source.episode is not None:
+            at = NOVEL[self.on]
+            return tuple(names[0][i] for i in at), tuple(names[1][i] for i in at)
+        return names
+
+    def times(self, source: Source) -> float:
+        """How often the first captions alone are gone over while all of them are gone over once."""
+        if not isinstance(source, Captions) or source.num_captions is None:
+            return 1
+        whole = sum(read_manifest(self.sets[name]).settings.num_captions for name in source.sets)
+        return whole / source.num_captions
+
+    def measure(self, test_set: str) -> str:
+        """mAP or accuracy."""
+        return measure_of(test_set.partition("#")[0])
+
+    def tests_of(self, source: Source) -> tuple[str, ...]:
+        """Names of the test sets on which what a source teaches is measured."""
+        if isinstance(source, Captions) and source.attributes:
+            return ("pictovoc_attributes",)
+        if isinstance(source, Labels) and source.episode is not None:
+            return (f"{self.on}#novel",)
+        return self.test_sets
+
+    def missing(self, source: Source) -> str:
+        """Why a source cannot be read; empty where it can."""
+        if isinstance(source, Labels):
+            if source.episode is not None and self.on == "coco2014" and self.episodes is None:
+                return "LaSO's episodes: --episodes FILE"
+            alone = source.episode is not None and self.on not in NOVEL
+            return f"novel classes of {self.on}, of which nobody has told" if alone else ""
+        names = [*source.sets, *([ORIGINAL] if source.originals != "none" else [])]
+        absent = [name for name in names if name not in self.sets]
+        if source.attributes and self.on != "pictovoc":
+            return "attributes, which are the embedded world's alone"
+        return f"a set of images: --sets {absent[0]}=RUN" if absent else ""
+
+    def facts(self, source: Source, backbone: str) -> list[Any]:
+        """What a result depends on beside the fit's own settings."""
+        config = self.backbones[backbone]
+        facts: list[Any] = [self.described["backbones"][backbone], to_dict(config)]
+        if isinstance(source, Labels):
+            return [*facts, self.described["labelled"], self.num_views, self.tests_of(source)]
+        names = [*source.sets, *([ORIGINAL] if source.originals != "none" else [])]
+        sets = [self.described["sets"][name] for name in names]
+        return [*facts, sets, self.tests_of(source), self.in_tests]
+
+    def training(self, source: Source, seed: int, backbone: str) -> TrainingFeatures:
+        """What a fit learns from."""
+        if isinstance(source, Captions):
+            data = _of_captions(self, source, backbone)
+            # Each seed begins with other images of each caption, where there are more.
+            rows = data.image_of_caption
+            return TrainingFeatures(data.texts, data.images, rows.roll(-2 * seed, dims=1))
+        data = _labelled(self, backbone)
+        labels = (data.texts.labels > 0).numpy()
+        if source.episode is not None:
+            assert source.shots is not None
+            if self.episodes is None:
+                found = protocols.episodes_of(labels, NOVEL[self.on], source.shots)
+            else:
+                found = protocols.read_episodes(self.episodes)[source.shots]
+            matrix = torch.eye(labels.shape[1])[:, list(NOVEL[self.on])]
+            return relabelled(_only(data, found[source.episode]), matrix)
+        if source.shots is None:
+            return data
+        return _only(data, protocols.few_shot_rows(labels, source.shots, seed))
+
+    def tests(self, source: Source, backbone: str) -> list[TestFeatures]:
+        """Features of the test sets of a source."""
+        return [_test(self, name, backbone) for name in self.tests_of(source)]
+
+
+@lru_cache(maxsize=2)
+def _backbone(config: BackboneConfig) -> Backbone:
+    return load_backbone(config)
+
+
+@lru_cache(maxsize=8)
+def _names(vocabulary: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    known = load_vocabulary(vocabulary)
+    return known.class_names, known.prompt_names
+
+
+@lru_cache(maxsize=3)
+def _set(data: Data, name: str, backbone: str) -> TrainingFeatures:
+    folder = feature_folder(data.load_backbone(backbone))
+    return read_training_features(data.sets[name], folder)
+
+
+@lru_cache(maxsize=2)
+def _of_captions(data: Data, source: Captions, backbone: str) -> TrainingFeatures:
+    parts = [_set(data, name, backbone) for name in source.sets]
+    whole = parts[0] if len(parts) == 1 else join_captions(parts)
+    if source.originals != "none":
+        own = whole.image_of_caption.shape[1]
+        whole = join_images(whole, _set(data, ORIGINAL, backbone))
+        rows = whole.image_of_caption.clone()
+        if source.originals == "instead":
+            generator = torch.Generator().manual_seed(0)
+            order = torch.randperm(len(rows), generator=generator)
+            replaced = order[: round(source.share * len(rows))]
+            kept = order[len(replaced) :]
+            rows[replaced, :own] = -1
+            rows[kept, own:] = -1
+        whole = TrainingFeatures(whole.texts, whole.images, rows)
+    if source.num_captions is not None:
+        whole = _only(whole, np.arange(source.num_captions))
+    if source.attributes:
+        whole = relabelled(whole, torch.from_numpy(MATRIX).float())
+    return whole
+
+
+def _only(data: TrainingFeatures, rows: Any) -> TrainingFeatures:
+    chosen = torch.as_tensor(np.asarray(rows, dtype=np.int64))
+    return TrainingFeatures(data.texts.subset(chosen), data.images, data.image_of_caption[chosen])
+
+
+def labelled_set(data: Data) -> Any:
+    """The labelled images, not looked at yet."""
+    name = LABELLED.get(data.on, f"{data.on}_train")
+    test = load_test_set(name, data.test_root, (), data.endpoint_url)
+    return test.only(range(data.num_labelled)) if data.on == "pictovoc" else test
+
+
+@lru_cache(maxsize=2)
+def _labelled(data: Data, backbone: str) -> TrainingFeatures:
+    test = labelled_set(data)
+    known = protocols.known_from(*test.labels.shape)
+    loaded = data.load_backbone(backbone)
+    return labelled_features(
+        test, loaded, data.store, num_views=data.num_views, seed=0, known_from=known
+    )
+
+
+@lru_cache(maxsize=16)
+def _test(data: Data, name: str, backbone: str) -> TestFeatures:
+    whole, _, part = name.partition("#")
+    test = load_test_set(whole, data.test_root, (), data.endpoint_url)
+    if data.in_tests is not None and data.on == "pictovoc":
+        test = test.only(range(min(data.in_tests, len(test.labels))))
+    if part == "novel":
+        columns = list(NOVEL[data.on])
+        shown = np.flatnonzero(test.labels[:, columns].any(axis=1))
+        features = _test(data, whole, backbone)
+        labels = features.features.labels.float()
+        table = JoinedTables([features.features], labels[:, columns]).subset(
+            torch.from_numpy(shown)
+        )
+        names = tuple(test.class_names[at] for at in columns)
+        return TestFeatures(name, names, table, None, [])
+    return stored_features(test, data.load_backbone(backbone), data.store)

@@ -1,0 +1,151 @@
+"""The whole on a world of few scenes, with a CLIP never trained and images that the world draws."""
+
+import json
+
+import numpy as np
+import pytest
+from small_run import small_captions, write_random_judge
+from tiny_clip import write_tiny_clip
+
+from t2ipal.captions import filter_captions, load_vocabulary
+from t2ipal.commands.reproduce import main
+from t2ipal.evaluation.evaluate import predict
+from t2ipal.experiments import drawings, fitting, reproduction, world_sets
+from t2ipal.experiments.fitting import Fit, read_fits, read_scores
+from t2ipal.experiments.sources import Captions
+from t2ipal.pictovoc.worlds import WORLDS, World
+from t2ipal.store import Store
+from t2ipal.synthesis.rendering import RenderingSynthesizer
+from t2ipal.training.loop import fit
+
+ITEMS = ("table3", "table5", "table6", "table9", "fig3", "fig5", "fig7", "fig8", "fig10")
+SCENES = 150
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Options of the job, and what was put in place of the world's own."""
+    folder = tmp_path_factory.mktemp("world")
+    write_random_judge(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("pictovoc", "pictovoc_validation", "pictovoc_shifted", "pictovoc_night"):
+            patch.setitem(WORLDS, name, World(count=SCENES, domain=WORLDS[name].domain))
+        patch.setattr(drawings, "WEIGHTS_DIR", folder)
+        patch.setattr(drawings, "NAMED_THRESHOLD", 1.0)  # the judge, never trained, finds nothing
+        vocabulary = load_vocabulary("voc2007")
+        captions = filter_captions(small_captions()[5:], vocabulary)
+        patch.setattr(world_sets, "choose_captions", lambda count: (vocabulary, captions))
+        real = world_sets.synthesize
+
+        def render(*arguments, factory, **options):
+            return real(*arguments, factory=RenderingSynthesizer, **options)
+
+        patch.setattr(world_sets, "synthesize", render)
+        clip = str(write_tiny_clip(folder / "clip"))
+        yield [
+            "--quick", "--in-process", "--model", clip, "--other", clip, "--num-captions", "20",
+            "--num-labelled", "250", "--output", str(folder / "run"),
+        ]  # fmt: skip
+
+
+def run(world, items=ITEMS):
+    return main([*world, "--items", *items])
+
+
+def test_tables_and_figures_and_again(world, monkeypatch):
+    summary = run(world)
+    assert summary["items"] == [*ITEMS]
+    assert "data missing" not in summary["cells"] and summary["cells"]["measured"] > 40
+    place = Store(world[-1])
+    result = json.loads(place.read("reproduction.json"))
+    by_name = {item["name"]: item for item in result["items"]}
+    for item in result["items"]:
+        for cell in (cell for row in item.get("rows", ()) for cell in row["cells"]):
+            if cell["status"] == "measured":
+                assert np.isfinite(cell["values"]).all() and 0 <= cell["mean"] <= 100
+    assert len(by_name["table3"]["rows"][3]["cells"][1]["values"]) == 4  # episodes
+    assert len(by_name["table9"]["rows"][0]["cells"][0]["values"]) == 2  # seeds
+    for name in ("table6", "fig5", "fig7", "fig8", "fig10"):
+        assert by_name[name]["cards"] or name in ("fig7",), name
+        assert all("image" not in card for card in by_name[name]["cards"])
+    for name in ("reproduction.html", "reproduction.md", "reproduction.tex", "figures/fig3.svg"):
+        assert place.exists(name)
+    before = {name: place.read(name) for name in place.list("") if name.startswith("fits/")}
+
+    def trains(*arguments):
+        raise AssertionError("everything is done")
+
+    monkeypatch.setattr(fitting, "train_group", trains)
+    assert run(world) == summary
+    assert {name: place.read(name) for name in before} == before
+
+
+def open_again(world):
+    """The config of the world's run and its data, as the job has them."""
+    seen = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            reproduction, "train_missing", lambda config, data, *rest: seen.update(data=data) or {}
+        )
+        run(world, ["table9"])
+    return seen["data"]
+
+
+def test_a_stacked_fit_is_the_one_that_is_trained_alone(world):
+    data = open_again(world)
+    done = Fit("t2ipal", Captions(), 1, (("training.images_per_caption", 2),))
+    assert read_fits([done], data, frozenset([done]))
+    made = done.recipe(data)
+    features = data.training(done.source, 1, "main")
+    alone = fit(made.method.build(data.load_backbone("main"), 1), features, made.training)
+    test = next(t for t in data.tests(done.source, "main") if t.name == "pictovoc")
+    (scores,) = predict([alone.recognizer], test.features)
+    np.testing.assert_allclose(read_scores(done, data)["pictovoc"], scores, atol=1e-4)
+
+
+def test_what_a_source_is(world):
+    data = open_again(world)
+    plain = data.training(Captions(), 0, "main")
+    moved = data.training(Captions(), 1, "main")
+    count = plain.image_of_caption.shape[1]
+    assert moved.image_of_caption.tolist() == plain.image_of_caption.roll(-2, 1).tolist()
+    instead = data.training(Captions(originals="instead", share=0.5), 0, "main")
+    own = (instead.image_of_caption[:, :count] >= 0).all(dim=1)
+    replaced = instead.image_of_caption[:, count:].ge(0).any(dim=1)
+    assert (own ^ replaced).all() and int(replaced.sum()) == round(0.5 * len(own))
+    beside = data.training(Captions(originals="beside"), 0, "main")
+    assert (beside.image_of_caption >= 0).sum(dim=1).tolist() == [count + 1] * len(own)
+    attributes = data.training(Captions(attributes=True), 0, "main")
+    names, prompts = data.vocabulary(Captions(attributes=True))
+    assert attributes.texts.labels.shape[1] == len(names) == len(prompts)
+
+
+def test_a_fit_that_cannot_be_trained_leaves_the_others(world, monkeypatch):
+    real = fitting.train_group
+
+    def some(fits, data, kept):
+        if fits[0].method == "t2ipal_global_adapter":
+            raise ValueError("no room for it")
+        real(fits, data, kept)
+
+    monkeypatch.setattr(fitting, "train_group", some)
+    summary = run(world, ["table7"])
+    assert summary["cells"] == {"measured": 6, "data missing": 3}
+    assert summary["claims"]["not measured"] == 2
+    text = Store(world[-1]).read("reproduction.md").decode()
+    assert "Data missing: no room for it." in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--items", "table99"], "Unknown item 'table99'"),
+        (["--sets", "synthetic=x"], "leave sets out"),
+        (["--on", "voc2007"], "voc2007 needs its folder: give --test-root"),
+        (["--on", "voc2007", "--test-root", "/nowhere", "--sets", "x"], "sets must be NAME=RUN"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_at_once(words, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        main([*words, "--in-process", "--output", str(tmp_path)])
+    assert not [*tmp_path.iterdir()]
