@@ -8,8 +8,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import stats
@@ -92,7 +92,7 @@ class Numbers:
         reasons += [self._failed[fit] for fit in fits if fit in self._failed]
         return next((reason for reason in reasons if reason), "a fit that is not done")
 
-    def scores(self, system: System, test_set: str) -> list[NDArray[np.float32]] | None:
+    def scores(self, system: System, test_set: str) -> list[NDArray[Any]] | None:
         """Of each seed, over the classes of the test set, before any normalization of a mixture."""
         fits = system.fits(self.seeds)
         if any(each not in self.done for each in fits):
@@ -215,7 +215,8 @@ def _p(values: Sequence[float]) -> float:
     """Of a two-sided t-test; 0 where all seeds differ by the same."""
     if len({*values}) == 1:
         return 0.0 if values[0] else 1.0
-    return float(stats.ttest_1samp(values, 0.0)[1])
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return float(2 * stats.t.sf(abs(statistics.fmean(values)) / error, len(values) - 1))
 
 
 def _half_width(found: Difference) -> float:

@@ -43,6 +43,8 @@ from t2ipal.torchvision_repair import repair_torchvision
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 WEIGHTS_FILE = "open_clip_model.safetensors"
+EMBEDDED = {"pictovoc": "clip", "pictovoc_deep": "clip_deep"}
+"""The world's own CLIPs by name, with their folders."""
 UNREADABLE = (EOFError, KeyError, TypeError, UnpicklingError, SafetensorError)
 """What open_clip lets through where a file of weights, or a configuration, is damaged."""
 
@@ -276,9 +278,10 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     repair_torchvision()
     import open_clip
 
-    folder = WEIGHTS_DIR / "clip" if config.model == "pictovoc" else Path(config.model)
+    embedded = EMBEDDED.get(config.model)
+    folder = WEIGHTS_DIR / embedded if embedded else Path(config.model)
     quick_gelu, weights = False, None
-    if folder.is_dir() or config.model == "pictovoc" or "/" in config.model:
+    if folder.is_dir() or embedded or "/" in config.model:
         for name in ("open_clip_config.json", WEIGHTS_FILE):
             if not (folder / name).is_file():
                 raise FileNotFoundError(
@@ -287,7 +290,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
                 )
         name, pretrained = f"local-dir:{folder.resolve()}", None
     else:
-        one_of("backbone", config.model, open_clip.list_models())
+        one_of("backbone", config.model, (*EMBEDDED, *open_clip.list_models()))
         name, pretrained = config.model, config.pretrained
         if not Path(pretrained).is_file():
             tags = open_clip.list_pretrained_tags_by_model(name)

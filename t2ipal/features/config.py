@@ -24,8 +24,8 @@ class BackboneConfig:
     """Which frozen CLIP gives the features."""
 
     model: NameOrPath = "pictovoc"
-    """`pictovoc` (the embedded small CLIP), open_clip's name of an architecture (`RN101`, the
-    paper's; `RN50`, `ViT-B-16`), or a folder with `open_clip_config.json` and
+    """`pictovoc` and `pictovoc_deep` (the embedded CLIPs), open_clip's name of an architecture
+    (`RN101`, the paper's; `RN50`, `ViT-B-16`), or a folder with `open_clip_config.json` and
     `open_clip_model.safetensors`."""
     pretrained: NameOrPath = "openai"
     """open_clip's tag of the weights, or a path to a file of them; unused where `model` is a
