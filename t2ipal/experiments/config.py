@@ -61,7 +61,7 @@ class ReproductionConfig:
 
     items: tuple[str, ...] = ("all",)
     """table1 to table14, fig3 to fig10, or all."""
-    on: Literal["pictovoc", "voc2007", "coco2014", "nuswide"] = "pictovoc"
+    on: Literal["pictovoc", "voc2007", "coco2014", "coco2017", "nuswide"] = "pictovoc"
     """Data set. The embedded world brings everything along, and makes its images where they are
     missing; real ones need --test-root and --sets."""
     seeds: PositiveInt = 5

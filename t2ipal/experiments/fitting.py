@@ -56,16 +56,9 @@ class Fit:
         return fingerprint([facts, data.facts(self.source, self.backbone)])
 
     def recipe(self, data: Data) -> Recipe:
-        """Its settings; fewer captions are gone over more often, for as many steps."""
+        """Its settings."""
         names = data.vocabulary(self.source)
         start = recipe(self.method, data.schedule, *names, self.seed)
-        times = data.times(self.source)
-        if times != 1:
-            epochs = {
-                f"training.{name}": round(times * getattr(start.training, name))
-                for name in ("num_epochs", "warmup_epochs")
-            }
-            start = override(start, epochs)
         return override(start, dict(self.changes))
 
 

@@ -135,7 +135,7 @@ def footers(contents: Contents) -> list[str]:
         lines += [
             f"Systems that learn from labelled images see {config.num_views} fixed views of each: "
             "itself and augmented ones. The authors augment anew in each epoch.",
-            f"Masks of partial labels: {protocols.MASKS[config.on]}.",
+            f"Masks of partial labels: {protocols.MASKS[data.schedule]}.",
         ]
     if any(isinstance(source, Captions) and source.originals != "none" for source in sources):
         lines.append("Original images are labelled by the captions, as synthetic ones are.")

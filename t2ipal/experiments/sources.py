@@ -25,7 +25,7 @@ from t2ipal.features.joined import JoinedTables, join_captions, join_images, rel
 from t2ipal.features.reading import read_training_features
 from t2ipal.features.sets import TrainingFeatures
 from t2ipal.pictovoc.attributes import MATRIX
-from t2ipal.store import Store, read_manifest
+from t2ipal.store import Store
 
 ORIGINAL = "original"
 """Set of the images that the captions of the main set were written about."""
@@ -45,8 +45,6 @@ class Captions:
     """The images that the captions were written about, in place of synthetic ones or beside."""
     share: float = 1.0
     """Of the captions whose images are replaced by original ones."""
-    num_captions: int | None = None
-    """Only the first so many; None: all."""
     attributes: bool = False
     """Labelled by the attributes of what they name."""
 
@@ -114,13 +112,6 @@ class Data:
             return tuple(names[0][i] for i in at), tuple(names[1][i] for i in at)
         return names
 
-    def times(self, source: Source) -> float:
-        """How often the first captions alone are gone over while all of them are gone over once."""
-        if not isinstance(source, Captions) or source.num_captions is None:
-            return 1
-        whole = sum(read_manifest(self.sets[name]).settings.num_captions for name in source.sets)
-        return whole / source.num_captions
-
     def measure(self, test_set: str) -> str:
         """mAP or accuracy."""
         return measure_of(test_set.partition("#")[0])
@@ -151,7 +142,8 @@ class Data:
         config = self.backbones[backbone]
         facts: list[Any] = [self.described["backbones"][backbone], to_dict(config)]
         if isinstance(source, Labels):
-            return [*facts, self.described["labelled"], self.num_views, self.tests_of(source)]
+            seen = [self.described["labelled"], self.num_views, self.episodes]
+            return [*facts, seen, self.tests_of(source), self.in_tests]
         names = [*source.sets, *([ORIGINAL] if source.originals != "none" else [])]
         sets = [self.described["sets"][name] for name in names]
         return [*facts, sets, self.tests_of(source), self.in_tests]
@@ -215,8 +207,6 @@ def _of_captions(data: Data, source: Captions, backbone: str) -> TrainingFeature
             rows[replaced, :own] = -1
             rows[kept, own:] = -1
         whole = TrainingFeatures(whole.texts, whole.images, rows)
-    if source.num_captions is not None:
-        whole = _only(whole, np.arange(source.num_captions))
     if source.attributes:
         whole = relabelled(whole, torch.from_numpy(MATRIX).float())
     return whole

@@ -1,13 +1,15 @@
 """The whole on a world of few scenes, with a CLIP never trained and images that the world draws."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_synthesis import FakeConfig, FakeSynthesizer
 from small_run import small_captions, write_random_judge
 from tiny_clip import write_tiny_clip
 
-from t2ipal.captions import filter_captions, load_vocabulary
+from t2ipal.captions import filter_captions, load_vocabulary, read_captions
 from t2ipal.commands.reproduce import main
 from t2ipal.evaluation.evaluate import predict
 from t2ipal.experiments import drawings, fitting, reproduction, world_sets
@@ -15,11 +17,14 @@ from t2ipal.experiments.fitting import Fit, read_fits, read_scores
 from t2ipal.experiments.sources import Captions
 from t2ipal.pictovoc.worlds import WORLDS, World
 from t2ipal.store import Store
+from t2ipal.synthesis.making import synthesize
 from t2ipal.synthesis.rendering import RenderingSynthesizer
+from t2ipal.synthesis.request import SynthesisRequest
 from t2ipal.training.loop import fit
 
 ITEMS = ("table3", "table5", "table6", "table9", "fig3", "fig5", "fig7", "fig8", "fig10")
 SCENES = 150
+COCO = Path(__file__).parents[3] / "shared" / "data" / "coco"
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +154,43 @@ def test_what_cannot_be_asked_is_refused_at_once(words, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         main([*words, "--in-process", "--output", str(tmp_path)])
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.fixture
+def coco(tmp_path, world):
+    """Options for MS-COCO's photographs, with noise as synthetic images of their captions."""
+    root = tmp_path / "coco"
+    (root / "annotations").mkdir(parents=True)
+    for side in ("train", "val"):
+        (root / f"{side}2017").symlink_to(COCO / f"{side}2017")
+        name = f"annotations/instances_{side}2017"
+        (root / f"{name}.json").symlink_to(COCO / f"{name}_mini.json")
+    vocabulary = load_vocabulary("coco2014")
+    captions = read_captions(str(COCO / "annotations" / "captions_train2017_mini.json"))
+    request = SynthesisRequest(FakeConfig(), vocabulary, filter_captions(captions, vocabulary))
+    synthesize(Store(tmp_path / "images"), request, factory=FakeSynthesizer)
+    clip = world[world.index("--model") + 1]
+    return [
+        "--quick", "--in-process", "--on", "coco2017", "--test-root", str(root), "--model", clip,
+        "--sets", f"synthetic={tmp_path / 'images'}", "--output", str(tmp_path / "run"),
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(not COCO.is_dir(), reason=f"no MS-COCO data in {COCO}")
+def test_photographs_of_a_real_data_set(coco):
+    summary = main([*coco, "--items", "table2", "table4", "table7", "table9"])
+    place = Store(coco[-1])
+    result = json.loads(place.read("reproduction.json"))
+    items = {item["name"]: item for item in result["items"]}
+    adapters = [row["cells"][0] for row in items["table7"]["rows"]]
+    assert [cell["status"] for cell in adapters] == ["measured"] * 3
+    assert np.isfinite([cell["values"] for cell in adapters]).all()
+    portions = items["table2"]["rows"][0]["cells"]
+    assert {cell["status"] for cell in portions} == {"measured"}
+    assert items["table9"]["rows"][3]["cells"][0] == {
+        "status": "data missing", "reason": "a set of images: --sets original=RUN"
+    }  # fmt: skip
+    assert "shots need as many images of every class" in place.read("reproduction.md").decode()
+    assert summary["cells"]["data missing"] > 0
+    told = [line for line in result["footers"] if line.startswith("Captions and images")]
+    assert told == [f"Captions and images synthetic: {coco[coco.index('--sets') + 1][10:]}."]
