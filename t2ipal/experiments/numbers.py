@@ -20,7 +20,7 @@ from t2ipal.evaluation.metrics import mean_average_precision
 from t2ipal.evaluation.normalization import DEVIATION_POWERS, MEAN_WEIGHTS
 from t2ipal.evaluation.test_sets import TestFeatures
 from t2ipal.experiments.fitting import Fit, Measured, columns_of, measure, read_scores
-from t2ipal.experiments.rows import At, Claim, System
+from t2ipal.experiments.rows import At, Claim, Mean, System
 from t2ipal.experiments.sources import Data
 from t2ipal.methods.recognizer import FULL, Normalization
 from t2ipal.training.recipes import METHODS
@@ -79,9 +79,16 @@ class Numbers:
         self._chosen = cache(self._choose)
         self._values = cache(self._measure)
 
-    def __call__(self, at: At) -> Summary | None:
+    def __call__(self, cell: At | Mean) -> Summary | None:
         """Percent over seeds; None where a fit is missing."""
-        values = self._values(at)
+        if isinstance(cell, Mean):
+            columns = [self._values(at) for at in cell.of]
+            whole = [column for column in columns if column is not None]
+            if len(whole) < len(columns):
+                return None
+            values = tuple(statistics.fmean(row) for row in zip(*whole, strict=True))
+        else:
+            values = self._values(cell)
         return None if values is None else summarize(values, range(len(values)))
 
     def missing(self, system: System) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from t2ipal.experiments.points import FEWER_STEPS, TAI_DPT, Points
+from t2ipal.experiments.points import FEWER_STEPS, TAI_DPT, Points, beside, heads_beside
 from t2ipal.experiments.rows import At, Claim, Figure, Panel, Series, System, Table
 from t2ipal.experiments.sources import Captions
 
@@ -56,7 +56,8 @@ def fig4(points: Points) -> Table:
         (f"{few} images a caption in fewer steps", poorer),
     )
     return Table(
-        "fig4", "Quality of captions and of images", points.test_sets, rows,
+        "fig4", "Quality of captions and of images", heads_beside(points),
+        beside(points, rows, ("T2I-PAL", "T2I-PAL, LLM captions", "", "")),
         ("The paper compares versions of Stable Diffusion; here one draws in fewer steps.",),
         (
             points.equal("written captions are as good", points.with_written, points.t2ipal),

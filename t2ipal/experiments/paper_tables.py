@@ -12,7 +12,10 @@ from t2ipal.experiments.points import (
     TOLD_ON,
     ZERO_SHOT,
     Points,
+    beside,
     few_shot,
+    heads_beside,
+    line_row,
     mixed,
     told,
     told_rows,
@@ -20,7 +23,7 @@ from t2ipal.experiments.points import (
 from t2ipal.experiments.rows import At, Cell, Claim, Figure, Row, System, Table
 from t2ipal.experiments.sources import Captions, Labels
 
-DENSE = ("TagCLIP", "TagCLIP + SPARC", "BAC-GCN", "PIAA (SC-CLIP)", "PIAA (ITACLIP)", "CDUL")
+DENSE = ("TagCLIP", "TagCLIP + SPARC", "BAC-GCN", "PIAA, SC-CLIP", "PIAA, ITACLIP")
 """Systems of a ViT, published only."""
 DUALCOOP = System("dualcoop", Labels())
 PARTIAL = (
@@ -46,8 +49,8 @@ def table1(points: Points) -> Table:
         ("PVP, first stage", System("pvp"), ""),
         ("PVP", System("pvp_text"), "PVP"),
         ("Class concept", CONCEPT, ""),
-        ("ZSCLIP + class concept", replace(ZERO_SHOT, partner=CONCEPT), "ZSCLIP + class concept"),
-        ("TaI-DPT + class concept", replace(TAI_DPT, partner=CONCEPT), "TaI-DPT + class concept"),
+        ("ZSCLIP + class concept", replace(ZERO_SHOT, partner=CONCEPT), "Class concept + ZSCLIP"),
+        ("TaI-DPT + class concept", replace(TAI_DPT, partner=CONCEPT), "Class concept + TaI-DPT"),
         ("T2I-PAL", ours, "T2I-PAL"),
         ("T2I-PAL, partly normalized", ours_partly, ""),
     ]
@@ -85,20 +88,21 @@ def _wide(cells: tuple[Cell, ...], count: int) -> tuple[Cell, ...]:
     return (*cells, *(None,) * (count - len(cells)))
 
 
-def _partial_rows(points: Points, partners: Sequence[tuple[str, System]]) -> list[Row]:
-    def line(base: System, partner: System | None = None) -> tuple[Cell, ...]:
-        shown = [base.changed(method__known_labels=p) for p in points.portions]
-        if partner is not None:
-            shown = [mixed(each, partner, PARTIAL_LABELS_RATIO) for each in shown]
-        return tuple(At(each, points.test_sets[0]) for each in shown)
+def _portions(points: Points, base: System) -> list[System]:
+    return [base.changed(method__known_labels=portion) for portion in points.portions]
 
-    rows = [Row("DualCoOp", line(DUALCOOP))]
-    rows += [Row(f"DualCoOp + {title}", line(DUALCOOP, partner)) for title, partner in partners]
+
+def _partial_rows(points: Points, partners: Sequence[tuple[str, System]]) -> list[Row]:
+    known, test_set = _portions(points, DUALCOOP), points.test_sets[0]
+    rows = [line_row("DualCoOp", known, test_set)]
+    for title, partner in partners:
+        both = [mixed(each, partner, PARTIAL_LABELS_RATIO) for each in known]
+        rows.append(line_row(f"DualCoOp + {title}", both, test_set))
     return rows
 
 
-def _portions(points: Points) -> tuple[str, ...]:
-    return tuple(f"{portion:.0%}" for portion in points.portions)
+def _percents(points: Points) -> tuple[str, ...]:
+    return (*(f"{portion:.0%}" for portion in points.portions), "mean")
 
 
 def table2(points: Points) -> Table:
@@ -110,8 +114,7 @@ def table2(points: Points) -> Table:
         ("Positive CoOp", System("positive_coop", Labels())),
     ]
     for title, system in others:
-        changed = (system.changed(method__known_labels=p) for p in points.portions)
-        rows.append(Row(title, tuple(At(each, points.test_sets[0]) for each in changed)))
+        rows.append(line_row(title, _portions(points, system), points.test_sets[0]))
     percents = [round(100 * portion) for portion in points.portions]
     rows += told_rows("partial_labels", PARTIAL, TOLD_ON, percents)
     ends = [
@@ -119,7 +122,7 @@ def table2(points: Points) -> Table:
         for p in dict.fromkeys((points.portions[0], points.portions[-1]))
     ]
     return Table(
-        "table2", f"Partial labels, {points.test_sets[0]}", _portions(points), tuple(rows),
+        "table2", f"Partial labels, {points.test_sets[0]}", _percents(points), tuple(rows),
         (
             f"Mixtures give DualCoOp {PARTIAL_LABELS_RATIO:g}. Their scaling uses the test set as "
             "a whole.",
@@ -146,7 +149,7 @@ def table3(points: Points) -> Table:
         systems = [few_shot(method, Labels(shots, episode=0)) for shots in points.episode_shots]
         rows.append(Row(title, (None, *(At(system, test_set) for system in systems))))
     methods = ("LaSO", "ML-FSL", "TaI-DPT", "T2I-PAL")
-    rows += told_rows("novel_classes", methods, ("coco2014",), amounts)
+    rows += told_rows("novel_classes", methods, ("coco2014",), amounts, mean=False)
     return Table(
         "table3", "Novel classes", tuple(f"{n}-shot" for n in amounts), tuple(rows),
         (
@@ -166,11 +169,11 @@ def _shots_row(points: Points, title: str, method: str, partner: System | None =
     systems = [few_shot(method, Labels(shots)) for shots in points.shots]
     if partner is not None:
         systems = [mixed(system, partner, FEW_SHOT_RATIO) for system in systems]
-    return Row(title, tuple(At(system, points.test_sets[0]) for system in systems))
+    return line_row(title, systems, points.test_sets[0])
 
 
 def _shots(points: Points) -> tuple[str, ...]:
-    return tuple(f"{shots}-shot" for shots in points.shots)
+    return (*(f"{shots}-shot" for shots in points.shots), "mean")
 
 
 def table4(points: Points) -> Table:
@@ -260,7 +263,8 @@ def table8(points: Points) -> Table:
         ("all three", three),
     )
     return Table(
-        "table8", "Captions, synthetic images, original images", points.test_sets, rows,
+        "table8", "Captions, synthetic images, original images", heads_beside(points),
+        beside(points, rows, ("TaI-DPT", "T2I-PAL, images only", "T2I-PAL", "")),
         ("With all three, a caption's image is drawn from its synthetic ones and the original.",),
         (
             points.higher("synthetic images alone over captions alone", images, TAI_DPT),
@@ -285,7 +289,8 @@ def table9(points: Points) -> Table:
     )
     words = f"{points.main_images} synthetic images over original ones"
     return Table(
-        "table9", "Original images in place of synthetic ones", points.test_sets, rows,
+        "table9", "Original images in place of synthetic ones", heads_beside(points),
+        beside(points, rows, ("T2I-PAL, one image", "", "", "", "T2I-PAL")),
         ("Captions whose images are not replaced keep all their synthetic ones.",),
         (
             points.equal(
@@ -310,7 +315,7 @@ def table11(points: Points) -> Table:
     partners = [("T2I-PAL", points.t2ipal)]
     partners += [("T2I-PAL, additional captions", points.with_more_captions)]
     title = f"Additional captions with partial labels, {points.test_sets[0]}"
-    return Table("table11", title, _portions(points), tuple(_partial_rows(points, partners)))
+    return Table("table11", title, _percents(points), tuple(_partial_rows(points, partners)))
 
 
 def table12(points: Points) -> Table:

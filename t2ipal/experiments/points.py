@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from t2ipal.evaluation.published import PUBLISHED
-from t2ipal.experiments.rows import At, Cell, Claim, Row, System, Told
+from t2ipal.experiments.rows import At, Cell, Claim, Mean, Row, System, Told
 from t2ipal.experiments.sources import Captions, Labels
 from t2ipal.methods.coop import coop_epochs
 
@@ -107,14 +107,47 @@ def told(
     return None
 
 
+def line_row(title: str, systems: Sequence[System], test_set: str) -> Row:
+    """A row of systems over amounts of labels, and their mean."""
+    cells = tuple(At(system, test_set) for system in systems)
+    return Row(title, (*cells, Mean(cells)))
+
+
+def beside(points: Points, rows: Sequence[Row], names: Sequence[str]) -> tuple[Row, ...]:
+    """Rows with the published numbers of the same systems, of the paper's larger encoder.
+
+    Args:
+        points: where the rows are measured.
+        rows: of the test sets.
+        names: of each row's system as it is published; "" where it is not.
+    """
+    return tuple(
+        Row(row.title, (*row.cells, *(told("zero_shot", name, on, "RN101") for on in TOLD_ON)))
+        for row, name in zip(rows, names, strict=True)
+    )
+
+
+def heads_beside(points: Points) -> tuple[str, ...]:
+    """Of `beside`."""
+    return (*points.test_sets, *(f"{SHORT[on]} RN101 (paper)" for on in TOLD_ON))
+
+
 def told_rows(
-    setting: str, methods: Sequence[str], ons: Sequence[str], amounts: Sequence[int]
+    setting: str,
+    methods: Sequence[str],
+    ons: Sequence[str],
+    amounts: Sequence[int],
+    mean: bool = True,
 ) -> list[Row]:
-    """Rows of published numbers over amounts of labels; those without any are left out."""
+    """Rows of published numbers over amounts of labels, and their mean as it was published.
+
+    Those without any number are left out.
+    """
     rows = []
     for on in ons:
         for method in methods:
             cells = tuple(told(setting, method, on, amount=amount) for amount in amounts)
+            cells += (told(f"{setting}_mean", method, on),) if mean else ()
             if any(cells):
                 rows.append(Row(f"{method} (paper, {SHORT[on]})", cells))
     return rows

@@ -11,7 +11,7 @@ from t2ipal.experiments.config import ReproductionConfig
 from t2ipal.experiments.drawings import DRAWINGS
 from t2ipal.experiments.numbers import EQUAL, LEVEL, Numbers, Verdict
 from t2ipal.experiments.points import Points
-from t2ipal.experiments.rows import Cell, Item, Panel, Series, Table, Told, systems_of
+from t2ipal.experiments.rows import At, Cell, Item, Panel, Series, Table, Told, systems_of
 from t2ipal.experiments.sources import Captions, Data, Labels
 
 
@@ -73,7 +73,9 @@ def _cell(cell: Cell, contents: Contents) -> dict[str, Any]:
         return {"status": "published only", **told}
     summary = contents.numbers(cell)
     if summary is None:
-        return {"status": "data missing", "reason": contents.numbers.missing(cell.system)}
+        systems = [cell.system] if isinstance(cell, At) else [at.system for at in cell.of]
+        reasons = [contents.numbers.missing(system) for system in systems]
+        return {"status": "data missing", "reason": reasons[0].rstrip(".")}
     of = {"mean": summary.mean, "std": summary.std, "values": list(summary.mAPs)}
     return {"status": "measured", **of}
 

@@ -83,7 +83,14 @@ class Told:
     source: str
 
 
-Cell = At | Told | None
+@dataclass(frozen=True)
+class Mean:
+    """Of the numbers of a row, seed by seed."""
+
+    of: tuple[At, ...]
+
+
+Cell = At | Mean | Told | None
 """What stands in a table; None where there is nothing to ask."""
 
 
@@ -160,8 +167,9 @@ Item = Table | Figure
 def systems_of(item: Item) -> Iterator[System]:
     """Every system that an item asks for, with mixtures as they stand."""
     if isinstance(item, Table):
-        cells = (cell for row in item.rows for cell in row.cells)
+        cells = [cell for row in item.rows for cell in row.cells]
         yield from (cell.system for cell in cells if isinstance(cell, At))
+        yield from (at.system for cell in cells if isinstance(cell, Mean) for at in cell.of)
     else:
         yield from (at.system for panel in item.panels for s in panel.series for _, at in s.points)
         yield from item.systems

@@ -12,7 +12,7 @@ from t2ipal.evaluation.test_sets import TestFeatures
 from t2ipal.experiments import numbers as module
 from t2ipal.experiments.fitting import Measured
 from t2ipal.experiments.numbers import Numbers
-from t2ipal.experiments.rows import At, Claim, System
+from t2ipal.experiments.rows import At, Claim, Mean, System
 from t2ipal.methods.recognizer import Normalization
 
 NAMES = ("a", "b", "c")
@@ -53,6 +53,9 @@ def test_mean_and_deviation_over_seeds(monkeypatch):
     normalized = System("t2ipal", normalization="full")
     assert found(At(normalized, "pictovoc")).mean == 72.0
     assert found(At(THEIRS, "pictovoc")) is None
+    both = Mean((At(OURS, "pictovoc"), At(normalized, "pictovoc")))
+    assert found(both).mAPs == (70.5, 71.5, 72.5)
+    assert found(Mean((At(OURS, "pictovoc"), At(THEIRS, "pictovoc")))) is None
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from t2ipal.config import override
+from t2ipal.evaluation.published import PUBLISHED
 from t2ipal.evaluation.test_sets import DATA_SETS
 from t2ipal.experiments.paper import ITEMS, choose_items
 from t2ipal.experiments.points import Points, told
@@ -74,3 +75,16 @@ def test_a_line_has_every_point():
     assert [x for x, _ in weights.series[0].points] == [0, 0.5, 1]
     assert [s.title for s in weights.series] == [*WORLD.test_sets]
     assert [x for x, _ in counts.series[0].points] == [*WORLD.image_counts]
+
+
+def test_every_published_number_stands_in_a_table():
+    items = choose_items(["all"], WORLD)
+    cells = [
+        cell for item in items if isinstance(item, Table) for row in item.rows for cell in row.cells
+    ]
+    shown = {(cell.value, cell.backbone, cell.source) for cell in cells if isinstance(cell, Told)}
+    elsewhere = {"modality_gap"}  # a figure's card
+    for each in PUBLISHED:
+        named = (each.mAP, each.backbone, each.source)
+        known = each.setting in elsewhere or each.backbone == "mean of nine CLIPs"
+        assert named in shown or known, each
