@@ -111,9 +111,9 @@ def _json(text: str, uri: str, find: _Finder) -> Iterator[Row]:
         place = f"{name}[{at}]" if name in _LISTS else f"row {at + 1}"
         if name == "images" and isinstance(value, Mapping) and "sentences" in value:
             columns = "sentences of images (Karpathy); id: sentid"
-            name = value.get("filename")
-            image = value.get("cocoid", name)
-            yield Row(at + 1, place, value["sentences"], name, image, columns)
+            file_name = value.get("filename")
+            image = value.get("cocoid", file_name)
+            yield Row(at + 1, place, value["sentences"], file_name, image, columns)
         elif name == "by image":
             columns = "texts by image; id: the image's name"
             yield Row(at + 1, place, value[1], value[0], value[0], columns)

@@ -8,7 +8,7 @@ from t2ipal.config import NonNegativeInt, PositiveInt, check_fields
 from t2ipal.diffusion.config import SynthesisConfig
 from t2ipal.engine.config import RayConfig
 from t2ipal.features.config import BackboneConfig
-from t2ipal.places import Uri
+from t2ipal.places import LocalPath, NameOrPath, Uri
 from t2ipal.pools import PoolConfig
 from t2ipal.selection.config import ChoiceConfig
 
@@ -74,7 +74,7 @@ class ReproductionConfig:
     """Runs of jobs/synthesize.py with the data set's classes, as NAME=RUN: synthetic (the main
     one), written (captions of jobs/write_captions.py), original (real images of the captions),
     fewer-steps, guidance-4 and so on. What has no run is `data missing` in the tables."""
-    episodes: Uri | None = None
+    episodes: LocalPath | None = None
     """LaSO's file of episodes of 16 novel classes, for coco2014."""
     num_captions: PositiveInt = 1000
     """Of the embedded world."""
@@ -86,8 +86,9 @@ class ReproductionConfig:
     """Train in this process, without Ray."""
     synthesis: SynthesisConfig = field(default_factory=reproduction_synthesis)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    other: str = "pictovoc_deep"
-    """The other encoder of table 12: open_clip's name, or a folder; with the tag of the first."""
+    other: NameOrPath | None = None
+    """The other encoder of table 12: open_clip's name, or a folder; with the tag of the first.
+    None: pictovoc_deep on the embedded world, none on real data sets."""
     pool: PoolConfig = field(default_factory=PoolConfig)
     ray: RayConfig = field(default_factory=RayConfig)
 

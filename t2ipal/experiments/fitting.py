@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from t2ipal.config import fingerprint, override
+from t2ipal.config import fingerprint, override, to_dict
 from t2ipal.evaluation.evaluate import predict
 from t2ipal.evaluation.metrics import accuracy, average_precision
 from t2ipal.evaluation.test_sets import TestFeatures
@@ -51,15 +52,21 @@ class Fit:
     """Name of one of the reproduction's."""
 
     def key(self, data: Data) -> str:
-        """Differs wherever the result would."""
-        facts = dataclasses.asdict(self)
-        return fingerprint([facts, data.facts(self.source, self.backbone)])
+        """Differs wherever the result would; two ways to ask for the same have one."""
+        return _key(self, data)
 
     def recipe(self, data: Data) -> Recipe:
         """Its settings."""
         names = data.vocabulary(self.source)
         start = recipe(self.method, data.schedule, *names, self.seed)
         return override(start, dict(self.changes))
+
+
+@lru_cache(maxsize=4096)
+def _key(fit: Fit, data: Data) -> str:
+    made = to_dict(fit.recipe(data))
+    source = dataclasses.asdict(fit.source)
+    return fingerprint([made, source, fit.seed, data.facts(fit.source, fit.backbone)])
 
 
 @dataclass(frozen=True)
@@ -81,8 +88,8 @@ class FitWork:
 
     data: Data
     groups: tuple[tuple[Fit, ...], ...]
-    kept: frozenset[Fit]
-    """Those whose scores and recognizer are stored too."""
+    kept: frozenset[str]
+    """Keys of those whose scores and recognizer are stored too."""
 
     def load(self) -> Callable[[int], str]:
         """Trains and measures one group by its number; says why where it cannot be trained."""
@@ -114,7 +121,7 @@ def in_groups(fits: Sequence[Fit], data: Data) -> list[tuple[Fit, ...]]:
     return sorted(cut, key=len, reverse=True)
 
 
-def train_group(fits: Sequence[Fit], data: Data, kept: frozenset[Fit]) -> None:
+def train_group(fits: Sequence[Fit], data: Data, kept: frozenset[str]) -> None:
     """Trains fits of one group, and writes down what each reached."""
     first = fits[0]
     backbone = data.load_backbone(first.backbone)
@@ -135,7 +142,9 @@ def train_group(fits: Sequence[Fit], data: Data, kept: frozenset[Fit]) -> None:
     found = {test.name: predict(recognizers, test.features) for test in tests}
     for at, each in enumerate(fits):
         scores = {name: rows[at] for name, rows in found.items()}
-        _write(each, data, tests, scores, seconds, recognizers[at] if each in kept else None)
+        _write(
+            each, data, tests, scores, seconds, recognizers[at] if each.key(data) in kept else None
+        )
 
 
 def _alone(method: Any, features: TrainingFeatures, made: Recipe) -> Recognizer:
@@ -160,8 +169,8 @@ def _write(
             changed = columns_of(test, names, whole)
             normalized[test.name] = measure(test, changed, data.measure(test.name))[0]
     if recognizer is not None:
-        write_arrays(data.store, _scores_key(key), dict(scores))
         recognizer.save(data.store, f"{KEPT}/{key}")
+        write_arrays(data.store, _scores_key(key), dict(scores))  # last: it is kept
     facts = {"fit": dataclasses.asdict(done), "seconds": seconds, "values": values}
     more = {"normalized": normalized, "per_class": per_class}
     data.store.write(f"{FITS}/{key}.json", json_bytes({**facts, **more}))  # last: it is done
@@ -195,7 +204,7 @@ def read_scores(done: Fit, data: Data) -> dict[str, NDArray[np.float32]]:
     return dict(read_arrays(data.store, _scores_key(done.key(data)))[0])
 
 
-def read_fits(fits: Sequence[Fit], data: Data, kept: frozenset[Fit]) -> dict[Fit, Measured]:
+def read_fits(fits: Sequence[Fit], data: Data, kept: frozenset[str]) -> dict[Fit, Measured]:
     """What is done of some fits; one that must be kept and was not is not done."""
     place: Store = data.store
     there = {*place.list(f"{FITS}/")}
@@ -204,7 +213,7 @@ def read_fits(fits: Sequence[Fit], data: Data, kept: frozenset[Fit]) -> dict[Fit
     done = {
         each: key
         for each, key in wanted.items()
-        if f"{FITS}/{key}.json" in there and (each not in kept or _scores_key(key) in scored)
+        if f"{FITS}/{key}.json" in there and (key not in kept or _scores_key(key) in scored)
     }
 
     def read(key: str) -> Measured:

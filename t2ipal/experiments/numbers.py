@@ -7,9 +7,10 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import stats
@@ -27,6 +28,8 @@ from t2ipal.training.recipes import METHODS
 
 EQUAL = 1.0
 """mAP within which two systems are on par."""
+PROBABILITIES = ("dualcoop", "dualcoop_original", "positive_coop")
+"""Systems whose scores are probabilities where they are mixed, as DualCoOp's are defined."""
 LEVEL = 0.05
 """Of every test."""
 
@@ -75,7 +78,7 @@ class Numbers:
     ) -> None:
         self.data, self.seeds, self.done, self.validation = data, seeds, done, validation
         self._failed = failed
-        self._scores = cache(lambda fit: read_scores(fit, data))
+        self._scores = lru_cache(64)(lambda fit: read_scores(fit, data))
         self._chosen = cache(self._choose)
         self._values = cache(self._measure)
 
@@ -94,7 +97,9 @@ class Numbers:
     def missing(self, system: System) -> str:
         """Why a system has no number."""
         parts = [*system.systems()]
-        reasons = [self.data.missing(part.source) for part in parts]
+        reasons = [self.data.missing(p.source, p.backbone, p.changes) for p in parts]
+        if any(part.normalization == "partial" for part in parts) and not self.validation:
+            reasons.append("labelled validation images, on which a part could be chosen")
         fits = [fit for part in parts for fit in part.fits(self.seeds)]
         reasons += [self._failed[fit] for fit in fits if fit in self._failed]
         return next((reason for reason in reasons if reason), "a fit that is not done")
@@ -106,6 +111,8 @@ class Numbers:
             return None
         test = self.test(system, test_set)
         names = self.data.vocabulary(system.source)[0]
+        if any(test_set not in self.done[each].values for each in fits):
+            return None
         mine = [columns_of(test, names, self._scores(each)[test_set]) for each in fits]
         if system.partner is None:
             return mine
@@ -117,6 +124,8 @@ class Numbers:
             logits = METHODS[system.method].learns_from == "labelled images"
             scale = 1.0 if logits else CLIP_SCALE
             return [with_class_concepts(other, one, scale) for one, other in pairs]
+        if system.partner.method in PROBABILITIES:
+            pairs = ((one, 1 / (1 + np.exp(-other.astype(np.float64)))) for one, other in pairs)
         return [ensemble(one, other, system.ratio) for one, other in pairs]
 
     def test(self, system: System, test_set: str) -> TestFeatures:
@@ -131,7 +140,10 @@ class Numbers:
             if any(each is None for each in found):
                 return None
             kind = "normalized" if system.normalization == "full" else "values"
-            return tuple(getattr(each, kind)[name] for each in found)
+            values = [getattr(each, kind).get(name) for each in found]
+            return None if None in values else tuple(values)
+        if system.normalization == "partial" and not self.validation:
+            return None
         scores = self.scores(system, name)
         if scores is None:
             return None
@@ -203,8 +215,9 @@ class Numbers:
         self, systems: Sequence[System], name: str
     ) -> tuple[str | None, list[Difference]]:
         """The best of the inner ones, as validation images say, against both ends."""
-        chosen_on = self.validation or name
-        inner = [(self._values(At(system, chosen_on)), system) for system in systems[1:-1]]
+        if not self.validation:  # nothing is chosen on test images
+            return None, []
+        inner = [(self._values(At(system, self.validation)), system) for system in systems[1:-1]]
         if not inner or any(values is None for values, _ in inner):
             return None, []
         best = max(inner, key=lambda pair: statistics.fmean(pair[0] or ()))[1]

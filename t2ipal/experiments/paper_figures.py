@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from t2ipal.experiments.points import FEWER_STEPS, TAI_DPT, Points, beside, heads_beside
+from t2ipal.experiments.points import FEWER_STEPS, TAI_DPT, WRITTEN, Points, beside, heads_beside
 from t2ipal.experiments.rows import At, Claim, Figure, Panel, Series, System, Table
 from t2ipal.experiments.sources import Captions
 
@@ -47,8 +47,9 @@ def fig3(points: Points) -> Figure:
 
 def fig4(points: Points) -> Table:
     """Quality of captions and of images."""
-    few, same = points.sweep_images, points.with_images(points.sweep_images)
-    poorer = replace(points.any_images, source=Captions((FEWER_STEPS,)))
+    few = points.sweep_images
+    same = replace(points.with_images(few), source=Captions(same_images=True))
+    poorer = replace(same, source=Captions((FEWER_STEPS,), same_images=True))
     rows = points.rows(
         ("T2I-PAL", points.t2ipal),
         ("written captions", points.with_written),
@@ -58,7 +59,10 @@ def fig4(points: Points) -> Table:
     return Table(
         "fig4", "Quality of captions and of images", heads_beside(points),
         beside(points, rows, ("T2I-PAL", "T2I-PAL, LLM captions", "", "")),
-        ("The paper compares versions of Stable Diffusion; here one draws in fewer steps.",),
+        (
+            "The paper compares versions of Stable Diffusion; here one draws in fewer steps. "
+            f"With {few} images a caption, all seeds have the same ones.",
+        ),
         (
             points.equal("written captions are as good", points.with_written, points.t2ipal),
             points.higher("better images teach better", same, poorer),
@@ -68,20 +72,26 @@ def fig4(points: Points) -> Table:
 
 def fig5(points: Points) -> Figure:
     """Written captions."""
-    return Figure("fig5", "Captions that nobody wrote", pictures="written_captions")
+    sources = Captions(), Captions((WRITTEN,))
+    title = "Captions that nobody wrote"
+    return Figure("fig5", title, pictures="written_captions", sources=sources)
 
 
 def fig6(points: Points) -> Figure:
     """Guidance."""
     plain, lines = points.with_images(points.sweep_images), {}
+    sets = {scale: (guidance_set(scale, points),) for scale in points.guidance_scales}
     for title, method in (("T2I-PAL", "t2ipal"), ("images only", "t2ipal_images_only")):
         lines[title] = [
-            (scale, replace(plain, method=method, source=Captions((guidance_set(scale, points),))))
-            for scale in points.guidance_scales
+            (scale, replace(plain, method=method, source=Captions(names, same_images=True)))
+            for scale, names in sets.items()
         ]
     return Figure(
         "fig6", "Classifier-free guidance",
         tuple(_panel(points, title, "guidance scale", line) for title, line in lines.items()),
+        notes=(
+            f"{points.sweep_images} images a caption of each scale, the same ones for all seeds.",
+        ),
         claims=tuple(
             _interior(points, f"too much or too little guidance hurts, {title}", line)
             for title, line in lines.items()
@@ -103,7 +113,8 @@ def fig7(points: Points) -> Figure:
 
 def fig8(points: Points) -> Figure:
     """Synthetic and original images."""
-    return Figure("fig8", "Captions, original and synthetic images", pictures="pairs")
+    title, sources = "Captions, original and synthetic images", (Captions(originals="beside"),)
+    return Figure("fig8", title, pictures="pairs", sources=sources)
 
 
 def fig9(points: Points) -> Figure:
@@ -125,4 +136,5 @@ def fig9(points: Points) -> Figure:
 
 def fig10(points: Points) -> Figure:
     """Failures of the generator."""
-    return Figure("fig10", "Images that lack what their caption names", pictures="failures")
+    title = "Images that lack what their caption names"
+    return Figure("fig10", title, pictures="failures", sources=(Captions(),))

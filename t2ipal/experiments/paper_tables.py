@@ -154,7 +154,8 @@ def table3(points: Points) -> Table:
         "table3", "Novel classes", tuple(f"{n}-shot" for n in amounts), tuple(rows),
         (
             "Test images are those that show a novel class. Zero-shot systems see no labelled "
-            "image. Few-shot systems see the novel classes' images of ten episodes, no others.",
+            "image. Few-shot systems see the novel classes' images of an episode, no others: the "
+            "mean of ten episodes, of four with --quick.",
         ),
         (
             Claim(
@@ -307,7 +308,8 @@ def table10(points: Points) -> Table:
     more = points.with_more_captions
     rows = points.rows(("T2I-PAL", points.t2ipal), ("with as many written captions beside", more))
     claim = points.higher("additional written captions help", more, points.t2ipal)
-    return Table("table10", "Additional captions", points.test_sets, rows, (), (claim,))
+    note = "Twice the captions for as many epochs are twice the steps."
+    return Table("table10", "Additional captions", points.test_sets, rows, (note,), (claim,))
 
 
 def table11(points: Points) -> Table:
@@ -323,7 +325,7 @@ def table12(points: Points) -> Table:
     compared = [("ZSCLIP", ZERO_SHOT), ("TaI-DPT", TAI_DPT), ("T2I-PAL", points.t2ipal)]
     rows = [
         Row(f"{title}, {words}", points.all(replace(system, backbone=name)))
-        for name, words in (("main", "main encoder"), ("other", "larger encoder"))
+        for name, words in zip(("main", "other"), points.encoders)
         for title, system in compared
     ]
     heads = [f"{SHORT[on]} (paper)" for on in TOLD_ON]
@@ -333,12 +335,13 @@ def table12(points: Points) -> Table:
             cells = (*(None,) * len(points.test_sets), *_zero_shot(method, (backbone,)))
             rows.append(Row(f"{method}, {backbone}", cells))
     ours, theirs = (replace(each, backbone="other") for each in (points.t2ipal, TAI_DPT))
+    main, other = points.encoders
     return Table(
         "table12", "Visual encoders", (*points.test_sets, *heads), tuple(rows), (),
         (
-            points.higher("the larger encoder helps T2I-PAL", ours, points.t2ipal),
-            points.equal("the larger encoder changes TaI-DPT little", theirs, TAI_DPT),
-            points.higher("T2I-PAL over TaI-DPT with the larger encoder", ours, theirs),
+            points.higher(f"{other} helps T2I-PAL over {main}", ours, points.t2ipal),
+            points.equal(f"{other} changes TaI-DPT little", theirs, TAI_DPT),
+            points.higher(f"T2I-PAL over TaI-DPT with {other}", ours, theirs),
         ),
     )  # fmt: skip
 

@@ -40,6 +40,8 @@ class Points:
     sharpnesses: tuple[float, ...] = (1, 2.5, 4, 5.5, 7, 10)
     is_world: bool = True
     """Whether these are the embedded world's."""
+    encoders: tuple[str, str] = ("pictovoc", "pictovoc_deep")
+    """Names of the main CLIP and of the other one."""
 
     @property
     def t2ipal(self) -> System:

@@ -5,30 +5,40 @@ pages. Each step finds again what is done.
 """
 
 import dataclasses
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
 
-from t2ipal.config import require, to_dict
+from t2ipal.captions import load_vocabulary
+from t2ipal.config import from_dict, require, to_dict
+from t2ipal.diffusion.config import SynthesisConfig
 from t2ipal.engine.workers import extract, item_workers, test_set_workers
 from t2ipal.evaluation import protocols
 from t2ipal.evaluation.labelled_sets import labelled_features
 from t2ipal.evaluation.stored_sets import stored_features
-from t2ipal.evaluation.test_sets import load_test_set
+from t2ipal.evaluation.test_sets import DATA_SETS
 from t2ipal.experiments.config import ReproductionConfig
 from t2ipal.experiments.fitting import Fit, FitWork, in_groups, read_fits
 from t2ipal.experiments.numbers import Numbers
 from t2ipal.experiments.paper import choose_items
 from t2ipal.experiments.points import Points
 from t2ipal.experiments.rows import Item, System, systems_of
-from t2ipal.experiments.sources import NOVEL, ORIGINAL, Captions, Data, Labels, Source, labelled_set
+from t2ipal.experiments.sources import (
+    NOVEL,
+    ORIGINAL,
+    Captions,
+    Data,
+    Labels,
+    Source,
+    labelled_set,
+    load_test,
+)
 from t2ipal.experiments.world_sets import make_sets, set_requests
 from t2ipal.experiments.written import Contents, write_pages
 from t2ipal.features.backbone import load_backbone
 from t2ipal.features.extraction import feature_folder
-from t2ipal.store import Store, read_manifest
+from t2ipal.store import RunTotals, Store, read_manifest
 
 VALIDATION = "pictovoc_validation"
 """Scenes that choose a normalization, and the best of a line."""
@@ -48,12 +58,14 @@ def in_quick(config: ReproductionConfig) -> ReproductionConfig:
     )
 
 
-def points_of(config: ReproductionConfig) -> Points:
-    """Where lines are measured."""
+def points_of(config: ReproductionConfig, scale: float) -> Points:
+    """Where lines are measured; `scale` is the guidance of the main set of images."""
     world = config.on == "pictovoc"
-    points = Points(LOOKS if world else (config.on,), is_world=world)
-    scale = config.synthesis.guidance_scale
-    points = dataclasses.replace(points, default_scale=scale)
+    other = config.other or ("pictovoc_deep" if world else "another encoder")
+    points = Points(
+        LOOKS if world else (config.on,), default_scale=scale, is_world=world,
+        encoders=(config.backbone.model, other),
+    )  # fmt: skip
     if not config.quick:
         return points
     return dataclasses.replace(
@@ -78,59 +90,94 @@ def reproduce(
         FileNotFoundError: a run that --sets names is not finished.
     """
     config = in_quick(config)
-    points = points_of(config)
+    given = given_sets(config, store)
+    main = given.get("synthetic")
+    base = config.synthesis if main is None else from_dict(SynthesisConfig, main[1].synthesis)
+    points = points_of(config, base.guidance_scale)
     items = choose_items(config.items, points)
+    data = open_data(config, points, store, given)
     systems = [system for item in items for system in systems_of(item)]
-    data = open_data(config, points, store)
-    sources = used_sources(systems, data)
+    sources = used_sources(items, data)
     if config.on == "pictovoc":
         make_sets(config, points, data.sets, set_names(sources), tell)
-    data = with_features(config, data, systems, sources, tell)
+    data = with_features(config, data, sources, tell)
     seeds = range(config.seeds)
-    kept = frozenset(fit for system in kept_systems(items) for fit in system.fits(seeds))
-    wanted = wanted_fits(systems, data, seeds)
-    failed = train_missing(config, data, wanted, kept, tell)
-    done = read_fits(wanted, data, kept)
+    kept = [fit for system in kept_systems(items) for fit in trainable([system], data, seeds)]
+    kept_keys = frozenset(fit.key(data) for fit in kept)
+    wanted = trainable(systems, data, seeds)
+    failed = train_missing(config, data, wanted, kept_keys, tell)
+    done = read_fits(wanted, data, kept_keys)
     validation = VALIDATION if config.on == "pictovoc" else ""
     numbers = Numbers(data, seeds, done, failed, validation)
     return write_pages(Contents(config, points, items, data, numbers), store)
 
 
-def open_data(config: ReproductionConfig, points: Points, store: Store) -> Data:
-    """Where everything lies; nothing is read but the runs that are named."""
-    backbones = {
-        "main": config.backbone,
-        "other": dataclasses.replace(config.backbone, model=config.other),
-        "regions": dataclasses.replace(config.backbone, dense_features="regions"),
-    }
-    tests = points.test_sets
+def given_sets(config: ReproductionConfig, store: Store) -> dict[str, tuple[Store, RunTotals]]:
+    """The runs that a user names, by their sets.
+
+    Raises:
+        ValueError: for the embedded world; a run of other classes.
+        FileNotFoundError: one is not finished.
+    """
     if config.on == "pictovoc":
         require(not config.sets, "The embedded world makes its sets itself: leave sets out.")
-        sets = {
-            name: Store(f"{store.uri}/sets/{name}", store.endpoint_url)
-            for name in set_requests(config, points)
-        }
+        require(config.episodes is None, "episodes are MS-COCO's: leave them out.")
+        return {}
+    require(config.test_root is not None, f"{config.on} needs its folder: give --test-root.")
+    known = load_vocabulary(DATA_SETS[config.on].vocabulary or config.on).class_names
+    given = {}
+    for each in config.sets:
+        name, equals, uri = each.partition("=")
+        require(bool(equals and name and uri), f"sets must be NAME=RUN, got {each!r}.")
+        place = Store(uri, store.endpoint_url)
+        settings = read_manifest(place).settings
+        require(
+            settings.class_names == known,
+            f"The set {name} must have the {len(known)} classes of {config.on} in their order; "
+            f"{uri} has {len(settings.class_names)}, first {settings.class_names[0]!r}.",
+        )
+        given[name] = place, settings
+    return given
+
+
+def open_data(
+    config: ReproductionConfig,
+    points: Points,
+    store: Store,
+    given: Mapping[str, tuple[Store, RunTotals]],
+) -> Data:
+    """Where everything lies; nothing is read."""
+    world, tests = config.on == "pictovoc", points.test_sets
+    backbones = {
+        "main": config.backbone,
+        "regions": dataclasses.replace(config.backbone, dense_features="regions"),
+    }
+    if world or config.other is not None:
+        backbones["other"] = dataclasses.replace(config.backbone, model=points.encoders[1])
+    if world:
+        requests = set_requests(config, points)
+        sets = {name: Store(f"{store.uri}/sets/{name}", store.endpoint_url) for name in requests}
+        images = {name: made.config.images_per_caption for name, (made, _) in requests.items()}
         tests = (*tests, *MORE_TESTS)
     else:
-        require(config.test_root is not None, f"{config.on} needs its folder: give --test-root.")
-        sets = {}
-        for each in config.sets:
-            name, equals, uri = each.partition("=")
-            require(bool(equals and name and uri), f"sets must be NAME=RUN, got {each!r}.")
-            sets[name] = Store(uri, store.endpoint_url)
-            read_manifest(sets[name])
+        sets = {name: place for name, (place, _) in given.items()}
+        images = {name: settings.images_per_caption for name, (_, settings) in given.items()}
         tests = (*tests, f"{config.on}#novel") if config.on in NOVEL else tests
     return Data(
-        store, config.on, sets, backbones, tests, config.test_root, config.num_labelled,
+        store, config.on, sets, images, backbones, tests, config.test_root, config.num_labelled,
         config.num_views, 500 if config.quick else None, config.episodes, store.endpoint_url,
     )  # fmt: skip
 
 
-def used_sources(systems: Iterable[System], data: Data) -> list[tuple[Source, str]]:
-    """Sources that can be read, each with the backbone that sees it."""
-    parts = [part for system in systems for part in system.systems()]
-    pairs = dict.fromkeys((part.source, part.backbone) for part in parts)
-    return [(source, backbone) for source, backbone in pairs if not data.missing(source)]
+def used_sources(items: Iterable[Item], data: Data) -> list[tuple[Source, str]]:
+    """Sources that there are, each with the backbone that sees it."""
+    pairs: dict[tuple[Source, str], None] = {}
+    for item in items:
+        for system in systems_of(item):
+            parts = [*system.systems()]
+            pairs.update({(part.source, part.backbone): None for part in parts})
+        pairs.update({(source, "main"): None for source in getattr(item, "sources", ())})
+    return [(source, name) for source, name in pairs if not data.missing(source, name, ())]
 
 
 def set_names(sources: Iterable[tuple[Source, str]], backbone: str | None = None) -> list[str]:
@@ -145,38 +192,55 @@ def set_names(sources: Iterable[tuple[Source, str]], backbone: str | None = None
 def with_features(
     config: ReproductionConfig,
     data: Data,
-    systems: Iterable[System],
     sources: Sequence[tuple[Source, str]],
     tell: Callable[[str], None],
 ) -> Data:
-    """Computes what features are missing; the data then knows what each result depends on."""
-    described: dict[str, Any] = {"backbones": {}, "sets": {}, "labelled": None}
+    """Computes what features are missing; the data then knows what each result depends on.
+
+    What cannot be read or seen is told, and is lost to its own cells alone.
+    """
+    described: dict[str, Any] = {"backbones": {}, "sets": {}, "labelled": None, "tests": {}}
+    lost: dict[tuple[Source, str], str] = {}
+
+    def lose(which: Iterable[tuple[Source, str]], error: Exception) -> None:
+        tell(str(error))
+        lost.update({pair: str(error) for pair in which})
+
     for name in dict.fromkeys(backbone for _, backbone in sources):
-        backbone = load_backbone(data.backbones[name])
-        described["backbones"][name] = feature_folder(backbone)
+        mine = [pair for pair in sources if pair[1] == name]
         tell(f"== features: {data.backbones[name].model} ({name})")
-        for each in set_names(sources, name):
+        try:
+            backbone = load_backbone(data.backbones[name])
+        except (ValueError, FileNotFoundError) as error:
+            if name == "main":
+                raise
+            lose(mine, error)
+            continue
+        described["backbones"][name] = feature_folder(backbone)
+        for each in set_names(mine):
             extract(data.sets[each], data.backbones[name], config.in_process, config.pool)
         workers = test_set_workers(config.in_process, config.pool)
-        seen = [source for source, seen_by in sources if seen_by == name]
-        for test in dict.fromkeys(test for source in seen for test in data.tests_of(source)):
+        for test in dict.fromkeys(test for source, _ in mine for test in data.tests_of(source)):
             if "#" not in test:
-                loaded = load_test_set(test, data.test_root, (), data.endpoint_url)
-                if data.in_tests is not None:
-                    loaded = loaded.only(range(min(data.in_tests, len(loaded.labels))))
-                stored_features(loaded, backbone, data.store, workers=workers, progress=True)
-        if any(isinstance(source, Labels) for source in seen):
-            labelled = labelled_set(data)
-            known = protocols.known_from(*labelled.labels.shape)
-            labelled_features(
-                labelled, backbone, data.store, num_views=data.num_views, seed=0,
-                workers=workers, known_from=known,
-            )  # fmt: skip
-            described["labelled"] = [labelled.name, len(labelled.labels)]
+                loaded = load_test(data, test)
+                seen = stored_features(loaded, backbone, data.store, workers=workers, progress=True)
+                described["tests"][test] = [test, len(seen.features), len(seen.unreadable)]
+        labels = [pair for pair in mine if isinstance(pair[0], Labels)]
+        if labels:
+            try:
+                labelled = labelled_set(data)
+                found = labelled_features(
+                    labelled, backbone, data.store, num_views=data.num_views, seed=0,
+                    workers=workers, known_from=protocols.known_from(*labelled.labels.shape),
+                    progress=True,
+                )  # fmt: skip
+                described["labelled"] = [labelled.name, len(found.texts)]
+            except (ValueError, FileNotFoundError) as error:
+                lose(labels, error)
     for each in set_names(sources):
         manifest = read_manifest(data.sets[each])
         described["sets"][each] = [to_dict(manifest.settings), manifest.num_images]
-    return dataclasses.replace(data, described=described)
+    return dataclasses.replace(data, described=described, lost=lost)
 
 
 def kept_systems(items: Iterable[Item]) -> list[System]:
@@ -190,12 +254,12 @@ def kept_systems(items: Iterable[Item]) -> list[System]:
     return kept
 
 
-def wanted_fits(systems: Iterable[System], data: Data, seeds: Sequence[int]) -> list[Fit]:
-    """Of all systems that can be trained; what is not trained is fitted once for all seeds."""
+def trainable(systems: Iterable[System], data: Data, seeds: Sequence[int]) -> list[Fit]:
+    """The fits of all systems whose data is there."""
     fits: dict[Fit, None] = {}
     for system in systems:
         for part in system.systems():
-            if not data.missing(part.source):
+            if not data.missing(part.source, part.backbone, part.changes):
                 fits.update(dict.fromkeys(part.fits(seeds)))
     return [*fits]
 
@@ -204,27 +268,24 @@ def train_missing(
     config: ReproductionConfig,
     data: Data,
     wanted: Sequence[Fit],
-    kept: frozenset[Fit],
+    kept: frozenset[str],
     tell: Callable[[str], None],
 ) -> dict[Fit, str]:
     """Trains what is not done, with a bar of fits; why the others could not be trained."""
     done = read_fits(wanted, data, kept)
-    waiting = [fit for fit in wanted if fit not in done]
-    tell(f"== fits: {len(wanted)} in all, {len(done)} done")
-    groups = in_groups(waiting, data)
+    # Two ways to ask for the same are one fit.
+    waiting = {fit.key(data): fit for fit in wanted if fit not in done}
+    total = len({fit.key(data) for fit in wanted})
+    tell(f"== fits: {total} in all, {total - len(waiting)} done")
+    groups = in_groups([*waiting.values()], data)
     work = FitWork(data, tuple(groups), kept)
     workers = item_workers(config.in_process, config.backbone.device, config.pool)
-    with tqdm(total=len(wanted), initial=len(done), unit="fit", desc="training") as bar:
-        failed: dict[Fit, str] = {}
+    failed: dict[str, str] = {}
+    with tqdm(total=total, initial=total - len(waiting), unit="fit", desc="training") as bar:
         for group, reason in zip(groups, workers(work.load, range(len(groups))) if groups else ()):
             bar.update(len(group))
             if reason:
                 if reason not in failed.values():
                     tell(f"{group[0].method} was not trained: {reason}")
-                failed.update({fit: reason for fit in group})
-    return failed
-
-
-def summary_line(result: dict[str, Any]) -> str:
-    """One JSON line."""
-    return json.dumps(result)
+                failed.update({fit.key(data): reason for fit in group})
+    return {fit: failed[fit.key(data)] for fit in wanted if fit.key(data) in failed}

@@ -13,6 +13,7 @@ from t2ipal.experiments.numbers import EQUAL, LEVEL, Numbers, Verdict
 from t2ipal.experiments.points import Points
 from t2ipal.experiments.rows import At, Cell, Item, Panel, Series, Table, Told, systems_of
 from t2ipal.experiments.sources import Captions, Data, Labels
+from t2ipal.store import read_manifest
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,10 @@ def _cell(cell: Cell, contents: Contents) -> dict[str, Any]:
         return {"status": "published only", **told}
     summary = contents.numbers(cell)
     if summary is None:
-        systems = [cell.system] if isinstance(cell, At) else [at.system for at in cell.of]
-        reasons = [contents.numbers.missing(system) for system in systems]
-        return {"status": "data missing", "reason": reasons[0].rstrip(".")}
+        ats = [cell] if isinstance(cell, At) else cell.of
+        first = next(at for at in ats if contents.numbers(at) is None)
+        reason = contents.numbers.missing(first.system).rstrip(".")
+        return {"status": "data missing", "reason": reason}
     of = {"mean": summary.mean, "std": summary.std, "values": list(summary.mAPs)}
     return {"status": "measured", **of}
 
@@ -117,28 +119,21 @@ def footers(contents: Contents) -> list[str]:
         "mAP is the mean over classes of non-interpolated average precision, in percent. Equal "
         "scores keep the order of the images. No epoch is chosen: the last one is measured.",
     ]
-    if config.on == "pictovoc":
-        lines += [
-            "Captions are the embedded world's, of its validation scenes. Its generator and its "
-            "CLIP never saw a test scene. Images of 64 px are seen whole at 128 px: no crop.",
-            "Settings were chosen on other validation scenes (pictovoc_validation), and so was the "
-            "part of a normalization and the best point of a line. Test scenes chose nothing.",
-        ]
-    else:
-        lines += [
-            f"Photographs: shorter side resized (bicubic) to the size of {config.backbone.model}, "
-            "center cropped.",
-            "Settings are those of the paper and its ancestor (docs/method.md). Whether the "
-            "text-to-image model has seen test photographs cannot be known: LAION holds "
-            "photographs of Flickr, from which VOC2007, MS-COCO and NUS-WIDE come.",
-            *(f"Captions and images {name}: {store.uri}." for name, store in data.sets.items()),
-        ]
+    if config.quick:
+        lines.append(
+            f"A quick run: {config.num_captions} captions of the embedded world, the first "
+            f"{data.in_tests} images of each test set, fewer points of each line."
+        )
+    lines += _of_the_world(contents) if config.on == "pictovoc" else _of_photographs(contents)
     if any(isinstance(source, Labels) for source in sources):
         lines += [
             f"Systems that learn from labelled images see {config.num_views} fixed views of each: "
-            "itself and augmented ones. The authors augment anew in each epoch.",
-            f"Masks of partial labels: {protocols.MASKS[data.schedule]}.",
+            "itself and augmented ones. The authors augment anew in each epoch. All see them at "
+            "the same size as the other systems; the original DualCoOp takes 448 px.",
+            "Tip-Adapter's two weights are its defaults; they were not searched.",
         ]
+    if any("method.known_labels" in dict(system.changes) for system in systems):
+        lines.append(f"Known labels: {protocols.MASKS[data.schedule]}.")
     if any(isinstance(source, Captions) and source.originals != "none" for source in sources):
         lines.append("Original images are labelled by the captions, as synthetic ones are.")
     return [
@@ -148,3 +143,34 @@ def footers(contents: Contents) -> list[str]:
         f"difference within {EQUAL:g} mAP. Otherwise, and where test sets disagree, it is "
         "undecided.",
     ]
+
+
+def _of_the_world(contents: Contents) -> list[str]:
+    """Where captions and settings are from, and what was seen before, on the embedded world."""
+    return [
+        "Captions are the embedded world's, of its validation scenes. Its generator and its CLIP "
+        "never saw a test scene. Its CLIP has seen the labelled train scenes, without labels.",
+        f"Scenes are 64 px, seen whole by {contents.config.backbone.model}: no crop.",
+        "Settings were chosen on other validation scenes (pictovoc_validation), and so was the "
+        "part of a normalization and the best point of a line. Test scenes chose nothing.",
+    ]
+
+
+def _of_photographs(contents: Contents) -> list[str]:
+    """The same of a real data set."""
+    config, data = contents.config, contents.data
+    lines = [
+        f"Photographs: shorter side resized (bicubic) to the size of {config.backbone.model}, "
+        "center cropped. VOC's difficult entries count as negatives.",
+        "Settings are those of the paper and its ancestor (docs/method.md). Nothing was chosen on "
+        "test images, so the best point of a line is not asked for.",
+        "Whether the text-to-image model has seen test photographs cannot be known: LAION holds "
+        "photographs of Flickr, from which VOC2007, MS-COCO and NUS-WIDE come.",
+    ]
+    unread = {name: left for name, _, left in data.described["tests"].values() if left}
+    lines += [f"{left} photographs of {name} could not be read." for name, left in unread.items()]
+    for name, store in data.sets.items():
+        asked = read_manifest(store).settings.test_images
+        leak = "nobody looked for captions of test images" if asked is None else asked["mode"]
+        lines.append(f"Captions and images {name}: {store.uri} (caption leak: {leak}).")
+    return lines

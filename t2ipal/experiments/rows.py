@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from t2ipal.evaluation.protocols import NUM_EPISODES
 from t2ipal.experiments.fitting import Changes, Fit
 from t2ipal.experiments.sources import Captions, Labels, Source
 from t2ipal.training.recipes import DEFAULTS, METHODS
@@ -32,12 +33,12 @@ class System:
     def fits(self, seeds: Sequence[int]) -> list[Fit]:
         """One for each seed, where a seed changes anything; the partner's are `partner.fits`.
 
-        Of episodes there are two for each seed: each is a draw of images and a start.
+        Of episodes there are ten, or four of two seeds and less; each is a draw of images.
         """
         if isinstance(self.source, Labels) and self.source.episode is not None:
             return [
                 Fit(self.method, replace(self.source, episode=n), n, self.changes, self.backbone)
-                for n in range(2 * len(seeds))
+                for n in range(NUM_EPISODES if len(seeds) > 2 else 4)
             ]
         seeds = seeds if self._is_drawn() else seeds[:1]
         return [Fit(self.method, self.source, s, self.changes, self.backbone) for s in seeds]
@@ -157,6 +158,8 @@ class Figure:
     """Name of what draws it; empty for charts."""
     systems: tuple[System, ...] = ()
     """Whose scores the pictures need."""
+    sources: tuple[Source, ...] = ()
+    """Whose captions and images they show."""
     notes: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
 

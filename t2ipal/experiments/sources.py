@@ -4,20 +4,22 @@ Captions with their images lie in runs of jobs/synthesize.py, each a set by its 
 images and test sets are data sets. Loads features; computes none but those of test sets.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from t2ipal.captions import load_vocabulary
-from t2ipal.config import to_dict
+from t2ipal.config import require
 from t2ipal.evaluation import protocols
 from t2ipal.evaluation.labelled_sets import labelled_features
 from t2ipal.evaluation.stored_sets import stored_features
-from t2ipal.evaluation.test_sets import DATA_SETS, TestFeatures, load_test_set, measure_of
+from t2ipal.evaluation.test_sets import DATA_SETS, TestFeatures, TestSet, load_test_set, measure_of
 from t2ipal.features.backbone import Backbone, load_backbone
 from t2ipal.features.config import BackboneConfig
 from t2ipal.features.extraction import feature_folder
@@ -45,6 +47,9 @@ class Captions:
     """The images that the captions were written about, in place of synthetic ones or beside."""
     share: float = 1.0
     """Of the captions whose images are replaced by original ones."""
+    same_images: bool = False
+    """All seeds begin with the same images of a caption; else each with others, where there are
+    more than are taken."""
     attributes: bool = False
     """Labelled by the attributes of what they name."""
 
@@ -72,6 +77,8 @@ class Data:
     """Data set whose classes these are: pictovoc, voc2007, coco2014, nuswide."""
     sets: Mapping[str, Store]
     """Sets of captions and images, by name."""
+    images: Mapping[str, int]
+    """Images a caption of each set."""
     backbones: Mapping[str, BackboneConfig]
     """By name; `main` is the one of most rows."""
     test_sets: tuple[str, ...]
@@ -83,12 +90,14 @@ class Data:
     num_views: int = 4
     """Of each labelled image: itself, and augmented ones."""
     in_tests: int | None = None
-    """Only the first so many images of each of the world's test sets; None: all."""
+    """Only the first so many images of each test set; None: all."""
     episodes: str | None = None
     """LaSO's file of episodes, for MS-COCO."""
     endpoint_url: str | None = None
     described: Mapping[str, Any] = field(default_factory=dict)
     """What was found out beforehand and holds for all workers: see `facts`."""
+    lost: Mapping[tuple[Source, str], str] = field(default_factory=dict)
+    """Why a source cannot be read, or seen by a backbone of this name."""
 
     @property
     def schedule(self) -> str:
@@ -124,8 +133,12 @@ class Data:
             return (f"{self.on}#novel",)
         return self.test_sets
 
-    def missing(self, source: Source) -> str:
-        """Why a source cannot be read; empty where it can."""
+    def missing(self, source: Source, backbone: str, changes: Sequence[tuple[str, Any]]) -> str:
+        """Why a fit of these cannot be trained; empty where it can."""
+        if backbone not in self.backbones:
+            return "another encoder: --other MODEL"
+        if reason := self.lost.get((source, backbone)):
+            return reason
         if isinstance(source, Labels):
             if source.episode is not None and self.on == "coco2014" and self.episodes is None:
                 return "LaSO's episodes: --episodes FILE"
@@ -135,26 +148,32 @@ class Data:
         absent = [name for name in names if name not in self.sets]
         if source.attributes and self.on != "pictovoc":
             return "attributes, which are the embedded world's alone"
-        return f"a set of images: --sets {absent[0]}=RUN" if absent else ""
+        if absent:
+            return f"a set of images: --sets {absent[0]}=RUN"
+        wanted = dict(changes).get("training.images_per_caption")
+        fewest = min(source.sets, key=self.images.__getitem__)
+        if wanted is not None and source.originals == "none" and wanted > self.images[fewest]:
+            return f"{wanted} images a caption; {fewest} has {self.images[fewest]}"
+        return ""
 
     def facts(self, source: Source, backbone: str) -> list[Any]:
         """What a result depends on beside the fit's own settings."""
-        config = self.backbones[backbone]
-        facts: list[Any] = [self.described["backbones"][backbone], to_dict(config)]
+        tests = [self.described["tests"].get(name) for name in self.tests_of(source)]
+        facts: list[Any] = [self.on, self.test_root, self.described["backbones"][backbone], tests]
         if isinstance(source, Labels):
-            seen = [self.described["labelled"], self.num_views, self.episodes]
-            return [*facts, seen, self.tests_of(source), self.in_tests]
+            return [*facts, self.described["labelled"], self.num_views, self.episodes]
         names = [*source.sets, *([ORIGINAL] if source.originals != "none" else [])]
         sets = [self.described["sets"][name] for name in names]
-        return [*facts, sets, self.tests_of(source), self.in_tests]
+        return [*facts, sets]
 
     def training(self, source: Source, seed: int, backbone: str) -> TrainingFeatures:
         """What a fit learns from."""
         if isinstance(source, Captions):
             data = _of_captions(self, source, backbone)
-            # Each seed begins with other images of each caption, where there are more.
-            rows = data.image_of_caption
-            return TrainingFeatures(data.texts, data.images, rows.roll(-2 * seed, dims=1))
+            if source.same_images:
+                return data
+            turned = turned_rows(data.image_of_caption, 2 * seed)
+            return TrainingFeatures(data.texts, data.images, turned)
         data = _labelled(self, backbone)
         labels = (data.texts.labels > 0).numpy()
         if source.episode is not None:
@@ -162,6 +181,12 @@ class Data:
             if self.episodes is None:
                 found = protocols.episodes_of(labels, NOVEL[self.on], source.shots)
             else:
+                listed = len(labelled_set(self).labels)
+                require(
+                    listed == len(labels),
+                    "LaSO's episodes are positions in train2014's list: all its photographs must "
+                    f"be there and readable, got {len(labels):,} of {listed:,}.",
+                )
                 found = protocols.read_episodes(self.episodes)[source.shots]
             matrix = torch.eye(labels.shape[1])[:, list(NOVEL[self.on])]
             return relabelled(_only(data, found[source.episode]), matrix)
@@ -172,6 +197,14 @@ class Data:
     def tests(self, source: Source, backbone: str) -> list[TestFeatures]:
         """Features of the test sets of a source."""
         return [_test(self, name, backbone) for name in self.tests_of(source)]
+
+
+def turned_rows(rows: Int[Tensor, "captions k"], by: int) -> Int[Tensor, "captions k"]:
+    """Each caption's own images in turn: those that came first come last, then -1 where none is."""
+    packed = rows.gather(1, (rows < 0).int().argsort(dim=1, stable=True))
+    count = (rows >= 0).sum(dim=1, keepdim=True)
+    place = torch.arange(rows.shape[1]).expand_as(rows)
+    return packed.gather(1, torch.where(place < count, (place + by) % count.clamp(min=1), place))
 
 
 @lru_cache(maxsize=2)
@@ -197,7 +230,12 @@ def _of_captions(data: Data, source: Captions, backbone: str) -> TrainingFeature
     whole = parts[0] if len(parts) == 1 else join_captions(parts)
     if source.originals != "none":
         own = whole.image_of_caption.shape[1]
-        whole = join_images(whole, _set(data, ORIGINAL, backbone))
+        theirs = _set(data, ORIGINAL, backbone)
+        require(
+            getattr(whole.texts, "keys", None) == getattr(theirs.texts, "keys", None),
+            f"The set {ORIGINAL} must have the very captions of {source.sets[0]}.",
+        )
+        whole = join_images(whole, theirs)
         rows = whole.image_of_caption.clone()
         if source.originals == "instead":
             generator = torch.Generator().manual_seed(0)
@@ -221,7 +259,16 @@ def labelled_set(data: Data) -> Any:
     """The labelled images, not looked at yet."""
     name = LABELLED.get(data.on, f"{data.on}_train")
     test = load_test_set(name, data.test_root, (), data.endpoint_url)
-    return test.only(range(data.num_labelled)) if data.on == "pictovoc" else test
+    few = data.on == "pictovoc" or data.in_tests is not None
+    return test.only(range(min(data.num_labelled, len(test.labels)))) if few else test
+
+
+def load_test(data: Data, name: str) -> TestSet:
+    """A test set, or the first images of it where no more are wanted."""
+    test = load_test_set(name, data.test_root, (), data.endpoint_url)
+    if data.in_tests is None:
+        return test
+    return test.only(range(min(data.in_tests, len(test.labels))))
 
 
 @lru_cache(maxsize=2)
@@ -237,17 +284,13 @@ def _labelled(data: Data, backbone: str) -> TrainingFeatures:
 @lru_cache(maxsize=16)
 def _test(data: Data, name: str, backbone: str) -> TestFeatures:
     whole, _, part = name.partition("#")
-    test = load_test_set(whole, data.test_root, (), data.endpoint_url)
-    if data.in_tests is not None and data.on == "pictovoc":
-        test = test.only(range(min(data.in_tests, len(test.labels))))
+    test = load_test(data, whole)
     if part == "novel":
         columns = list(NOVEL[data.on])
-        shown = np.flatnonzero(test.labels[:, columns].any(axis=1))
         features = _test(data, whole, backbone)
         labels = features.features.labels.float()
-        table = JoinedTables([features.features], labels[:, columns]).subset(
-            torch.from_numpy(shown)
-        )
+        shown = (labels[:, columns] > 0).any(dim=1)
+        table = JoinedTables([features.features], labels[:, columns]).subset(shown)
         names = tuple(test.class_names[at] for at in columns)
         return TestFeatures(name, names, table, None, [])
     return stored_features(test, data.load_backbone(backbone), data.store)

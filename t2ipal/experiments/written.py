@@ -155,9 +155,17 @@ def _line(cells: Sequence[str]) -> str:
 
 def command(result: dict[str, Any]) -> str:
     """That makes the same again."""
-    items = result["settings"]["items"]
-    words = ["python", "jobs/reproduce.py", "--items", *items, "--on", result["on"]]
+    settings = result["settings"]
+    words = ["python", "jobs/reproduce.py", "--items", *settings["items"], "--on", result["on"]]
     words += ["--seeds", str(result["seeds"])] + (["--quick"] if result["quick"] else [])
+    for name in ("test_root", "other", "episodes"):
+        if settings.get(name):
+            words += [f"--{name.replace('_', '-')}", settings[name]]
+    if settings.get("sets"):
+        words += ["--sets", *settings["sets"]]
+    for name, usual in (("model", "pictovoc"), ("pretrained", "openai")):
+        if settings.get("backbone", {}).get(name, usual) != usual:
+            words += [f"--{name}", settings["backbone"][name]]
     return shlex.join(words)
 
 

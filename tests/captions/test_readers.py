@@ -417,3 +417,14 @@ def test_missing_file(tmp_path, name):
     with pytest.raises(FileNotFoundError, match="a\\."):
         read_captions(tmp_path / name)
     assert not (tmp_path / "b").exists()
+
+
+def test_every_image_of_karpathys_json_is_read_alike(tmp_path):
+    images = [
+        {"filename": f"{name}.jpg", "cocoid": number, "sentences": [{"raw": f"A {name}."}]}
+        for number, name in enumerate(("dog", "cat", "cow"))
+    ]
+    (tmp_path / "k.json").write_text(json.dumps({"images": images}))
+    found = [*read_captions(tmp_path / "k.json")]
+    assert [c.caption for c in found] == ["A dog.", "A cat.", "A cow."]
+    assert [c.caption_id for c in found] == ["dog.jpg#0", "cat.jpg#0", "cow.jpg#0"]

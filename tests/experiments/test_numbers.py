@@ -13,6 +13,7 @@ from t2ipal.experiments import numbers as module
 from t2ipal.experiments.fitting import Measured
 from t2ipal.experiments.numbers import Numbers
 from t2ipal.experiments.rows import At, Claim, Mean, System
+from t2ipal.experiments.sources import Labels
 from t2ipal.methods.recognizer import Normalization
 
 NAMES = ("a", "b", "c")
@@ -38,7 +39,7 @@ def made(values, monkeypatch, scores=None, failed=None):
         vocabulary=lambda source: (NAMES, NAMES),
         tests=lambda source, backbone: tests,
         measure=lambda name: "mAP",
-        missing=lambda source: "",
+        missing=lambda source, backbone, changes: "",
     )
     monkeypatch.setattr(module, "read_scores", lambda fit, data: kept[fit])
     seeds = range(max(len(reached) for reached in values.values()))
@@ -148,3 +149,27 @@ def test_a_part_of_a_normalization_is_chosen_on_validation_images_alone(monkeypa
         for w in (0.0, 0.25) for p in (0.0,)
     )  # fmt: skip
     assert best != pytest.approx(expected)
+
+
+def test_nothing_is_chosen_where_there_are_no_validation_images(monkeypatch):
+    systems = [OURS.changed(method__sharpness=float(k)) for k in range(3)]
+    found = made({system: [1.0, 2.0] for system in systems}, monkeypatch)
+    found.validation = ""
+    claim = Claim("words", "interior", tuple(systems), ("pictovoc",))
+    assert found.verdict(claim).outcome == "not measured"
+    partly = System("t2ipal", normalization="partial")
+    assert found(At(partly, "pictovoc")) is None
+    assert found.missing(partly).startswith("labelled validation images")
+
+
+def test_image_trained_scores_are_probabilities_in_a_mixture(monkeypatch):
+    logits = System("dualcoop", Labels())
+    scores = {
+        system: {"pictovoc": 9 * RNG.normal(size=(60, 3)).astype(np.float32)}
+        for system in (OURS, logits)
+    }
+    found = made({OURS: [1.0], logits: [1.0]}, monkeypatch, scores)
+    mixture = System("t2ipal", partner=logits, ratio=0.9)
+    probs = 1 / (1 + np.exp(-scores[logits]["pictovoc"].astype(float)))
+    expected = mean_average_precision(ensemble(scores[OURS]["pictovoc"], probs, 0.9), LABELS)
+    assert found(At(mixture, "pictovoc")).mean == pytest.approx(expected)

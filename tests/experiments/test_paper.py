@@ -64,8 +64,9 @@ def test_seeds_where_a_seed_changes_something():
     assert len(System("t2ipal").fits(range(3))) == 3
     assert len(System("zsclip").fits(range(3))) == 1
     assert len(System("tip_adapter", Labels(shots=2)).fits(range(3))) == 3
-    episodes = System("coop", Labels(shots=1, episode=0)).fits(range(3))
-    assert [fit.source.episode for fit in episodes] == [*range(6)]
+    episodes = System("coop", Labels(shots=1, episode=0))
+    assert [fit.source.episode for fit in episodes.fits(range(6))] == [*range(10)]
+    assert [fit.source.episode for fit in episodes.fits(range(2))] == [*range(4)]
 
 
 def test_a_line_has_every_point():
