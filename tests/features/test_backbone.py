@@ -419,3 +419,17 @@ def test_short_memory_halves_the_batch(vit_dir, monkeypatch):
     assert sizes == [5, 2, 3, 1, 2] * 2
     encoded = backbone.encode_images(images)
     assert sizes[10:] == [2, 1, 2] and len(encoded.global_features) == 5
+
+
+def test_the_worlds_own_clips_by_their_names():
+    small, deep = (load_backbone(BackboneConfig(model=n)) for n in ("pictovoc", "pictovoc_deep"))
+    counts = [sum(p.numel() for p in each.model.visual.parameters()) for each in (small, deep)]
+    assert counts[1] > 1.2 * counts[0] and small.embed_dim == deep.embed_dim
+    assert small.fingerprint != deep.fingerprint
+    assert deep.encode_images(torch.from_numpy(random_images(64))).local_features.shape == (
+        3,
+        16,
+        128,
+    )
+    with pytest.raises(ValueError, match="Did you mean 'pictovoc_deep'"):
+        load_backbone(BackboneConfig(model="pictovoc-deep"))
