@@ -426,7 +426,7 @@ def test_the_worlds_own_clips_by_their_names():
     counts = [sum(p.numel() for p in each.model.visual.parameters()) for each in (small, deep)]
     assert counts[1] > 1.2 * counts[0] and small.embed_dim == deep.embed_dim
     assert small.fingerprint != deep.fingerprint
-    assert deep.encode_images(torch.from_numpy(random_images(64))).local_features.shape == (
+    assert deep.encode_images(random_images(64)).local_features.shape == (
         3,
         16,
         128,
