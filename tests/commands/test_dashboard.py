@@ -28,7 +28,7 @@ def test_serves_until_it_is_interrupted(tmp_path):
         with urllib.request.urlopen(f"{address}state.json") as answer:
             assert json.load(answer)["searches"] == ["search"]
         os.kill(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130
