@@ -70,7 +70,7 @@ def points_of(config: ReproductionConfig, scale: float) -> Points:
         return points
     return dataclasses.replace(
         points, main_images=2, image_counts=(1, 2, 3), guidance_scales=(1.0, scale, 6.0),
-        sweep_images=1, portions=(0.1, 0.5, 0.9), shots=(1, 4, 16), image_weights=(0, 0.6, 1),
+        sweep_images=1, portions=(0.1, 0.5, 0.9), shots=(1, 4, 8), image_weights=(0, 0.6, 1),
         residual_ratios=(0, 1, 4), sharpnesses=(1, 5.5, 10),
     )  # fmt: skip
 
