@@ -6,8 +6,10 @@ more. Which part is a choice, and so never made on test images.
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from t2ipal.config import one_of
 from t2ipal.evaluation.evaluate import predict
@@ -56,11 +58,15 @@ def choose_normalization(
 
     Classes that no validation image shows are left out.
     """
-    labels = validation.labels.numpy()
+    plain = [replace(recognizer, normalization=Normalization()) for recognizer in recognizers]
+    return best_normalization(predict(plain, validation), validation.labels.numpy())
+
+
+def best_normalization(scores_of: Iterable[NDArray[Any]], labels: NDArray[Any]) -> Normalization:
+    """`choose_normalization` by the scores of each recognizer on images with these labels."""
     grid = [Normalization(w, p) for w in MEAN_WEIGHTS for p in DEVIATION_POWERS]
     totals = dict.fromkeys(grid, 0.0)
-    plain = [replace(recognizer, normalization=Normalization()) for recognizer in recognizers]
-    for scores in predict(plain, validation):
+    for scores in scores_of:
         for normalization in grid:
             changed = normalization(torch.from_numpy(scores)).numpy()
             totals[normalization] += mean_average_precision(changed, labels, skip_absent=True)

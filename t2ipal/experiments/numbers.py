@@ -5,7 +5,7 @@ Owns mixtures of scores, partial normalization and the tests over seeds; trains 
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any
@@ -17,8 +17,7 @@ from scipy import stats
 
 from t2ipal.evaluation.ensembles import CLIP_SCALE, ensemble, with_class_concepts
 from t2ipal.evaluation.evaluate import Summary, summarize
-from t2ipal.evaluation.metrics import mean_average_precision
-from t2ipal.evaluation.normalization import DEVIATION_POWERS, MEAN_WEIGHTS
+from t2ipal.evaluation.normalization import best_normalization
 from t2ipal.evaluation.test_sets import TestFeatures
 from t2ipal.experiments.fitting import Fit, Measured, columns_of, measure, read_scores
 from t2ipal.experiments.rows import At, Claim, Mean, System
@@ -159,15 +158,7 @@ class Numbers:
         scores = self.scores(plain, self.validation)
         assert scores is not None
         labels = self.test(plain, self.validation).features.labels.cpu().numpy()
-
-        def reached(change: Normalization) -> float:
-            changed = (change(torch.from_numpy(each)).numpy() for each in scores)
-            return statistics.fmean(
-                mean_average_precision(each, labels, skip_absent=True) for each in changed
-            )
-
-        grid = [Normalization(w, p) for w in MEAN_WEIGHTS for p in DEVIATION_POWERS]
-        return max(grid, key=reached)
+        return best_normalization(scores, labels)
 
     def verdict(self, claim: Claim) -> Verdict:
         """What a claim comes to, on all its test sets together."""
@@ -248,5 +239,4 @@ def _half_width(found: Difference) -> float:
 def _as_many(ours: list, theirs: list) -> tuple[list, list]:
     """Both as long as the longer one: what has one result has it for every seed."""
     most = max(len(ours), len(theirs))
-    spread: Callable[[list], list] = lambda values: values * most if len(values) == 1 else values  # noqa: E731
-    return spread(ours), spread(theirs)
+    return ours * (most if len(ours) == 1 else 1), theirs * (most if len(theirs) == 1 else 1)

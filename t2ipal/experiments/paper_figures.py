@@ -58,7 +58,7 @@ def fig4(points: Points) -> Table:
     )
     return Table(
         "fig4", "Quality of captions and of images", heads_beside(points),
-        beside(points, rows, ("T2I-PAL", "T2I-PAL, LLM captions", "", "")),
+        beside(rows, ("T2I-PAL", "T2I-PAL, LLM captions", "", "")),
         (
             "The paper compares versions of Stable Diffusion; here one draws in fewer steps. "
             f"With {few} images a caption, all seeds have the same ones.",

@@ -115,11 +115,10 @@ def line_row(title: str, systems: Sequence[System], test_set: str) -> Row:
     return Row(title, (*cells, Mean(cells)))
 
 
-def beside(points: Points, rows: Sequence[Row], names: Sequence[str]) -> tuple[Row, ...]:
+def beside(rows: Sequence[Row], names: Sequence[str]) -> tuple[Row, ...]:
     """Rows with the published numbers of the same systems, of the paper's larger encoder.
 
     Args:
-        points: where the rows are measured.
         rows: of the test sets.
         names: of each row's system as it is published; "" where it is not.
     """

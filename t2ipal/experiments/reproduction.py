@@ -14,8 +14,6 @@ from t2ipal.captions import load_vocabulary
 from t2ipal.config import from_dict, require, to_dict
 from t2ipal.diffusion.config import SynthesisConfig
 from t2ipal.engine.workers import extract, item_workers, test_set_workers
-from t2ipal.evaluation import protocols
-from t2ipal.evaluation.labelled_sets import labelled_features
 from t2ipal.evaluation.stored_sets import stored_features
 from t2ipal.evaluation.test_sets import DATA_SETS
 from t2ipal.experiments.config import ReproductionConfig
@@ -26,17 +24,15 @@ from t2ipal.experiments.points import Points
 from t2ipal.experiments.rows import Item, System, systems_of
 from t2ipal.experiments.sources import (
     NOVEL,
-    ORIGINAL,
     Captions,
     Data,
     Labels,
     Source,
-    labelled_set,
+    load_labelled,
     load_test,
 )
 from t2ipal.experiments.world_sets import make_sets, set_requests
 from t2ipal.experiments.written import Contents, write_pages
-from t2ipal.features.backbone import load_backbone
 from t2ipal.features.extraction import feature_folder
 from t2ipal.store import RunTotals, Store, read_manifest
 
@@ -185,7 +181,7 @@ def set_names(sources: Iterable[tuple[Source, str]], backbone: str | None = None
     names: list[str] = []
     for source, seen_by in sources:
         if isinstance(source, Captions) and backbone in (None, seen_by):
-            names += [*source.sets, *([ORIGINAL] if source.originals != "none" else [])]
+            names += source.all_sets
     return [*dict.fromkeys(names)]
 
 
@@ -210,7 +206,7 @@ def with_features(
         mine = [pair for pair in sources if pair[1] == name]
         tell(f"== features: {data.backbones[name].model} ({name})")
         try:
-            backbone = load_backbone(data.backbones[name])
+            backbone = data.load_backbone(name)
         except (ValueError, FileNotFoundError) as error:
             if name == "main":
                 raise
@@ -228,13 +224,8 @@ def with_features(
         labels = [pair for pair in mine if isinstance(pair[0], Labels)]
         if labels:
             try:
-                labelled = labelled_set(data)
-                found = labelled_features(
-                    labelled, backbone, data.store, num_views=data.num_views, seed=0,
-                    workers=workers, known_from=protocols.known_from(*labelled.labels.shape),
-                    progress=True,
-                )  # fmt: skip
-                described["labelled"] = [labelled.name, len(found.texts)]
+                found = load_labelled(data, name, workers, progress=True)
+                described["labelled"] = len(found.texts)
             except (ValueError, FileNotFoundError) as error:
                 lose(labels, error)
     for each in set_names(sources):

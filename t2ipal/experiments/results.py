@@ -93,15 +93,18 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
     return {"claim": verdict.words, "outcome": verdict.outcome, "differences": differences}
 
 
+def cells_of(item: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every cell of a table, or point of a chart."""
+    cells = [cell for row in item.get("rows", ()) for cell in row["cells"]]
+    lines = [line for panel in item.get("panels", ()) for line in panel["series"]]
+    return cells + [point for line in lines for point in line["points"]]
+
+
 def _counts(items: Sequence[dict[str, Any]]) -> dict[str, int]:
     """How many cells there are of each status."""
     counts: dict[str, int] = {}
     for item in items:
-        cells = [cell for row in item.get("rows", ()) for cell in row["cells"]]
-        cells += [
-            p for panel in item.get("panels", ()) for s in panel["series"] for p in s["points"]
-        ]
-        for cell in cells:
+        for cell in cells_of(item):
             if cell["status"] != "none":
                 counts[cell["status"]] = counts.get(cell["status"], 0) + 1
     return counts

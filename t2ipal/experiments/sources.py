@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -17,15 +16,15 @@ from torch import Tensor
 from t2ipal.captions import load_vocabulary
 from t2ipal.config import require
 from t2ipal.evaluation import protocols
-from t2ipal.evaluation.labelled_sets import labelled_features
-from t2ipal.evaluation.stored_sets import stored_features
+from t2ipal.evaluation.labelled_sets import labelled_features, only_labelled
+from t2ipal.evaluation.stored_sets import Workers, in_process, stored_features
 from t2ipal.evaluation.test_sets import DATA_SETS, TestFeatures, TestSet, load_test_set, measure_of
 from t2ipal.features.backbone import Backbone, load_backbone
 from t2ipal.features.config import BackboneConfig
 from t2ipal.features.extraction import feature_folder
 from t2ipal.features.joined import JoinedTables, join_captions, join_images, relabelled
 from t2ipal.features.reading import read_training_features
-from t2ipal.features.sets import TrainingFeatures
+from t2ipal.features.sets import TrainingFeatures, packed
 from t2ipal.pictovoc.attributes import MATRIX
 from t2ipal.store import Store
 
@@ -52,6 +51,11 @@ class Captions:
     more than are taken."""
     attributes: bool = False
     """Labelled by the attributes of what they name."""
+
+    @property
+    def all_sets(self) -> tuple[str, ...]:
+        """The sets, with that of original images where it is used."""
+        return self.sets if self.originals == "none" else (*self.sets, ORIGINAL)
 
 
 @dataclass(frozen=True)
@@ -144,8 +148,7 @@ class Data:
                 return "LaSO's episodes: --episodes FILE"
             alone = source.episode is not None and self.on not in NOVEL
             return f"novel classes of {self.on}, of which nobody has told" if alone else ""
-        names = [*source.sets, *([ORIGINAL] if source.originals != "none" else [])]
-        absent = [name for name in names if name not in self.sets]
+        absent = [name for name in source.all_sets if name not in self.sets]
         if source.attributes and self.on != "pictovoc":
             return "attributes, which are the embedded world's alone"
         if absent:
@@ -162,9 +165,7 @@ class Data:
         facts: list[Any] = [self.on, self.test_root, self.described["backbones"][backbone], tests]
         if isinstance(source, Labels):
             return [*facts, self.described["labelled"], self.num_views, self.episodes]
-        names = [*source.sets, *([ORIGINAL] if source.originals != "none" else [])]
-        sets = [self.described["sets"][name] for name in names]
-        return [*facts, sets]
+        return [*facts, [self.described["sets"][name] for name in source.all_sets]]
 
     def training(self, source: Source, seed: int, backbone: str) -> TrainingFeatures:
         """What a fit learns from."""
@@ -174,7 +175,7 @@ class Data:
                 return data
             turned = turned_rows(data.image_of_caption, 2 * seed)
             return TrainingFeatures(data.texts, data.images, turned)
-        data = _labelled(self, backbone)
+        data = load_labelled(self, backbone)
         labels = (data.texts.labels > 0).numpy()
         if source.episode is not None:
             assert source.shots is not None
@@ -189,10 +190,10 @@ class Data:
                 )
                 found = protocols.read_episodes(self.episodes)[source.shots]
             matrix = torch.eye(labels.shape[1])[:, list(NOVEL[self.on])]
-            return relabelled(_only(data, found[source.episode]), matrix)
+            return relabelled(only_labelled(data, found[source.episode]), matrix)
         if source.shots is None:
             return data
-        return _only(data, protocols.few_shot_rows(labels, source.shots, seed))
+        return only_labelled(data, protocols.few_shot_rows(labels, source.shots, seed))
 
     def tests(self, source: Source, backbone: str) -> list[TestFeatures]:
         """Features of the test sets of a source."""
@@ -201,13 +202,14 @@ class Data:
 
 def turned_rows(rows: Int[Tensor, "captions k"], by: int) -> Int[Tensor, "captions k"]:
     """Each caption's own images in turn: those that came first come last, then -1 where none is."""
-    packed = rows.gather(1, (rows < 0).int().argsort(dim=1, stable=True))
     count = (rows >= 0).sum(dim=1, keepdim=True)
     place = torch.arange(rows.shape[1]).expand_as(rows)
-    return packed.gather(1, torch.where(place < count, (place + by) % count.clamp(min=1), place))
+    return packed(rows).gather(
+        1, torch.where(place < count, (place + by) % count.clamp(min=1), place)
+    )
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def _backbone(config: BackboneConfig) -> Backbone:
     return load_backbone(config)
 
@@ -250,11 +252,6 @@ def _of_captions(data: Data, source: Captions, backbone: str) -> TrainingFeature
     return whole
 
 
-def _only(data: TrainingFeatures, rows: Any) -> TrainingFeatures:
-    chosen = torch.as_tensor(np.asarray(rows, dtype=np.int64))
-    return TrainingFeatures(data.texts.subset(chosen), data.images, data.image_of_caption[chosen])
-
-
 def labelled_set(data: Data) -> Any:
     """The labelled images, not looked at yet."""
     name = LABELLED.get(data.on, f"{data.on}_train")
@@ -272,13 +269,15 @@ def load_test(data: Data, name: str) -> TestSet:
 
 
 @lru_cache(maxsize=2)
-def _labelled(data: Data, backbone: str) -> TrainingFeatures:
+def load_labelled(
+    data: Data, backbone: str, workers: Workers = in_process, progress: bool = False
+) -> TrainingFeatures:
+    """Features of all views of the labelled images; `workers` compute what is missing."""
     test = labelled_set(data)
-    known = protocols.known_from(*test.labels.shape)
-    loaded = data.load_backbone(backbone)
     return labelled_features(
-        test, loaded, data.store, num_views=data.num_views, seed=0, known_from=known
-    )
+        test, data.load_backbone(backbone), data.store, num_views=data.num_views, seed=0,
+        workers=workers, known_from=protocols.known_from(*test.labels.shape), progress=progress,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=16)

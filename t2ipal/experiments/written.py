@@ -3,13 +3,12 @@
 Each is made from what `t2ipal.experiments.results.found` gives, and from nothing else.
 """
 
-import json
 import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from t2ipal.experiments.charts import card_file, chart, chart_file
-from t2ipal.experiments.results import Contents, found
+from t2ipal.experiments.results import Contents, cells_of, found
 from t2ipal.report.charts import swatch
 from t2ipal.report.markup import Markup, element, fragment
 from t2ipal.report.page import document
@@ -83,9 +82,8 @@ def effect_text(claim: dict[str, Any]) -> str:
 
 def lacking(item: dict[str, Any]) -> list[str]:
     """What the missing cells of an item need."""
-    cells = [cell for row in item.get("rows", ()) for cell in row["cells"]]
-    cells += [p for panel in item.get("panels", ()) for s in panel["series"] for p in s["points"]]
-    return [*dict.fromkeys(cell["reason"] for cell in cells if cell["status"] == "data missing")]
+    missing = [cell for cell in cells_of(item) if cell["status"] == "data missing"]
+    return [*dict.fromkeys(cell["reason"] for cell in missing)]
 
 
 def _remarks(item: dict[str, Any]) -> list[str]:
@@ -280,8 +278,3 @@ def _footer(result: dict[str, Any]) -> Markup:
     return element(
         "section", element("h2", "How to read this"), element("ul", lines), made, id="reading"
     )
-
-
-def read_result(text: str | bytes) -> dict[str, Any]:
-    """What a reproduction.json holds."""
-    return json.loads(text)

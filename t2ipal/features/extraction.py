@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from t2ipal.config import require
 from t2ipal.features.backbone import Backbone, load_backbone
 from t2ipal.features.config import BackboneConfig
 from t2ipal.features.hashing import perceptual_hash
-from t2ipal.features.sets import FeatureSet
+from t2ipal.features.sets import FeatureSet, TextFeatures
 from t2ipal.features.table import BACKBONE, GLOBAL, LENGTHS, LOCAL, POOLED, SCALES
 from t2ipal.store import (
     Caption,
@@ -243,8 +243,16 @@ def in_8_bits(
     return (features / scales.float().unsqueeze(-1)).round().clamp(-127, 127).to(torch.int8), scales
 
 
+class TextEncoder(Protocol):
+    """What features of captions need of a frozen CLIP; `Backbone` is one."""
+
+    def encode_texts(self, texts: list[str]) -> TextFeatures:
+        """Features of captions, without gradient."""
+        ...
+
+
 def text_set(
-    backbone: Backbone, captions: Sequence[str], labels: Float[Tensor, "rows classes"]
+    backbone: TextEncoder, captions: Sequence[str], labels: Float[Tensor, "rows classes"]
 ) -> FeatureSet:
     """Features of captions, padded to the longest, on the CPU."""
     require(len(captions) > 0, "There must be at least one caption to take features of, got none.")

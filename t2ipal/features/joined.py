@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from t2ipal.features.extraction import padded
 from t2ipal.features.sets import FeatureSet, FeatureTable, TrainingFeatures
 
 COLUMNS = ("global_features", "local_features", "pooled_features", "known_from")
@@ -90,16 +91,14 @@ class JoinedTables:
 def _one_behind_the_other(parts: Sequence[FeatureSet]) -> FeatureSet:
     length = max(part.local_features.shape[1] for part in parts)
 
-    def padded(rows: Tensor) -> Tensor:
-        more = rows.new_zeros(len(rows), length - rows.shape[1], *rows.shape[2:])
-        return torch.cat([rows, more], dim=1)
-
     def joined(name: str) -> Tensor | None:
         columns = [getattr(part, name) for part in parts]
         there = [column for column in columns if column is not None]
         if len(there) < len(columns):
             return None
-        return torch.cat([padded(c) if name in ("local_features", "mask") else c for c in there])
+        if name in ("local_features", "mask"):
+            there = [padded(column, length) for column in there]
+        return torch.cat(there)
 
     values = {name: joined(name) for name in (*COLUMNS, "mask", "labels")}
     return FeatureSet(**values)  # type: ignore[arg-type]

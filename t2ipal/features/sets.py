@@ -115,6 +115,11 @@ class TrainingFeatures:
     """Captions of a class at most, where it was capped."""
 
 
+def packed(rows: Int[Tensor, "captions k"]) -> Int[Tensor, "captions k"]:
+    """Each caption's images that there are first, in their order, then -1."""
+    return rows.gather(1, (rows < 0).int().argsort(dim=1, stable=True))
+
+
 def only_images(data: TrainingFeatures, keep: Bool[Tensor, " images"]) -> TrainingFeatures:
     """The same captions with the chosen images alone."""
     rows = data.image_of_caption

@@ -148,15 +148,7 @@ class CoOp(nn.Module):
         super().__init__()
         self.config = config
         self._backbone = backbone.identity
-        self.prompts = LearnedPrompts(
-            config.prompt_names,
-            backbone,
-            num_sets=1,
-            context_length=config.context_length,
-            class_specific=config.class_specific_context,
-            suffix=config.prompt_suffix,
-            generator=torch.Generator().manual_seed(seed),
-        )
+        self.prompts = LearnedPrompts(config, backbone, num_sets=1, seed=seed)
 
     def prepare(self, data: TrainingFeatures) -> None:
         """Checks that there are labelled images."""

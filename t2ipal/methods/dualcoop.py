@@ -157,15 +157,7 @@ class DualCoOp(nn.Module):
         super().__init__()
         self.config = config
         self._backbone = backbone.identity
-        self.prompts = LearnedPrompts(
-            config.prompt_names,
-            backbone,
-            num_sets=self.num_sets,
-            context_length=config.context_length,
-            class_specific=config.class_specific_context,
-            suffix=config.prompt_suffix,
-            generator=torch.Generator().manual_seed(seed),
-        )
+        self.prompts = LearnedPrompts(config, backbone, num_sets=self.num_sets, seed=seed)
         self.log_scales = None
         if config.learned_scales:
             logs = [math.log(config.region_sharpness), math.log(config.scale)]

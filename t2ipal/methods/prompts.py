@@ -139,41 +139,31 @@ class LearnedPrompts(nn.Module):
     """Sets of learned contexts before the class names, encoded by a frozen CLIP.
 
     Args:
-        prompt_names: of the classes.
+        config: of a method, for its prompt_names, context_length, class_specific_context and
+            prompt_suffix.
         encoder: the frozen CLIP; it is called, and is no part of the module.
         num_sets: how many contexts each class has.
-        context_length: learned vectors of a context.
-        class_specific: one context for each class in place of one for all.
-        suffix: text right after the class name.
-        generator: of the start, N(0, 0.02).
+        seed: of the start, N(0, 0.02).
     """
 
     _tokens: Tensor
     _end: Tensor
 
-    def __init__(
-        self,
-        prompt_names: tuple[str, ...],
-        encoder: PromptEncoder,
-        *,
-        num_sets: int,
-        context_length: int,
-        class_specific: bool,
-        suffix: str,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, config: Any, encoder: PromptEncoder, *, num_sets: int, seed: int) -> None:
         super().__init__()
+        names, length = config.prompt_names, config.context_length
+        class_specific = config.class_specific_context
         # A bound method, not the backbone: its weights are neither trained nor saved with ours.
         self._encode = encoder.encode_token_embeddings
-        tokens = prompt_tokens(prompt_names, encoder, context_length=context_length, suffix=suffix)
+        tokens = prompt_tokens(names, encoder, context_length=length, suffix=config.prompt_suffix)
         device = tokens.embeddings.device
         self.register_buffer("_tokens", tokens.embeddings, persistent=False)
         self.register_buffer("_end", tokens.end.to(device), persistent=False)
-        num_shared = 1 + (0 if class_specific else context_length)
+        num_shared = 1 + (0 if class_specific else length)
         self._layout = encoder.prompt_layout(self._end, num_shared)
-        classes = [len(prompt_names)] if class_specific else []
-        shape = num_sets, *classes, context_length, tokens.embeddings.shape[-1]
-        start = torch.randn(shape, generator=generator) * 0.02
+        classes = [len(names)] if class_specific else []
+        shape = num_sets, *classes, length, tokens.embeddings.shape[-1]
+        start = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.02
         self.contexts = nn.Parameter(start.to(device))
 
     def forward(self) -> Float[Tensor, "sets classes width"]:

@@ -25,7 +25,12 @@ from t2ipal.features.sets import FeatureSet, TrainingFeatures
 from t2ipal.methods import scoring
 from t2ipal.methods.contract import FrozenBackbone, Losses
 from t2ipal.methods.losses import ranking_losses, require_known_labels
-from t2ipal.methods.prompts import PromptTokens, prompt_tokens, with_context
+from t2ipal.methods.prompts import (
+    PromptTokens,
+    prompt_tokens,
+    require_prompt_names,
+    with_context,
+)
 from t2ipal.methods.recognizer import Recognizer, detached
 
 
@@ -74,12 +79,9 @@ class PVPConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        names = len(self.class_names), len(self.prompt_names)
-        require(
-            names[0] == names[1],
-            f"Every class needs one prompt name, got {names[1]} for {names[0]}.",
-        )
-        require(names[0] >= 2, f"Ranking needs 2 classes or more, got {names[0]}.")
+        require_prompt_names(self.class_names, self.prompt_names)
+        count = len(self.class_names)
+        require(count >= 2, f"Ranking needs 2 classes or more, got {count}.")
 
     def build(self, backbone: FrozenBackbone, seed: int = 0) -> "PVP":
         """The method with its start drawn from `seed`."""

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from t2ipal.config import fingerprint
 from t2ipal.features.backbone import clip_templates
+from t2ipal.features.extraction import text_set
 from t2ipal.features.joined import JoinedTables
-from t2ipal.features.sets import FeatureSet, TrainingFeatures
+from t2ipal.features.sets import TrainingFeatures
 from t2ipal.methods.contract import FrozenBackbone
 from t2ipal.training.recipes import Recipe
 
@@ -68,19 +69,9 @@ def with_template_captions(
         backbone: encodes the templates; its visual tower is not needed.
         prompt_names: of the classes, in the order of the labels.
     """
-    texts = [
-        backbone.encode_texts([template.format(name) for name in prompt_names])
-        for template in templates()
-    ]
-    length = max(each.mask.shape[1] for each in texts)
-    missing = [length - each.mask.shape[1] for each in texts]
-    local = [F.pad(each.local_features, (0, 0, 0, n)) for each, n in zip(texts, missing)]
-    more = FeatureSet(
-        torch.cat([each.global_features for each in texts]).cpu(),
-        torch.cat(local).cpu(),
-        torch.cat([F.pad(each.mask, (0, n)) for each, n in zip(texts, missing)]).cpu(),
-        torch.eye(len(prompt_names)).repeat(len(texts), 1),
-    )
+    known = templates()
+    captions = [template.format(name) for template in known for name in prompt_names]
+    more = text_set(backbone, captions, torch.eye(len(prompt_names)).repeat(len(known), 1))
     rows = data.image_of_caption
     none = rows.new_full((len(more), rows.shape[1]), -1)
     return dataclasses.replace(

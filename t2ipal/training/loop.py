@@ -31,7 +31,7 @@ from t2ipal.config import (
     to_dict,
 )
 from t2ipal.devices import computes_bf16
-from t2ipal.features.sets import TrainingFeatures
+from t2ipal.features.sets import TrainingFeatures, packed
 from t2ipal.methods.contract import Method
 from t2ipal.methods.recognizer import Recognizer
 from t2ipal.training.batches import Share, epoch_batches
@@ -293,9 +293,7 @@ def usable_images(data: TrainingFeatures, config: TrainingConfig) -> Int[Tensor,
         f"{config.max_per_class} needs captions chosen so, got {made[0]} and {made[1]}: pass the "
         "features through t2ipal.training.captions.captions_for first.",
     )
-    rows = data.image_of_caption[:, : config.images_per_caption]
-    order = torch.argsort((rows < 0).int(), dim=1, stable=True)
-    return rows.gather(1, order)
+    return packed(data.image_of_caption[:, : config.images_per_caption])
 
 
 def choose_images(
