@@ -21,11 +21,13 @@ from t2ipal.methods.recognizer import (
     Recognizer,
 )
 from t2ipal.methods.t2ipal import T2IPALConfig, T2IPALScorer
+from t2ipal.methods.t2ipal_plus import T2IPALPlusConfig, T2IPALPlusScorer
 from t2ipal.methods.tip_adapter import TipAdapterConfig, TipAdapterScorer
 from t2ipal.store import Store, join_key, read_json
 
 MethodConfig = (
     T2IPALConfig
+    | T2IPALPlusConfig
     | ClassConceptConfig
     | CoOpConfig
     | DualCoOpConfig
@@ -36,6 +38,7 @@ MethodConfig = (
 """The config of any method; its field `method` tells which, T2I-PAL's where it is left out."""
 SCORERS: dict[str, tuple[Any, Any]] = {
     "t2ipal": (T2IPALConfig, T2IPALScorer),
+    "t2ipal_plus": (T2IPALPlusConfig, T2IPALPlusScorer),
     "class_concept": (ClassConceptConfig, ClassConceptScorer),
     "coop": (CoOpConfig, CoOpScorer),
     "dualcoop": (DualCoOpConfig, DualCoOpScorer),

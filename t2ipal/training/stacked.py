@@ -75,7 +75,8 @@ def stack_key(recipe: Recipe) -> tuple[Any, ...]:
     for name in recipe.method.numbers()._fields:  # type: ignore
         method.pop(name, None)
     for name in OWN:
-        training.pop(name, None)
+        if name != "images_per_caption" or not getattr(recipe.method, "reads_images", False):
+            training.pop(name, None)
     return str(method), str(training), data_seed(recipe.training)
 
 
