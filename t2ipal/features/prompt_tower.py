@@ -145,24 +145,31 @@ def encode_plain(
     embeddings: Float[Tensor, "*sets classes positions text"],
     end: Int[Tensor, " classes"],
     kept_tokens: int = KEPT_TOKENS,
+    masks: Float[Tensor, "classes positions positions"] | None = None,
 ) -> Float[Tensor, "*sets classes text"]:
-    """The tower's output at each class's end token, after its last norm; of any causal tower.
+    """The tower's output at a position of each class, after its last norm.
 
     Args:
         model: open_clip's CLIP.
         embeddings: of the prompts' tokens, without positions.
-        end: position of each class's end token.
+        end: that position: of the end token, where the tower is causal.
         kept_tokens: of a set, padding included; see `KEPT_TOKENS`.
+        masks: as in `text_positions`.
     """
 
-    def encode(part: Tensor, ends: Tensor) -> Tensor:
-        hidden = text_positions(model, part.flatten(0, -3)).view(part.shape)
+    def encode(part: Tensor, ends: Tensor, mask: Tensor | None = None) -> Tensor:
+        texts = part.flatten(0, -3)
+        if mask is not None:
+            mask = mask.repeat(len(texts) // len(ends), 1, 1)
+        hidden = text_positions(model, texts, mask).view(part.shape)
         return hidden[..., torch.arange(len(ends), device=ends.device), ends, :]
 
     group = _group_size(len(end), len(end) * embeddings.shape[-2], kept_tokens)
     if group == len(end):
-        return encode(embeddings, end)
-    parts = zip(embeddings.split(group, dim=-3), end.split(group))
+        return encode(embeddings, end, masks)
+    columns = [embeddings.split(group, dim=-3), end.split(group)]
+    columns += [] if masks is None else [masks.split(group)]
+    parts = zip(*columns)
     return torch.cat([_again(encode, *part) for part in parts], dim=-2)
 
 
