@@ -7,7 +7,8 @@ gives at the end tokens, for a small part of the work. Where each token lies is 
 made once: every step then has the same shapes, and asks the device nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -161,7 +162,8 @@ def encode_plain(
         texts = part.flatten(0, -3)
         if mask is not None:
             mask = mask.repeat(len(texts) // len(ends), 1, 1)
-        hidden = text_positions(model, texts, mask).view(part.shape)
+        with _differentiable_attention():
+            hidden = text_positions(model, texts, mask).view(part.shape)
         return hidden[..., torch.arange(len(ends), device=ends.device), ends, :]
 
     group = _group_size(len(end), len(end) * embeddings.shape[-2], kept_tokens)
@@ -171,6 +173,17 @@ def encode_plain(
     columns += [] if masks is None else [masks.split(group)]
     parts = zip(*columns)
     return torch.cat([_again(encode, *part) for part in parts], dim=-2)
+
+
+@contextmanager
+def _differentiable_attention() -> Iterator[None]:
+    """torch's attention has a faster way without gradients, and takes it under `vmap` wrongly."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(fast and not all_kept.get())
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def joined(

@@ -1,5 +1,6 @@
 """Text encoders unlike CLIP's own, with random weights, against what open_clip makes of them."""
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -15,6 +16,7 @@ from t2ipal.features.sets import FeatureSet, TrainingFeatures
 from t2ipal.methods.prompts import prompt_tokens, with_context
 from t2ipal.training.loop import TrainingConfig, fit
 from t2ipal.training.recipes import recipe
+from t2ipal.training.stacked import Stack
 
 WORDS = ["a", "photo", "of", "dog", "two", "cats", "on", "sofa", "tv", "monitor", "x"]
 TEXTS = ["a dog", "a photo of two cats on a sofa", "", "tv monitor " * 30]
@@ -174,8 +176,11 @@ def test_methods_learn_on_it(clip):
     images = dataclasses.replace(data, mask=None)
     features = TrainingFeatures(data, images, torch.arange(4)[:, None])
     training = TrainingConfig(num_epochs=4, lr=0.01, warmup_epochs=0)
+    stack = Stack([method, copy.deepcopy(method)], [training, training], features)
     history = fit(method, features, training).history
     assert history[-1].loss < history[0].loss
+    for epoch in range(2):
+        assert stack.train_epoch().tolist() == pytest.approx([history[epoch].loss] * 2, rel=1e-4)
 
 
 def test_towers_that_cannot_be_read_say_why(tmp_path):
