@@ -47,6 +47,17 @@ def ray_session():
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture
+def one_thread():
+    """As Ray's workers have: more of them may change the last digits."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def s3_server():
     """An S3 of moto's in this process, and credentials that it takes."""

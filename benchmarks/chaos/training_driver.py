@@ -107,7 +107,7 @@ def load_inputs(
 ) -> tuple[PreciseBackbone, TrainingFeatures]:
     """What a worker reads."""
     clip = load_backbone(BackboneConfig())
-    backbone = PreciseBackbone(clip.model.double(), clip._tokenizer, clip.config)
+    backbone = PreciseBackbone(clip.model.double(), clip._text.tokenizer, clip.config)
     backbone.seconds_per_step = seconds_per_step
     return backbone, read_training_features(store, folder)
 

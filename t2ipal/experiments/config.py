@@ -63,7 +63,7 @@ class ReproductionConfig:
     """table1 to table14, fig3 to fig10, or all."""
     on: Literal["pictovoc", "voc2007", "coco2014", "coco2017", "nuswide"] = "pictovoc"
     """Data set. The embedded world brings everything along, and makes its images where they are
-    missing; real ones need --test-root and --sets."""
+    missing; real ones need --test-root, and --sets where a system learns from captions."""
     seeds: PositiveInt = 5
     """Seeds of each system: its start, the order of its data, and which images come first."""
     quick: bool = False

@@ -19,16 +19,17 @@ import torch
 from numpy.typing import NDArray
 
 from t2ipal.config import fingerprint, override, to_dict
+from t2ipal.evaluation.cache_weights import RATIOS, SHARPNESSES, with_chosen_weights
 from t2ipal.evaluation.evaluate import predict
 from t2ipal.evaluation.metrics import accuracy, average_precision
 from t2ipal.evaluation.test_sets import TestFeatures
-from t2ipal.experiments.sources import Data, Source
-from t2ipal.features.sets import TrainingFeatures
+from t2ipal.experiments.sources import Captions, Data, Labels, Source
 from t2ipal.methods.recognizer import FULL, Recognizer
+from t2ipal.methods.tip_adapter import TipAdapterConfig
 from t2ipal.store import Store, json_bytes, read_arrays, write_arrays
 from t2ipal.training.captions import captions_for, captions_key
 from t2ipal.training.loop import fit
-from t2ipal.training.recipes import Recipe, recipe
+from t2ipal.training.recipes import METHODS, Recipe, recipe
 from t2ipal.training.stacked import Stack, stack_key
 
 AT_ONCE = 24
@@ -61,12 +62,26 @@ class Fit:
         start = recipe(self.method, data.schedule, *names, self.seed)
         return override(start, dict(self.changes))
 
+    def chosen_on(self, data: Data) -> str:
+        """The images on which weights are chosen after training; empty where none are chosen."""
+        has_weights = METHODS[self.method].config is TipAdapterConfig
+        if not has_weights or not isinstance(self.source, Labels):
+            return ""
+        return data.validation_of(self.source)
+
 
 @lru_cache(maxsize=4096)
 def _key(fit: Fit, data: Data) -> str:
     made = to_dict(fit.recipe(data))
     source = dataclasses.asdict(fit.source)
-    return fingerprint([made, source, fit.seed, data.facts(fit.source, fit.backbone)])
+    facts = [made, source, fit.seed, data.facts(fit.source, fit.backbone)]
+    # These are added where they change something, so that all other fits keep their keys.
+    if chosen_on := fit.chosen_on(data):
+        seen = data.described["tests"].get(chosen_on.partition("#")[0])
+        facts += [chosen_on, seen, RATIOS, SHARPNESSES]
+    if isinstance(fit.source, Captions) and (draw := fit.source.draw(fit.seed)):
+        facts += [f"draw {draw}"]
+    return fingerprint(facts)
 
 
 @dataclass(frozen=True)
@@ -125,30 +140,31 @@ def train_group(fits: Sequence[Fit], data: Data, kept: frozenset[str]) -> None:
     """Trains fits of one group, and writes down what each reached."""
     first = fits[0]
     backbone = data.load_backbone(first.backbone)
-    features = data.training(first.source, first.seed, first.backbone)
     tests = data.tests(first.source, first.backbone)
     recipes = [each.recipe(data) for each in fits]
-    features = captions_for(recipes[0], features, backbone)
+    features = None
+    if METHODS[first.method].learns_from != "nothing":
+        features = data.training(first.source, first.seed, first.backbone)
+        features = captions_for(recipes[0], features, backbone)
     started = time.monotonic()
     methods = [made.method.build(backbone, made.training.seed) for made in recipes]
-    if len(fits) > 1:
+    if features is None:
+        recognizers = [method.export() for method in methods]
+    elif len(fits) > 1:
         stack = Stack(methods, [made.training for made in recipes], features)
         while stack.epoch < stack.num_epochs:
             stack.train_epoch()
         recognizers = [stack.recognizer(trial) for trial in range(len(fits))]
     else:
-        recognizers = [_alone(methods[0], features, recipes[0])]
+        recognizers = [fit(methods[0], features, recipes[0].training).recognizer]
+    if chosen_on := first.chosen_on(data):
+        seen = data.test(chosen_on, first.backbone).features
+        recognizers = with_chosen_weights(recognizers, seen)
     seconds = (time.monotonic() - started) / len(fits)
     found = {test.name: predict(recognizers, test.features) for test in tests}
     for at, each in enumerate(fits):
         scores = {name: rows[at] for name, rows in found.items()}
-        _write(
-            each, data, tests, scores, seconds, recognizers[at] if each.key(data) in kept else None
-        )
-
-
-def _alone(method: Any, features: TrainingFeatures, made: Recipe) -> Recognizer:
-    return fit(method, features, made.training).recognizer
+        _write(each, data, tests, scores, seconds, recognizers[at], kept)
 
 
 def _write(
@@ -157,7 +173,8 @@ def _write(
     tests: Sequence[TestFeatures],
     scores: Mapping[str, NDArray[np.float32]],
     seconds: float,
-    recognizer: Recognizer | None,
+    recognizer: Recognizer,
+    kept: frozenset[str],
 ) -> None:
     key, names = done.key(data), data.vocabulary(done.source)[0]
     values, normalized, per_class = {}, {}, {}
@@ -168,11 +185,15 @@ def _write(
             whole = FULL(torch.from_numpy(scores[test.name])).numpy()
             changed = columns_of(test, names, whole)
             normalized[test.name] = measure(test, changed, data.measure(test.name))[0]
-    if recognizer is not None:
+    if key in kept:
         recognizer.save(data.store, f"{KEPT}/{key}")
         write_arrays(data.store, _scores_key(key), dict(scores))  # last: it is kept
     facts = {"fit": dataclasses.asdict(done), "seconds": seconds, "values": values}
-    more = {"normalized": normalized, "per_class": per_class}
+    more: dict[str, Any] = {"normalized": normalized, "per_class": per_class}
+    if chosen_on := done.chosen_on(data):
+        config = recognizer.config
+        weights = {"residual_ratio": config.residual_ratio, "sharpness": config.sharpness}
+        more["chosen"] = {"on": chosen_on, **weights}
     data.store.write(f"{FITS}/{key}.json", json_bytes({**facts, **more}))  # last: it is done
 
 

@@ -63,8 +63,6 @@ class Numbers:
         seeds: of the reproduction.
         done: the fits that are there.
         failed: why others could not be trained.
-        validation: name of the labelled validation images that choose a normalization; empty where
-            there are none.
     """
 
     def __init__(
@@ -73,9 +71,8 @@ class Numbers:
         seeds: Sequence[int],
         done: Mapping[Fit, Measured],
         failed: Mapping[Fit, str],
-        validation: str,
     ) -> None:
-        self.data, self.seeds, self.done, self.validation = data, seeds, done, validation
+        self.data, self.seeds, self.done = data, seeds, done
         self._failed = failed
         self._scores = lru_cache(64)(lambda fit: read_scores(fit, data))
         self._chosen = cache(self._choose)
@@ -96,8 +93,8 @@ class Numbers:
     def missing(self, system: System) -> str:
         """Why a system has no number."""
         parts = [*system.systems()]
-        reasons = [self.data.missing(p.source, p.backbone, p.changes) for p in parts]
-        if any(part.normalization == "partial" for part in parts) and not self.validation:
+        reasons = [part.missing(self.data) for part in parts]
+        if any(part.normalization == "partial" for part in parts) and not self.data.validation:
             reasons.append("labelled validation images, on which a part could be chosen")
         fits = [fit for part in parts for fit in part.fits(self.seeds)]
         reasons += [self._failed[fit] for fit in fits if fit in self._failed]
@@ -141,7 +138,7 @@ class Numbers:
             kind = "normalized" if system.normalization == "full" else "values"
             values = [getattr(each, kind).get(name) for each in found]
             return None if None in values else tuple(values)
-        if system.normalization == "partial" and not self.validation:
+        if system.normalization == "partial" and not self.data.validation:
             return None
         scores = self.scores(system, name)
         if scores is None:
@@ -155,9 +152,9 @@ class Numbers:
     def _choose(self, system: System) -> Normalization:
         """The best part of a normalization on validation images, mean over seeds."""
         plain = replace(system, normalization="none")
-        scores = self.scores(plain, self.validation)
+        scores = self.scores(plain, self.data.validation)
         assert scores is not None
-        labels = self.test(plain, self.validation).features.labels.cpu().numpy()
+        labels = self.test(plain, self.data.validation).features.labels.cpu().numpy()
         return best_normalization(scores, labels)
 
     def verdict(self, claim: Claim) -> Verdict:
@@ -206,9 +203,10 @@ class Numbers:
         self, systems: Sequence[System], name: str
     ) -> tuple[str | None, list[Difference]]:
         """The best of the inner ones, as validation images say, against both ends."""
-        if not self.validation:  # nothing is chosen on test images
+        validation = self.data.validation
+        if not validation:  # nothing is chosen on test images
             return None, []
-        inner = [(self._values(At(system, self.validation)), system) for system in systems[1:-1]]
+        inner = [(self._values(At(system, validation)), system) for system in systems[1:-1]]
         if not inner or any(values is None for values, _ in inner):
             return None, []
         best = max(inner, key=lambda pair: statistics.fmean(pair[0] or ()))[1]

@@ -37,7 +37,7 @@ from t2ipal.features.extraction import feature_folder
 from t2ipal.store import RunTotals, Store, read_manifest
 
 VALIDATION = "pictovoc_validation"
-"""Scenes that choose a normalization, and the best of a line."""
+"""Scenes that choose a normalization, a cache's weights, and the best of a line."""
 LOOKS = ("pictovoc", "pictovoc_shifted", "pictovoc_night")
 """Three test sets side by side, as the paper has VOC2007, MS-COCO and NUS-WIDE."""
 MORE_TESTS = (VALIDATION, "pictovoc_single", "pictovoc#novel")
@@ -95,7 +95,7 @@ def reproduce(
     systems = [system for item in items for system in systems_of(item)]
     sources = used_sources(items, data)
     if config.on == "pictovoc":
-        make_sets(config, points, data.sets, set_names(sources), tell)
+        make_sets(config, points, data.sets, set_names(sources, data), tell)
     data = with_features(config, data, sources, tell)
     seeds = range(config.seeds)
     kept = [fit for system in kept_systems(items) for fit in trainable([system], data, seeds)]
@@ -103,8 +103,7 @@ def reproduce(
     wanted = trainable(systems, data, seeds)
     failed = train_missing(config, data, wanted, kept_keys, tell)
     done = read_fits(wanted, data, kept_keys)
-    validation = VALIDATION if config.on == "pictovoc" else ""
-    numbers = Numbers(data, seeds, done, failed, validation)
+    numbers = Numbers(data, seeds, done, failed)
     return write_pages(Contents(config, points, items, data, numbers), store)
 
 
@@ -162,6 +161,7 @@ def open_data(
     return Data(
         store, config.on, sets, images, backbones, tests, config.test_root, config.num_labelled,
         config.num_views, 500 if config.quick else None, config.episodes, store.endpoint_url,
+        VALIDATION if world else "",
     )  # fmt: skip
 
 
@@ -170,19 +170,18 @@ def used_sources(items: Iterable[Item], data: Data) -> list[tuple[Source, str]]:
     pairs: dict[tuple[Source, str], None] = {}
     for item in items:
         for system in systems_of(item):
-            parts = [*system.systems()]
+            parts = [part for part in system.systems() if not part.missing(data)]
             pairs.update({(part.source, part.backbone): None for part in parts})
-        pairs.update({(source, "main"): None for source in getattr(item, "sources", ())})
-    return [(source, name) for source, name in pairs if not data.missing(source, name, ())]
+        shown = [each for each in getattr(item, "sources", ()) if not data.missing(each, "main")]
+        pairs.update({(source, "main"): None for source in shown})
+    return [*pairs]
 
 
-def set_names(sources: Iterable[tuple[Source, str]], backbone: str | None = None) -> list[str]:
-    """Sets of images that some sources need."""
-    names: list[str] = []
-    for source, seen_by in sources:
-        if isinstance(source, Captions) and backbone in (None, seen_by):
-            names += source.all_sets
-    return [*dict.fromkeys(names)]
+def set_names(sources: Iterable[tuple[Source, str]], data: Data) -> list[str]:
+    """Sets of images of some sources, of those that there are."""
+    captions = [source for source, _ in sources if isinstance(source, Captions)]
+    names = dict.fromkeys(name for source in captions for name in source.all_sets)
+    return [name for name in names if name in data.sets]
 
 
 def with_features(
@@ -213,14 +212,15 @@ def with_features(
             lose(mine, error)
             continue
         described["backbones"][name] = feature_folder(backbone)
-        for each in set_names(mine):
+        for each in set_names(mine, data):
             extract(data.sets[each], data.backbones[name], config.in_process, config.pool)
         workers = test_set_workers(config.in_process, config.pool)
-        for test in dict.fromkeys(test for source, _ in mine for test in data.tests_of(source)):
-            if "#" not in test:
-                loaded = load_test(data, test)
-                seen = stored_features(loaded, backbone, data.store, workers=workers, progress=True)
-                described["tests"][test] = [test, len(seen.features), len(seen.unreadable)]
+        tests = [test for source, _ in mine for test in data.tests_of(source)]
+        tests += [data.validation_of(source) for source, _ in mine if isinstance(source, Labels)]
+        for test in dict.fromkeys(test.partition("#")[0] for test in tests if test):
+            loaded = load_test(data, test)
+            seen = stored_features(loaded, backbone, data.store, workers=workers, progress=True)
+            described["tests"][test] = [test, len(seen.features), len(seen.unreadable)]
         labels = [pair for pair in mine if isinstance(pair[0], Labels)]
         if labels:
             try:
@@ -228,7 +228,7 @@ def with_features(
                 described["labelled"] = len(found.texts)
             except (ValueError, FileNotFoundError) as error:
                 lose(labels, error)
-    for each in set_names(sources):
+    for each in set_names(sources, data):
         manifest = read_manifest(data.sets[each])
         described["sets"][each] = [to_dict(manifest.settings), manifest.num_images]
     return dataclasses.replace(data, described=described, lost=lost)
@@ -250,7 +250,7 @@ def trainable(systems: Iterable[System], data: Data, seeds: Sequence[int]) -> li
     fits: dict[Fit, None] = {}
     for system in systems:
         for part in system.systems():
-            if not data.missing(part.source, part.backbone, part.changes):
+            if not part.missing(data):
                 fits.update(dict.fromkeys(part.fits(seeds)))
     return [*fits]
 

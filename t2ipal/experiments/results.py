@@ -133,7 +133,6 @@ def footers(contents: Contents) -> list[str]:
             f"Systems that learn from labelled images see {config.num_views} fixed views of each: "
             "itself and augmented ones. The authors augment anew in each epoch. All see them at "
             "the same size as the other systems; the original DualCoOp takes 448 px.",
-            "Tip-Adapter's two weights are its defaults; they were not searched.",
         ]
     if any("method.known_labels" in dict(system.changes) for system in systems):
         lines.append(f"Known labels: {protocols.MASKS[data.schedule]}.")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from t2ipal.evaluation.protocols import NUM_EPISODES
 from t2ipal.experiments.fitting import Changes, Fit
-from t2ipal.experiments.sources import Captions, Labels, Source
+from t2ipal.experiments.sources import Captions, Data, Labels, Source
 from t2ipal.training.recipes import DEFAULTS, METHODS
 
 
@@ -48,6 +48,11 @@ class System:
         yield replace(self, partner=None, ratio=None)
         if self.partner is not None:
             yield from self.partner.systems()
+
+    def missing(self, data: Data) -> str:
+        """Why it cannot be trained, its partner left aside; empty where it can."""
+        needs_sets = METHODS[self.method].learns_from == "captions"
+        return data.missing(self.source, self.backbone, self.changes, needs_sets)
 
     def _is_drawn(self) -> bool:
         """Whether a seed changes anything."""

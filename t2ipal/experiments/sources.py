@@ -57,6 +57,10 @@ class Captions:
         """The sets, with that of original images where it is used."""
         return self.sets if self.originals == "none" else (*self.sets, ORIGINAL)
 
+    def draw(self, seed: int) -> int:
+        """Which draw of the captions whose images are replaced; 0 where there is one for all."""
+        return seed if self.originals == "instead" and 0 < self.share < 1 else 0
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -98,6 +102,8 @@ class Data:
     episodes: str | None = None
     """LaSO's file of episodes, for MS-COCO."""
     endpoint_url: str | None = None
+    validation: str = ""
+    """Labelled images that choose what is chosen after training; empty where there are none."""
     described: Mapping[str, Any] = field(default_factory=dict)
     """What was found out beforehand and holds for all workers: see `facts`."""
     lost: Mapping[tuple[Source, str], str] = field(default_factory=dict)
@@ -137,8 +143,26 @@ class Data:
             return (f"{self.on}#novel",)
         return self.test_sets
 
-    def missing(self, source: Source, backbone: str, changes: Sequence[tuple[str, Any]]) -> str:
-        """Why a fit of these cannot be trained; empty where it can."""
+    def validation_of(self, source: Labels) -> str:
+        """The validation images by the classes that a source labels; empty where there are none."""
+        alone = source.episode is not None and self.validation
+        return f"{self.validation}#novel" if alone else self.validation
+
+    def missing(
+        self,
+        source: Source,
+        backbone: str,
+        changes: Sequence[tuple[str, Any]] = (),
+        needs_sets: bool = True,
+    ) -> str:
+        """Why a fit of these cannot be trained; empty where it can.
+
+        Args:
+            source: what it learns from.
+            backbone: name of what sees it.
+            changes: of the recipe.
+            needs_sets: whether it needs the captions and images of its source.
+        """
         if backbone not in self.backbones:
             return "another encoder: --other MODEL"
         if reason := self.lost.get((source, backbone)):
@@ -148,10 +172,11 @@ class Data:
                 return "LaSO's episodes: --episodes FILE"
             alone = source.episode is not None and self.on not in NOVEL
             return f"novel classes of {self.on}, of which nobody has told" if alone else ""
-        absent = [name for name in source.all_sets if name not in self.sets]
         if source.attributes and self.on != "pictovoc":
             return "attributes, which are the embedded world's alone"
-        if absent:
+        if not needs_sets:
+            return ""
+        if absent := [name for name in source.all_sets if name not in self.sets]:
             return f"a set of images: --sets {absent[0]}=RUN"
         wanted = dict(changes).get("training.images_per_caption")
         fewest = min(source.sets, key=self.images.__getitem__)
@@ -165,12 +190,13 @@ class Data:
         facts: list[Any] = [self.on, self.test_root, self.described["backbones"][backbone], tests]
         if isinstance(source, Labels):
             return [*facts, self.described["labelled"], self.num_views, self.episodes]
-        return [*facts, [self.described["sets"][name] for name in source.all_sets]]
+        there = [name for name in source.all_sets if name in self.sets]
+        return [*facts, [self.described["sets"][name] for name in there]]
 
     def training(self, source: Source, seed: int, backbone: str) -> TrainingFeatures:
         """What a fit learns from."""
         if isinstance(source, Captions):
-            data = _of_captions(self, source, backbone)
+            data = _of_captions(self, source, backbone, source.draw(seed))
             if source.same_images:
                 return data
             turned = turned_rows(data.image_of_caption, 2 * seed)
@@ -197,7 +223,11 @@ class Data:
 
     def tests(self, source: Source, backbone: str) -> list[TestFeatures]:
         """Features of the test sets of a source."""
-        return [_test(self, name, backbone) for name in self.tests_of(source)]
+        return [self.test(name, backbone) for name in self.tests_of(source)]
+
+    def test(self, name: str, backbone: str) -> TestFeatures:
+        """Features of a test set; of the novel classes alone where `#novel` follows its name."""
+        return _test(self, name, backbone)
 
 
 def turned_rows(rows: Int[Tensor, "captions k"], by: int) -> Int[Tensor, "captions k"]:
@@ -227,7 +257,7 @@ def _set(data: Data, name: str, backbone: str) -> TrainingFeatures:
 
 
 @lru_cache(maxsize=2)
-def _of_captions(data: Data, source: Captions, backbone: str) -> TrainingFeatures:
+def _of_captions(data: Data, source: Captions, backbone: str, draw: int) -> TrainingFeatures:
     parts = [_set(data, name, backbone) for name in source.sets]
     whole = parts[0] if len(parts) == 1 else join_captions(parts)
     if source.originals != "none":
@@ -240,7 +270,7 @@ def _of_captions(data: Data, source: Captions, backbone: str) -> TrainingFeature
         whole = join_images(whole, theirs)
         rows = whole.image_of_caption.clone()
         if source.originals == "instead":
-            generator = torch.Generator().manual_seed(0)
+            generator = torch.Generator().manual_seed(draw)
             order = torch.randperm(len(rows), generator=generator)
             replaced = order[: round(source.share * len(rows))]
             kept = order[len(replaced) :]

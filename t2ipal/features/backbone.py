@@ -22,21 +22,23 @@ from t2ipal.features.config import BackboneConfig, BackboneIdentity
 from t2ipal.features.openai_weights import openai_weights
 from t2ipal.features.prompt_tower import (
     PromptLayout,
-    can_share_prefix,
-    encode_plain,
     encode_shared,
     joined,
     lay_out,
 )
 from t2ipal.features.sets import ImageFeatures, TextFeatures
+from t2ipal.features.text_towers import OF_HUGGING_FACE, TextTower, why_unreadable
 from t2ipal.features.towers import (
     _vit_features,
+    is_pooled_vit,
+    is_timm_vit,
     local_projection,
+    pooled_vit_features,
     region_projection,
     resize_and_crop,
     resnet_features,
     resnet_locations,
-    text_positions,
+    timm_features,
 )
 from t2ipal.pictovoc import WEIGHTS_DIR
 from t2ipal.torchvision_repair import repair_torchvision
@@ -55,18 +57,18 @@ class Backbone:
     def __init__(self, model: nn.Module, tokenizer: Any, config: BackboneConfig):
         self.config = config
         self.model: Any = model.eval().requires_grad_(False).to(config.device)
-        self._tokenizer = tokenizer
+        self._text = TextTower(self.model, tokenizer)
         self._images_at_once, self._texts_at_once = Halving(), Halving()
         visual = self.model.visual
         size = visual.image_size
         self.image_size_px = int(size[0] if isinstance(size, tuple | list) else size)
         self._mean = torch.tensor(visual.preprocess_cfg["mean"], device=config.device)
         self._std = torch.tensor(visual.preprocess_cfg["std"], device=config.device)
-        self.text_width = int(self.model.token_embedding.embedding_dim)
-        projection = self.model.text_projection  # a layer where it has a bias
+        self.text_width = int(self._text.module.token_embedding.embedding_dim)
+        projection = self._text.module.text_projection  # a layer where it has a bias
         is_layer = isinstance(projection, nn.Linear)
         self.embed_dim = int(projection.out_features if is_layer else projection.shape[1])
-        self.context_length = int(self.model.context_length)
+        self.context_length = self._text.context_length
         self.logit_scale = float(self.model.logit_scale.exp())
         require(
             config.local_image_size_px is None or hasattr(visual, "attnpool"),
@@ -78,15 +80,21 @@ class Backbone:
             'dense_features "regions" needs a ResNet, whose attention pool gives them; take "last" '
             f'or "value" with {config.model}.',
         )
+        require(
+            config.dense_features != "value" or not (is_timm_vit(visual) or is_pooled_vit(visual)),
+            'dense_features "value" needs a ResNet or a plain ViT: take "last" with '
+            f"{config.model}.",
+        )
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """16 hex digits that differ wherever features would."""
-        activation = type(self.model.transformer.resblocks[0].mlp.gelu).__name__
+        activation = type(self._text.module.transformer.resblocks[0].mlp.gelu).__name__
         reading = self.config.dense_features, self.config.precision, self.image_size_px
         facts = (*reading, activation, self._mean.tolist(), self._std.tolist())
         if self.config.local_image_size_px is not None:
             facts = (*facts, self.config.local_image_size_px)
+        facts = (*facts, *self._text.unlike_clip)
         digest = hashlib.sha256(repr(facts).encode())
         for name, value in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
@@ -110,8 +118,8 @@ class Backbone:
         return self._mean.device
 
     def tokenize(self, texts: list[str]) -> Int[Tensor, "batch context"]:
-        """Token ids, padded with 0 and cut to the context length."""
-        return self._tokenizer(texts).to(self.device)
+        """Token ids, padded and cut to the context length; the end token has the highest number."""
+        return self._text.tokenize(texts).to(self.device)
 
     def preprocess(
         self, images: UInt8[Tensor, "batch height width 3"], side: int | None = None
@@ -156,6 +164,10 @@ class Backbone:
         with self._autocast():
             if hasattr(visual, "attnpool"):
                 return [*resnet_features(visual, pixels, self._local_path)]
+            if is_timm_vit(visual):
+                return [*timm_features(visual, pixels)]
+            if is_pooled_vit(visual):
+                return [*pooled_vit_features(visual, pixels)]
             return [*_vit_features(visual, pixels, self.config.dense_features)]
 
     @property
@@ -184,7 +196,7 @@ class Backbone:
 
     @torch.no_grad()
     def encode_texts(self, texts: list[str]) -> TextFeatures:
-        """Global (end token) and local (every position) features of captions.
+        """Global (where the tower is read) and local (every position) features of captions.
 
         In halves where the device's memory is short.
         """
@@ -192,22 +204,19 @@ class Backbone:
         end = tokens.argmax(dim=-1)
         tokens = tokens[:, : int(end.max()) + 1]
         parts = self._texts_at_once(
-            lambda rows: self._project(
-                text_positions(self.model, self.model.token_embedding(tokens[rows]))
-            ),
-            len(texts),
-            "captions",
+            lambda rows: self._project(self._text.positions(tokens[rows])), len(texts), "captions"
         )
-        positions = torch.cat(parts)
-        mask = torch.arange(tokens.shape[1], device=self.device) <= end[:, None]
+        positions, own_end = torch.cat(parts), self._text.own_end(end)
         rows = torch.arange(len(tokens), device=self.device)
-        return TextFeatures(positions[rows, end], positions, mask)
+        local = positions[:, : int(own_end.max()) + 1]
+        mask = torch.arange(local.shape[1], device=self.device) <= own_end[:, None]
+        return TextFeatures(positions[rows, self._text.read_at(end)], local, mask)
 
     def embed_tokens(
         self, tokens: Int[Tensor, "batch positions"]
     ) -> Float[Tensor, "batch positions text"]:
         """Token embeddings, without positions."""
-        return self.model.token_embedding(tokens)
+        return self._text.embed(tokens)
 
     def prompt_layout(self, end: Int[Tensor, "classes"], num_shared: int) -> PromptLayout | None:
         """For `encode_token_embeddings`; None where the tower encodes whole prompts only.
@@ -216,7 +225,7 @@ class Backbone:
             end: position of each class's end token.
             num_shared: first positions that are the same for all classes.
         """
-        return lay_out(end, num_shared) if can_share_prefix(self.model) else None
+        return lay_out(end, num_shared) if self._text.shares_prefixes else None
 
     def encode_token_embeddings(
         self,
@@ -225,10 +234,10 @@ class Backbone:
         shared: Float[Tensor, "several shared text"] | None = None,
         layout: PromptLayout | None = None,
     ) -> Float[Tensor, "*prompts width"]:
-        """Class embeddings of prompts given as token embeddings, read at their end token.
+        """Class embeddings of prompts given as token embeddings, read where the tower is read.
 
-        Differentiable. Positions after the longest end change nothing (the encoder is causal), so
-        callers cut them away.
+        Differentiable. Positions after the longest end change nothing, or are padding that the
+        tower adds itself, so callers cut them away.
 
         Args:
             embeddings: one set of prompts, or several; or what comes behind `shared`, where one set
@@ -238,12 +247,13 @@ class Backbone:
             layout: of the prompts behind `shared`; None: everything is encoded as it is.
         """
         if shared is not None and layout is not None:
-            return self._project(encode_shared(self.model, shared, embeddings, layout))
+            module = self._text.module
+            return self._project(encode_shared(module, shared, embeddings, layout))
         whole = embeddings if shared is None else joined(shared, embeddings)
-        return self._project(encode_plain(self.model, whole, end))
+        return self._project(self._text.encode(whole, end))
 
     def _project(self, hidden: Tensor) -> Tensor:
-        projection = self.model.text_projection
+        projection = self._text.module.text_projection
         with torch.autocast(self.device.type, enabled=False):  # embeddings stay in float32
             linear = isinstance(projection, nn.Linear)
             projected = projection(hidden) if linear else hidden @ projection
@@ -292,6 +302,8 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     else:
         one_of("backbone", config.model, (*EMBEDDED, *open_clip.list_models()))
         name, pretrained = config.model, config.pretrained
+        text: Any = (open_clip.get_model_config(name) or {}).get("text_cfg", {})
+        _require_readable(config.model, OF_HUGGING_FACE if text.get("hf_model_name") else "")
         if not Path(pretrained).is_file():
             tags = open_clip.list_pretrained_tags_by_model(name)
             one_of("pretrained tag", pretrained, tags)
@@ -313,11 +325,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
             f"The weights of backbone {config.model} must be whole and fit its configuration, "
             f"got {type(error).__name__}: {error}"
         ) from error
-    require(
-        _is_plain_clip(model),
-        "A backbone must be a CLIP with a causal text encoder and a ResNet, or a ViT with a class "
-        f"token, got {config.model}. Take RN50, RN101, ViT-B-32 or ViT-B-16, for example.",
-    )
+    _require_readable(config.model, why_unreadable(model) or _why_unseen(model.visual))
     try:
         return Backbone(model, open_clip.get_tokenizer(name), config)
     except (TypeError, RuntimeError, AttributeError) as error:
@@ -341,11 +349,19 @@ def _openai_clip(name: str, weights: dict[str, Tensor]) -> Any:
     return model
 
 
-def _is_plain_clip(model: Any) -> bool:
-    """Whether the model has its towers' parts where `Backbone` reads them."""
-    visual = model.visual
-    plain_vit = getattr(visual, "pool_type", "") == "tok" and visual.attn_pool is None
-    text = getattr(model, "text_pool_type", ""), getattr(model, "attn_mask", None)
-    return (
-        (hasattr(visual, "attnpool") or plain_vit) and text[0] == "argmax" and text[1] is not None
+def _require_readable(name: str, reason: str) -> None:
+    require(
+        not reason,
+        "A backbone must be a CLIP whose text encoder takes token embeddings and whose images have "
+        f"local features, got {name}: it has {reason}. Take RN50, RN101, ViT-B-16 or "
+        "ViT-B-16-SigLIP, for example.",
     )
+
+
+def _why_unseen(visual: Any) -> str:
+    """Why the images' features cannot be read off a visual tower; empty where they can."""
+    is_plain_vit = getattr(visual, "pool_type", "") == "tok" and visual.attn_pool is None
+    known = is_plain_vit or is_pooled_vit(visual) or is_timm_vit(visual)
+    if known or hasattr(visual, "attnpool"):
+        return ""
+    return "a visual encoder that is neither a ResNet nor a ViT with a class token or a query"

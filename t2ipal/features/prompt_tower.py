@@ -7,7 +7,8 @@ gives at the end tokens, for a small part of the work. Where each token lies is 
 made once: every step then has the same shapes, and asks the device nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -145,25 +146,44 @@ def encode_plain(
     embeddings: Float[Tensor, "*sets classes positions text"],
     end: Int[Tensor, " classes"],
     kept_tokens: int = KEPT_TOKENS,
+    masks: Float[Tensor, "classes positions positions"] | None = None,
 ) -> Float[Tensor, "*sets classes text"]:
-    """The tower's output at each class's end token, after its last norm; of any causal tower.
+    """The tower's output at a position of each class, after its last norm.
 
     Args:
         model: open_clip's CLIP.
         embeddings: of the prompts' tokens, without positions.
-        end: position of each class's end token.
+        end: that position: of the end token, where the tower is causal.
         kept_tokens: of a set, padding included; see `KEPT_TOKENS`.
+        masks: as in `text_positions`.
     """
 
-    def encode(part: Tensor, ends: Tensor) -> Tensor:
-        hidden = text_positions(model, part.flatten(0, -3)).view(part.shape)
+    def encode(part: Tensor, ends: Tensor, mask: Tensor | None = None) -> Tensor:
+        texts = part.flatten(0, -3)
+        if mask is not None:
+            mask = mask.repeat(len(texts) // len(ends), 1, 1)
+        with _differentiable_attention():
+            hidden = text_positions(model, texts, mask).view(part.shape)
         return hidden[..., torch.arange(len(ends), device=ends.device), ends, :]
 
     group = _group_size(len(end), len(end) * embeddings.shape[-2], kept_tokens)
     if group == len(end):
-        return encode(embeddings, end)
-    parts = zip(embeddings.split(group, dim=-3), end.split(group))
+        return encode(embeddings, end, masks)
+    columns = [embeddings.split(group, dim=-3), end.split(group)]
+    columns += [] if masks is None else [masks.split(group)]
+    parts = zip(*columns)
     return torch.cat([_again(encode, *part) for part in parts], dim=-2)
+
+
+@contextmanager
+def _differentiable_attention() -> Iterator[None]:
+    """torch's attention has a faster way without gradients, and takes it under `vmap` wrongly."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(fast and not all_kept.get())
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def joined(

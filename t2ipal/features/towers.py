@@ -1,6 +1,7 @@
 """Where features are read off a CLIP's towers, as functions of its modules.
 
-The visual towers are open_clip's ModifiedResNet and VisionTransformer; no weights are loaded here.
+The visual towers are open_clip's ModifiedResNet and VisionTransformer, and timm's ViTs; no weights
+are loaded here.
 """
 
 import math
@@ -24,12 +25,24 @@ def resize_and_crop(height: int, width: int, side: int) -> tuple[tuple[int, int]
 
 
 def text_positions(
-    model: Any, embeddings: Float[Tensor, "batch positions text"]
+    model: Any,
+    embeddings: Float[Tensor, "batch positions text"],
+    masks: Float[Tensor, "batch positions positions"] | None = None,
 ) -> Float[Tensor, "batch positions text"]:
-    """The text tower's output at every position, after its last norm; any length up to 77."""
+    """The text tower's output at every position, after its last norm; any length that it has.
+
+    Args:
+        model: open_clip's CLIP, or what holds its text tower.
+        embeddings: of tokens, without positions.
+        masks: of each text, to be added to its attention; None: the tower's own, if it has one.
+    """
     length = embeddings.shape[1]
     hidden = embeddings + model.positional_embedding[:length]
-    hidden = model.transformer(hidden, attn_mask=model.attn_mask[:length, :length])
+    if masks is not None:
+        mask = masks.repeat_interleave(model.transformer.resblocks[0].attn.num_heads, dim=0)
+    else:
+        mask = None if model.attn_mask is None else model.attn_mask[:length, :length]
+    hidden = model.transformer(hidden, attn_mask=mask)
     return model.ln_final(hidden)
 
 
@@ -110,3 +123,50 @@ def _vit_features(
         dense = dense + last.ls_2(last.mlp(last.ln_2(dense)))
     pooled = visual.ln_post(output[:, 0]) @ visual.proj
     return pooled, visual.ln_post(dense[:, 1:]) @ visual.proj, pooled
+
+
+def pooled_vit_features(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The output of a ViT with an attention pool (CoCa), and its value path of each patch."""
+    tokens = visual.transformer(visual._embeds(pixels))
+    pooled = visual._pool(tokens)[0] @ visual.proj
+    attention = visual.attn_pool.attn
+    same_width = attention.in_proj_weight is not None
+    weight = attention.in_proj_weight.chunk(3)[2] if same_width else attention.v_proj_weight
+    value = F.linear(
+        visual.attn_pool.ln_k(tokens[:, 1:]), weight, attention.in_proj_bias.chunk(3)[2]
+    )
+    return pooled, visual.ln_post(attention.out_proj(value)) @ visual.proj, pooled
+
+
+def is_pooled_vit(visual: Any) -> bool:
+    """Whether `pooled_vit_features` knows the tower."""
+    has_pool = getattr(visual, "attn_pool", None) is not None
+    return has_pool and visual.pool_type == "tok" and visual.attn_pool_contrastive is None
+
+
+def timm_features(visual: Any, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A timm ViT's own output, and its patches as the head would see each of them alone.
+
+    An attention pool among one token gives its value path: v, the projection, and what follows.
+    """
+    trunk = visual.trunk
+    tokens = trunk.forward_features(pixels)
+    pooled = visual.head(trunk.forward_head(tokens))
+    patches = tokens[:, trunk.num_prefix_tokens :]
+    if trunk.attn_pool is not None:
+        pool = trunk.attn_pool
+        patches = pool.proj(pool.kv(patches).chunk(2, dim=-1)[1])
+        if pool.mlp is not None:
+            patches = patches + pool.mlp(pool.norm(patches))
+    return pooled, visual.head(trunk.head(trunk.fc_norm(patches))), pooled
+
+
+def is_timm_vit(visual: Any) -> bool:
+    """Whether `timm_features` knows the tower: patches, and a token or a query for the whole."""
+    trunk = getattr(visual, "trunk", None)
+    if not all(hasattr(trunk, name) for name in ("num_prefix_tokens", "fc_norm", "attn_pool")):
+        return False
+    pool: Any = trunk.attn_pool  # type: ignore[union-attr]
+    if pool is None:
+        return trunk.global_pool == "token"  # type: ignore[union-attr]
+    return hasattr(pool, "kv") and pool.pos_embed is None and pool.latent_len == 1

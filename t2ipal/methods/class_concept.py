@@ -25,9 +25,9 @@ from t2ipal.methods.contract import FrozenBackbone, Losses
 from t2ipal.methods.recognizer import Recognizer, detached
 
 BLOCK_VALUES = 2**26
+"""Of one block's attention over the bank, 256 MB: images x locations x captions."""
 BLOCK_ROWS = 65536
 """Captions of which features are in memory at once."""
-"""Of one block's attention over the bank, 256 MB: images x locations x captions."""
 
 
 @dataclass(frozen=True)

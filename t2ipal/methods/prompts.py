@@ -89,6 +89,11 @@ def prompt_tokens(
             f"The prompt for {name!r} must fit into {encoder.context_length} tokens with its "
             f"{num_context} context vectors; shorten the name or the context.",
         )
+    require(
+        context_words is not None or num_context == context_length,
+        f"The text encoder must take each stand-in of a context as one token, got {num_context} "
+        f"tokens for {context_length}; take another backbone.",
+    )
     tokens = tokens[:, : int(end.max()) + 1]
     with torch.no_grad():
         embeddings = encoder.embed_tokens(tokens).detach().float()

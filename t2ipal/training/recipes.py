@@ -44,7 +44,8 @@ class NamedMethod:
     """The method's config."""
     fixed: tuple[str, ...] = ()
     """Options that make the method what it is, and so cannot be changed."""
-    learns_from: Literal["captions", "labelled images"] = "captions"
+    learns_from: Literal["captions", "labelled images", "nothing"] = "captions"
+    """What it cannot do without; captions are offered to what needs nothing too."""
     starts: Mapping[str, Any] = field(default_factory=dict)
     """As `changes`, but what a data set changes comes after it."""
 
@@ -83,25 +84,32 @@ NOT_TRAINED = ("training.num_epochs",)
 
 METHODS: dict[str, NamedMethod] = {
     "zsclip": NamedMethod(
-        "ZSCLIP", f'zero-shot CLIP, "{PHOTO_PROMPT}"', ZERO_SHOT | GLOBAL_ONLY, fixed=NOT_TRAINED
+        "ZSCLIP",
+        f'zero-shot CLIP, "{PHOTO_PROMPT}"',
+        ZERO_SHOT | GLOBAL_ONLY,
+        fixed=NOT_TRAINED,
+        learns_from="nothing",
     ),
     "zsclip_local": NamedMethod(
         "ZSCLIP + local",
         "zero-shot CLIP with local scores",
         ZERO_SHOT | LOCAL_TOO,
         fixed=NOT_TRAINED,
+        learns_from="nothing",
     ),
     "zsclip_80": NamedMethod(
         "ZSCLIP, 80 templates",
         "zero-shot CLIP, averaged over its 80 templates",
         ZERO_SHOT | GLOBAL_ONLY | IMAGENET_TEMPLATES,
         fixed=NOT_TRAINED,
+        learns_from="nothing",
     ),
     "zsclip_80_local": NamedMethod(
         "ZSCLIP + local, 80 templates",
         "zero-shot CLIP with local scores, averaged over its 80 templates",
         ZERO_SHOT | LOCAL_TOO | IMAGENET_TEMPLATES,
         fixed=NOT_TRAINED,
+        learns_from="nothing",
     ),
     "class_concept": NamedMethod(
         "Class concept",
@@ -295,11 +303,11 @@ SCHEDULES: dict[str, Schedule] = {
 
 
 def require_learns_from_captions(method: str) -> None:
-    """Raises ValueError unless a method of this name learns from captions, as a run has them."""
+    """Raises ValueError where a method of this name needs labelled images, which no run has."""
     one_of("method", method, METHODS)
     learns_from = METHODS[method].learns_from
     require(
-        learns_from == "captions",
+        learns_from != "labelled images",
         f"{method} learns from {learns_from}, and a run has captions and synthetic images. Train "
         "it with jobs/reproduce.py, which reads labelled images.",
     )

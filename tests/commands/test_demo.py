@@ -1,3 +1,4 @@
+import contextlib
 import json
 import re
 
@@ -6,7 +7,8 @@ from small_run import FEW_SCENES, write_random_judge
 from tiny_clip import write_tiny_clip
 
 from t2ipal.commands import demo
-from t2ipal.experiments.demo import CHOSEN
+from t2ipal.engine import workers
+from t2ipal.experiments import demo as chain
 from t2ipal.pictovoc.worlds import WORLDS, World
 from t2ipal.report import drawn
 from t2ipal.store import Store, read_choice, read_manifest, read_rejected, read_run
@@ -70,15 +72,23 @@ def test_the_whole_chain_and_again(ray_session, world, tmp_path, capsys):
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == content
 
 
-def test_synthetic_images_are_chosen_before_training(ray_session, world, tmp_path, capsys):
+@pytest.fixture
+def in_process(monkeypatch):
+    """All stages without Ray; with --num-workers 0 the training too."""
+    monkeypatch.setattr(chain, "connect", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(chain, "synthesis_workers", lambda **_: workers.synthesis_workers(True))
+    monkeypatch.setattr(chain, "extract", lambda *places, **_: workers.extract(*places, True))
+
+
+def test_synthetic_images_are_chosen_before_training(in_process, world, tmp_path, capsys):
     output = tmp_path / "demo"
     arguments = ["--output", str(output), "--num-captions", "30", "--images-per-caption", "2"]
     arguments += ["--num-inference-steps", "2", "--seeds", "0", "--methods", "t2ipal"]
     arguments += ["--set", "training.num_epochs=1", "--backbone.model", world]
-    arguments += ["--min-found", "0", "--best", "1"]
+    arguments += ["--min-found", "0", "--best", "1", "--num-workers", "0"]
     result = demo.main(arguments)
     assert result["num_images"] == 60 and "features_and_choice" in result["seconds"]
-    kept = [row.kept for row in read_choice(Store(output), CHOSEN)]
+    kept = [row.kept for row in read_choice(Store(output), chain.CHOSEN)]
     assert len(kept) == 60 and sum(kept) == 30
     with pytest.raises(ValueError, match=r"num_kept: 30 there, 60 here"):
         demo.main([*arguments, "--best", "2"])

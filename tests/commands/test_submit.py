@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -138,15 +139,17 @@ def test_a_submitted_training_ends_in_the_bucket(head, swift, tmp_path, monkeypa
     store = Store("s3://submitted/run", swift.url)
     for path in (path for path in (tmp_path / "run").rglob("*") if path.is_file()):
         store.write(path.relative_to(tmp_path / "run").as_posix(), path.read_bytes())
-    arguments = f"""{sys.executable} jobs/train.py --run {store.uri} --endpoint-url {swift.url}
-        --model {tmp_path}/clip --methods tai_dpt --seeds 0 --set training.num_epochs=2""".split()
-    done = submit(*head, *arguments, variables=variables)
+    train = f"{sys.executable} jobs/train.py"
+    arguments = f"""--run {store.uri} --endpoint-url {swift.url} --model {tmp_path}/clip
+        --methods tai_dpt --seeds 0 --set training.num_epochs=2""".split()
+    # Refused at once, and then right: two commands of one job.
+    both = f"! {train} --run runs/x && {train} {shlex.join(arguments)}"
+    done = submit(*head, "sh", "-c", both, variables=variables)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "run must be s3:// or an absolute path, got 'runs/x'" in done.stdout + done.stderr
     assert f'"output": "{store.uri}/train"' in done.stdout
     assert len(load_run(store, "train/tai_dpt-seed0").history) == 2
     assert store.list("features/") and not list(ROOT.glob("s3:*"))
-    done = submit(*head, *arguments[:2], "--run", "runs/x", variables=variables)
-    assert "run must be s3:// or an absolute path, got 'runs/x'" in done.stdout + done.stderr
 
 
 def test_a_wrong_token_is_refused(head):

@@ -1,7 +1,7 @@
 import dataclasses
+from functools import partial
 
 import pytest
-import torch
 from small_recognizer import write_photographs, write_recognizers
 
 from t2ipal.engine.prediction import on_ray
@@ -17,15 +17,6 @@ from t2ipal.recognition.predict import (
 from t2ipal.store import Store
 
 
-@pytest.fixture
-def one_thread():
-    """As the workers have: more of them may change the last digits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_the_same_rows_in_the_same_order_on_ray(ray_session, one_thread, tmp_path):
     store = Store(tmp_path / "recognizers")
     write_recognizers(store, tmp_path / "clip")
@@ -37,12 +28,10 @@ def test_the_same_rows_in_the_same_order_on_ray(ray_session, one_thread, tmp_pat
     alone = list(predict_photographs(work, keys, num_shown=3, workers=in_process))
     assert [row.file for rows in alone for row in rows] == keys and len(alone) == 7
 
-    def two_workers(work, batches):
-        return on_ray(work, batches, PoolConfig(min_workers=2))
-
-    for workers in (on_ray, two_workers):
+    one, two = (partial(on_ray, pool=PoolConfig(min_workers=number)) for number in (1, 2))
+    for workers in (one, two):
         assert list(predict_photographs(work, keys, num_shown=3, workers=workers)) == alone
     lost = dataclasses.replace(work, where=Whereabouts(model=str(tmp_path / "nowhere")))
     message = r"A worker stopped: FileNotFoundError: The backbone of .*seed0 is not at .*nowhere"
     with pytest.raises(RuntimeError, match=message):
-        list(predict_photographs(lost, keys, workers=on_ray))
+        list(predict_photographs(lost, keys, workers=one))

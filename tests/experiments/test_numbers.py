@@ -39,11 +39,12 @@ def made(values, monkeypatch, scores=None, failed=None):
         vocabulary=lambda source: (NAMES, NAMES),
         tests=lambda source, backbone: tests,
         measure=lambda name: "mAP",
-        missing=lambda source, backbone, changes: "",
+        missing=lambda *asked: "",
+        validation="validation",
     )
     monkeypatch.setattr(module, "read_scores", lambda fit, data: kept[fit])
     seeds = range(max(len(reached) for reached in values.values()))
-    return Numbers(data, seeds, done, failed or {}, "validation")
+    return Numbers(data, seeds, done, failed or {})
 
 
 def test_mean_and_deviation_over_seeds(monkeypatch):
@@ -154,7 +155,7 @@ def test_a_part_of_a_normalization_is_chosen_on_validation_images_alone(monkeypa
 def test_nothing_is_chosen_where_there_are_no_validation_images(monkeypatch):
     systems = [OURS.changed(method__sharpness=float(k)) for k in range(3)]
     found = made({system: [1.0, 2.0] for system in systems}, monkeypatch)
-    found.validation = ""
+    found.data.validation = ""
     claim = Claim("words", "interior", tuple(systems), ("pictovoc",))
     assert found.verdict(claim).outcome == "not measured"
     partly = System("t2ipal", normalization="partial")

@@ -13,11 +13,13 @@ from tiny_clip import write_tiny_clip
 
 from t2ipal.captions import filter_captions, load_vocabulary, read_captions
 from t2ipal.commands.reproduce import main
-from t2ipal.evaluation.evaluate import predict
+from t2ipal.config import fingerprint, override, to_dict
+from t2ipal.evaluation.cache_weights import with_chosen_weights
+from t2ipal.evaluation.evaluate import evaluate, predict
 from t2ipal.experiments import drawings, fitting, reproduction, world_sets
 from t2ipal.experiments.fitting import Fit, read_fits, read_scores
-from t2ipal.experiments.sources import Captions, turned_rows
-from t2ipal.pictovoc.worlds import WORLDS, World
+from t2ipal.experiments.sources import Captions, Labels, turned_rows
+from t2ipal.pictovoc.worlds import WORLDS
 from t2ipal.store import Store
 from t2ipal.synthesis.making import synthesize
 from t2ipal.synthesis.rendering import RenderingSynthesizer
@@ -25,7 +27,9 @@ from t2ipal.synthesis.request import SynthesisRequest
 from t2ipal.training.loop import fit
 
 ITEMS = ("table3", "table5", "table6", "table9", "fig3", "fig5", "fig7", "fig8", "fig10")
-SCENES = 150
+SCENES, LABELLED = 150, 250
+NUM_EPOCHS = 3
+"""Of every fit that is trained."""
 COCO = Path(__file__).parents[3] / "shared" / "data" / "coco"
 
 
@@ -35,8 +39,11 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     write_random_judge(folder)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("pictovoc", "pictovoc_validation", "pictovoc_shifted", "pictovoc_night"):
-            patch.setitem(WORLDS, name, World(count=SCENES, domain=WORLDS[name].domain))
+        for name in reproduction.LOOKS + reproduction.MORE_TESTS[:-1] + ("pictovoc_attributes",):
+            patch.setitem(WORLDS, name, dataclasses.replace(WORLDS[name], count=SCENES))
+        train = dataclasses.replace(WORLDS["pictovoc_train"], count=LABELLED)
+        patch.setitem(WORLDS, "pictovoc_train", train)
+        patch.setattr(Fit, "recipe", in_few_epochs(Fit.recipe))
         patch.setattr(drawings, "WEIGHTS_DIR", folder)
         patch.setattr(drawings, "NAMED_THRESHOLD", 1.0)  # the judge, never trained, finds nothing
         vocabulary = load_vocabulary("voc2007")
@@ -51,16 +58,44 @@ def world(tmp_path_factory):
         clip = str(write_tiny_clip(folder / "clip"))
         yield [
             "--quick", "--in-process", "--model", clip, "--other", clip, "--num-captions", "20",
-            "--num-labelled", "250", "--output", str(folder / "run"),
+            "--num-labelled", str(LABELLED), "--output", str(folder / "run"),
         ]  # fmt: skip
+
+
+def in_few_epochs(whole):
+    def recipe(self, data):
+        made = whole(self, data)
+        return override(made, {"training.num_epochs": min(made.training.num_epochs, NUM_EPOCHS)})
+
+    return recipe
 
 
 def run(world, items=ITEMS):
     return main([*world, "--items", *items])
 
 
-def test_tables_and_figures_and_again(world, monkeypatch):
-    summary = run(world)
+@pytest.fixture(scope="module")
+def done(world):
+    """The job's summary, and the data of its fits."""
+    seen, train = {}, reproduction.train_missing
+
+    def train_and_tell(config, data, *rest):
+        seen.update(data=data)
+        return train(config, data, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reproduction, "train_missing", train_and_tell)
+        summary = run(world)
+    return summary, seen["data"]
+
+
+@pytest.fixture
+def data(done):
+    return done[1]
+
+
+def test_tables_and_figures_and_again(world, done, monkeypatch):
+    summary, _ = done
     assert summary["items"] == [*ITEMS]
     assert "data missing" not in summary["cells"] and summary["cells"]["measured"] > 40
     place = Store(world[-1])
@@ -87,19 +122,7 @@ def test_tables_and_figures_and_again(world, monkeypatch):
     assert {name: place.read(name) for name in before} == before
 
 
-def open_again(world):
-    """The config of the world's run and its data, as the job has them."""
-    seen = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            reproduction, "train_missing", lambda config, data, *rest: seen.update(data=data) or {}
-        )
-        run(world, ["table9"])
-    return seen["data"]
-
-
-def test_a_stacked_fit_is_the_one_that_is_trained_alone(world):
-    data = open_again(world)
+def test_a_stacked_fit_is_the_one_that_is_trained_alone(data):
     done = Fit("t2ipal", Captions(), 1, (("training.images_per_caption", 2),))
     assert read_fits([done], data, frozenset([done]))
     made = done.recipe(data)
@@ -110,8 +133,37 @@ def test_a_stacked_fit_is_the_one_that_is_trained_alone(world):
     np.testing.assert_allclose(read_scores(done, data)["pictovoc"], scores, atol=1e-4)
 
 
-def test_what_a_source_is(world):
-    data = open_again(world)
+@pytest.mark.parametrize("source", [Labels(1, episode=0), Labels(1)])
+def test_a_caches_weights_are_chosen_on_validation_scenes(data, source):
+    """Of the novel classes alone where the shots are; whatever the test scenes say."""
+    done = Fit("tip_adapter", source, 1)
+    fitting.train_group([done], data, frozenset())
+    told = json.loads(data.store.read(f"fits/{done.key(data)}.json"))
+    made = done.recipe(data)
+    features = data.training(source, 1, "main")
+    plain = fit(made.method.build(data.load_backbone("main"), 1), features, made.training)
+    novel = "" if source.episode is None else "#novel"
+    seen = data.test(f"pictovoc_validation{novel}", "main")
+    (chosen,) = with_chosen_weights([plain.recognizer], seen.features)
+    assert told["chosen"] == {
+        "on": seen.name,
+        "residual_ratio": chosen.config.residual_ratio,
+        "sharpness": chosen.config.sharpness,
+    }
+    test = data.test(f"pictovoc{novel}", "main")
+    assert told["values"][test.name] == pytest.approx(evaluate(chosen, test.features).mAP)
+    assert len(test.class_names) == (20 if source.episode is None else 4)
+
+
+def test_a_cache_without_validation_images_keeps_its_defaults(data):
+    data = dataclasses.replace(data, validation="")
+    done = Fit("tip_adapter", Labels(1), 0)
+    assert done.chosen_on(data) == ""
+    fitting.train_group([done], data, frozenset())
+    assert "chosen" not in json.loads(data.store.read(f"fits/{done.key(data)}.json"))
+
+
+def test_what_a_source_is(data):
     plain = data.training(Captions(), 0, "main")
     moved = data.training(Captions(), 1, "main")
     count = plain.image_of_caption.shape[1]
@@ -122,6 +174,10 @@ def test_what_a_source_is(world):
     num_images = (instead.image_of_caption >= 0).sum(dim=1)
     assert num_images.unique().tolist() == [1, count]
     assert int((num_images == 1).sum()) == round(0.5 * len(num_images))
+    again = data.training(Captions(originals="instead", share=0.5), 1, "main")
+    others = (again.image_of_caption >= 0).sum(dim=1)
+    assert int((others == 1).sum()) == int((num_images == 1).sum())
+    assert others.tolist() != num_images.tolist()  # another seed, other captions
     beside = data.training(Captions(originals="beside"), 0, "main")
     assert (beside.image_of_caption >= 0).sum(dim=1).tolist() == [count + 1] * len(num_images)
     attributes = data.training(Captions(attributes=True), 0, "main")
@@ -136,8 +192,7 @@ def test_each_seed_begins_with_images_that_are_there():
     assert turned_rows(rows, 3).tolist() == [[3, 0, 1, 2], [5, 4, -1, -1], [-1] * 4]
 
 
-def test_a_key_is_of_what_is_trained(world, monkeypatch):
-    data = open_again(world)
+def test_a_key_is_of_what_is_trained(data):
     plain = Fit("t2ipal", Captions(), 0)
     assert plain.key(data) == Fit("t2ipal", Captions(), 0, (("method.sharpness", 5.5),)).key(data)
     others = [
@@ -154,8 +209,26 @@ def test_a_key_is_of_what_is_trained(world, monkeypatch):
     assert plain.key(dataclasses.replace(data, described=more)) != plain.key(data)
 
 
-def test_more_images_than_there_are(world):
-    data = open_again(world)
+def test_a_key_has_more_only_where_that_changes_the_result(data):
+    """So that what was trained before is found."""
+
+    def plain(each):
+        facts = data.facts(each.source, each.backbone)
+        made, source = to_dict(each.recipe(data)), dataclasses.asdict(each.source)
+        return fingerprint([made, source, each.seed, facts])
+
+    some = Captions(originals="instead", share=0.5)
+    same = [Fit("zsclip", Captions(), 0), Fit("coop", Labels(1), 1), Fit("t2ipal", some, 0)]
+    same += [Fit("t2ipal", dataclasses.replace(some, share=1.0), 1)]
+    assert [each.key(data) for each in same] == [plain(each) for each in same]
+    cache = Fit("tip_adapter_f", Labels(1), 0)
+    for each in (cache, Fit("t2ipal", some, 1)):
+        assert each.key(data) != plain(each)
+    nothing_to_choose_on = dataclasses.replace(data, validation="")
+    assert cache.key(nothing_to_choose_on) == plain(cache)
+
+
+def test_more_images_than_there_are(data):
     few, many = (("training.images_per_caption", n) for n in (3, 10))
     assert data.missing(Captions(), "main", (few,)) == ""
     assert data.missing(Captions(), "main", (many,)) == "10 images a caption; synthetic has 3"
@@ -242,3 +315,14 @@ def test_photographs_of_a_real_data_set(coco):
         f"Captions and images synthetic: {coco[coco.index('--sets') + 1][10:]} "
         "(caption leak: nobody looked for captions of test images)."
     ]
+
+
+@pytest.mark.skipif(not COCO.is_dir(), reason=f"no MS-COCO data in {COCO}")
+def test_what_needs_no_captions_is_measured_without_a_set(coco):
+    at = coco.index("--sets")
+    main([*coco[:at], *coco[at + 2 :], "--items", "table5"])
+    result = json.loads(Store(coco[-1]).read("reproduction.json"))
+    cells = {row["title"]: row["cells"][0] for row in result["items"][0]["rows"]}
+    assert cells["ZSCLIP"]["status"] == "measured" and 0 < cells["ZSCLIP"]["mean"] < 100
+    missing = {"status": "data missing", "reason": "a set of images: --sets synthetic=RUN"}
+    assert cells["TaI-DPT"] == cells["T2I-PAL"] == missing

@@ -444,10 +444,9 @@ def test_ray_computes_the_same_features(ray_session, store, backbone, config):
     assert extract_run(store, config, workers=None) == folder  # nothing is left to do
 
 
-def test_workers_on_ray_store_features_too(ray_session, tmp_path, backbone, config):
+def test_workers_on_ray_store_features_too(ray_session, one_thread, tmp_path, backbone, config):
     request, folder = pets(7, FakeConfig()), feature_folder(backbone)
     pooled, alone = Store(tmp_path / "pooled"), Store(tmp_path / "alone")
-    one = partial(extraction_on_ray, pool=PoolConfig(min_workers=1))
     synthesize(
         pooled,
         request,
@@ -459,13 +458,14 @@ def test_workers_on_ray_store_features_too(ray_session, tmp_path, backbone, conf
     assert len(image_features(pooled, folder)) == 3
     synthesize(alone, request, LENIENT, factory=GrainySynthesizer)
     for store in (pooled, alone):  # with as many threads as a worker has
-        assert extract_run(store, config, workers=one) == folder
+        assert extract_run(store, config) == folder
     assert image_features(pooled, folder) == image_features(alone, folder)
     broken = replace(config, model=str(tmp_path))
     with pytest.raises(RuntimeError, match=r"A worker stopped: .* must hold open_clip_config.json"):
         synthesize(
             Store(tmp_path / "new"),
             request,
+            ExecutionConfig(min_workers=1),
             workers=on_ray,
             factory=FakeSynthesizer,
             after_commit=partial(extracting, broken),
