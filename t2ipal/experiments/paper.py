@@ -1,8 +1,9 @@
-"""The paper's tables and figures by the names that `--items` takes."""
+"""The paper's tables and figures, and those beyond it, by the names that `--items` takes."""
 
 from collections.abc import Callable, Sequence
 
 from t2ipal.config import one_of
+from t2ipal.experiments import beyond
 from t2ipal.experiments import paper_figures as figures
 from t2ipal.experiments import paper_tables as tables
 from t2ipal.experiments.points import Points
@@ -17,14 +18,19 @@ ITEMS: dict[str, Callable[[Points], Item]] = {
         figures.fig6, figures.fig7, figures.fig8, figures.fig9, figures.fig10,
     )
 }  # fmt: skip
+BEYOND: dict[str, Callable[[Points], Item]] = {
+    each.__name__: each for each in (beyond.plus, beyond.plus_parts, beyond.plus_settings)
+}
+"""What the paper has not; "all" is the paper's."""
 
 
 def choose_items(names: Sequence[str], points: Points) -> list[Item]:
-    """The items of some names, or of "all", in the paper's order.
+    """The items of some names, "all" the paper's, in its order and then what is beyond it.
 
     Raises:
         ValueError: there is no such item; the nearest one is named.
     """
     for name in names:
-        one_of("item", name, (*ITEMS, "all"))
-    return [make(points) for name, make in ITEMS.items() if name in names or "all" in names]
+        one_of("item", name, (*ITEMS, *BEYOND, "all"))
+    chosen = {*names, *(ITEMS if "all" in names else ())}
+    return [make(points) for name, make in (ITEMS | BEYOND).items() if name in chosen]

@@ -49,6 +49,11 @@ class Points:
         return self.with_images(self.main_images)
 
     @property
+    def t2ipal_plus(self) -> System:
+        """This project's own method, with as many images."""
+        return System("t2ipal_plus").changed(training__images_per_caption=self.main_images)
+
+    @property
     def any_images(self) -> System:
         """The paper's method with all images that a set has."""
         return System("t2ipal")

@@ -100,6 +100,20 @@ def cells_of(item: dict[str, Any]) -> list[dict[str, Any]]:
     return cells + [point for line in lines for point in line["points"]]
 
 
+def by_method(table: Table, contents: Contents) -> dict[str, dict[str, dict[str, float]]]:
+    """Method -> test set -> mean and standard deviation of a table's measured cells.
+
+    A method is called as `--methods` does, with what is added to it and how it is normalized.
+    """
+    shown: dict[str, dict[str, dict[str, float]]] = {}
+    for cell in (cell for row in table.rows for cell in row.cells):
+        summary = contents.numbers(cell) if isinstance(cell, At) else None
+        if isinstance(cell, At) and summary is not None:
+            of = {"mean": summary.mean, "std": summary.std}
+            shown.setdefault(cell.system.name, {})[cell.test_set] = of
+    return shown
+
+
 def _counts(items: Sequence[dict[str, Any]]) -> dict[str, int]:
     """How many cells there are of each status."""
     counts: dict[str, int] = {}

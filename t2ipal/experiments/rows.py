@@ -30,6 +30,13 @@ class System:
     """Share of the partner's scores, each matrix scaled to 0 to 1; None: class concepts, whose
     logits are added."""
 
+    @property
+    def name(self) -> str:
+        """Of its recipe, with its partner's, and how each image's scores are normalized."""
+        partner = "" if self.partner is None else f" + {self.partner.method}"
+        forms = {"none": "", "full": ", normalized", "partial": ", partly normalized"}
+        return f"{self.method}{partner}{forms[self.normalization]}"
+
     def fits(self, seeds: Sequence[int]) -> list[Fit]:
         """One for each seed, where a seed changes anything; the partner's are `partner.fits`.
 

@@ -51,6 +51,8 @@ class Captions:
     more than are taken."""
     attributes: bool = False
     """Labelled by the attributes of what they name."""
+    first: int | None = None
+    """Only the first so many captions; None: all."""
 
     @property
     def all_sets(self) -> tuple[str, ...]:
@@ -197,6 +199,10 @@ class Data:
         """What a fit learns from."""
         if isinstance(source, Captions):
             data = _of_captions(self, source, backbone, source.draw(seed))
+            if source.first is not None:
+                few = torch.arange(min(source.first, len(data.texts)))
+                rows = data.image_of_caption[few]
+                data = TrainingFeatures(data.texts.subset(few), data.images, rows)
             if source.same_images:
                 return data
             turned = turned_rows(data.image_of_caption, 2 * seed)

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from t2ipal.experiments.charts import card_file, chart, chart_file
-from t2ipal.experiments.results import Contents, cells_of, found
+from t2ipal.experiments.paper import BEYOND
+from t2ipal.experiments.results import Contents, by_method, cells_of, found
+from t2ipal.experiments.rows import Table
 from t2ipal.report.charts import swatch
 from t2ipal.report.markup import Markup, element, fragment
 from t2ipal.report.page import document
@@ -41,6 +43,11 @@ def write_pages(contents: Contents, store: Store) -> dict[str, Any]:
     return {
         "output": store.uri, "items": [item["name"] for item in result["items"]],
         "cells": result["status"], "claims": outcomes, "page": f"{store.uri}/{NAME}.html",
+        **{
+            item.name: by_method(item, contents)
+            for item in contents.items
+            if isinstance(item, Table) and item.name == "plus"
+        },
     }  # fmt: skip
 
 
@@ -93,6 +100,8 @@ def _remarks(item: dict[str, Any]) -> list[str]:
 def heading(item: dict[str, Any]) -> str:
     """As the paper numbers it."""
     name = item["name"]
+    if name in BEYOND:
+        return item["title"]
     kind, number = ("Table", name[5:]) if name.startswith("table") else ("Figure", name[3:])
     return f"{kind} {number}. {item['title']}"
 

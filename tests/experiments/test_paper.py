@@ -5,7 +5,7 @@ import pytest
 from t2ipal.config import override
 from t2ipal.evaluation.published import PUBLISHED
 from t2ipal.evaluation.test_sets import DATA_SETS
-from t2ipal.experiments.paper import ITEMS, choose_items
+from t2ipal.experiments.paper import BEYOND, ITEMS, choose_items
 from t2ipal.experiments.points import Points, told
 from t2ipal.experiments.rows import At, Figure, System, Table, Told, systems_of
 from t2ipal.experiments.sources import Labels
@@ -17,7 +17,7 @@ NAMES = ("a", "b", "c")
 
 
 @pytest.mark.parametrize("points", [WORLD, REAL], ids=["world", "real"])
-@pytest.mark.parametrize("name", ITEMS)
+@pytest.mark.parametrize("name", [*ITEMS, *BEYOND])
 def test_every_item_asks_for_what_there_is(name, points):
     (item,) = choose_items([name], points)
     assert item.name == name
@@ -39,6 +39,8 @@ def test_the_items_are_the_papers():
     tables = [f"table{n}" for n in range(1, 15)]
     assert [*ITEMS] == [*tables, *(f"fig{n}" for n in range(3, 11))]
     assert [item.name for item in choose_items(["fig9", "table1"], WORLD)] == ["table1", "fig9"]
+    names = [item.name for item in choose_items(["plus", "all"], WORLD)]
+    assert names == [*ITEMS, "plus"]
     with pytest.raises(ValueError, match="Unknown item 'table15'"):
         choose_items(["table15"], WORLD)
 

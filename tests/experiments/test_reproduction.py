@@ -26,7 +26,10 @@ from t2ipal.synthesis.rendering import RenderingSynthesizer
 from t2ipal.synthesis.request import SynthesisRequest
 from t2ipal.training.loop import fit
 
-ITEMS = ("table3", "table5", "table6", "table9", "fig3", "fig5", "fig7", "fig8", "fig10")
+ITEMS = (
+    "table3", "table5", "table6", "table9", "fig3", "fig5", "fig7", "fig8", "fig10", "plus",
+    "plus_settings",
+)  # fmt: skip
 SCENES, LABELLED = 150, 250
 NUM_EPOCHS = 3
 """Of every fit that is trained."""
@@ -107,6 +110,13 @@ def test_tables_and_figures_and_again(world, done, monkeypatch):
                 assert np.isfinite(cell["values"]).all() and 0 <= cell["mean"] <= 100
     assert len(by_name["table3"]["rows"][3]["cells"][1]["values"]) == 4  # episodes
     assert len(by_name["table9"]["rows"][0]["cells"][0]["values"]) == 2  # seeds
+    reached = summary["plus"]["t2ipal_plus"]
+    shown = {row["title"]: row["cells"] for row in by_name["plus"]["rows"]}["T2I-PAL+"]
+    assert [*reached] == ["pictovoc", "pictovoc_shifted", "pictovoc_night", "pictovoc#novel"]
+    assert [*reached.values()] == [{n: cell[n] for n in ("mean", "std")} for cell in shown]
+    names = {f"{name}{form}" for name in ("zsclip", "tai_dpt + class_concept")
+             for form in ("", ", normalized", ", partly normalized")}  # fmt: skip
+    assert names < {*summary["plus"]} and len(summary["plus"]) == 45
     for name in ("table6", "fig5", "fig7", "fig8", "fig10"):
         assert by_name[name]["cards"] or name in ("fig7",), name
         assert all("image" not in card for card in by_name[name]["cards"])
@@ -215,12 +225,15 @@ def test_a_key_has_more_only_where_that_changes_the_result(data):
     def plain(each):
         facts = data.facts(each.source, each.backbone)
         made, source = to_dict(each.recipe(data)), dataclasses.asdict(each.source)
+        source.pop("first", None)
         return fingerprint([made, source, each.seed, facts])
 
     some = Captions(originals="instead", share=0.5)
     same = [Fit("zsclip", Captions(), 0), Fit("coop", Labels(1), 1), Fit("t2ipal", some, 0)]
     same += [Fit("t2ipal", dataclasses.replace(some, share=1.0), 1)]
     assert [each.key(data) for each in same] == [plain(each) for each in same]
+    few = Fit("t2ipal", Captions(first=3), 0)
+    assert few.key(data) != Fit("t2ipal", Captions(), 0).key(data)
     cache = Fit("tip_adapter_f", Labels(1), 0)
     for each in (cache, Fit("t2ipal", some, 1)):
         assert each.key(data) != plain(each)

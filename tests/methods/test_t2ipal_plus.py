@@ -92,8 +92,8 @@ def test_scores_and_loss_against_loops():
 
 def test_each_part_alone_ranks_the_images_of_a_class_as_it_does():
     data, test = training_features(), images(20, seed=9)
-    alone = fitted(data, image_weight=0.6, discriminant_weight=0.0, zero_shot_weight=0.0, mean_weight=0.0,
-                   deviation_power=0.0)  # fmt: skip
+    raw = {"zero_shot_weight": 0.0, "mean_weight": 0.0, "deviation_power": 0.0}
+    alone = fitted(data, image_weight=0.6, discriminant_weight=0.0, **raw)
     start = recipe("t2ipal", "coco2014", NAMES, PROMPT_NAMES)
     theirs = fit(start.method.build(FakeClip(), 0), data, TRAINING).recognizer.scores(test)
     spread = alone.scorer.spreads[1]

@@ -1,0 +1,132 @@
+"""Tables that the paper has not: T2I-PAL+ beside every system without labels, and what makes it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from t2ipal.experiments.points import CONCEPT, LOCAL, TAI_DPT, ZERO_SHOT, Points
+from t2ipal.experiments.rows import At, Claim, Row, System, Table
+from t2ipal.experiments.sources import Captions
+
+FEW_CAPTIONS = 100
+FORMS = {"": "none", ", normalized": "full", ", partly normalized": "partial"}
+"""What is added to a title -> how each image's scores are normalized."""
+
+
+def plus(points: Points) -> Table:
+    """T2I-PAL+ beside every other system without labels, with normalization granted to each."""
+    ours = points.t2ipal_plus
+    others = {
+        "ZSCLIP": ZERO_SHOT,
+        "ZSCLIP, 80 templates": System("zsclip_80"),
+        "ZSCLIP + local": LOCAL,
+        "TaI": System("tai"),
+        "TaI-DPT": TAI_DPT,
+        "TaI-DPT, all of its recipe": System("tai_dpt_ancestor"),
+        "TaI-DPT + adapter": System("tai_dpt_adapter"),
+        "PVP, first stage": System("pvp"),
+        "PVP": System("pvp_text"),
+        "Class concept": CONCEPT,
+        "ZSCLIP + class concept": replace(ZERO_SHOT, partner=CONCEPT),
+        "TaI-DPT + class concept": replace(TAI_DPT, partner=CONCEPT),
+        "T2I-PAL, images only": replace(points.t2ipal, method="t2ipal_images_only"),
+        "T2I-PAL": points.t2ipal,
+    }
+    columns = _columns(points)
+    rows = [
+        Row(f"{title}{form}", tuple(At(replace(system, normalization=kind), on) for on in columns))
+        for title, system in {**others, "T2I-PAL+": ours}.items()
+        for form, kind in FORMS.items()
+    ]
+    claims = [
+        Claim(f"T2I-PAL+ over {title}{form}", "higher",
+              (ours, replace(others[title], normalization=FORMS[form])), columns)
+        for title, form in (
+            ("T2I-PAL", ""), ("T2I-PAL", ", partly normalized"),
+            ("TaI-DPT + class concept", ", partly normalized"), ("ZSCLIP", ", normalized"),
+        )
+    ]  # fmt: skip
+    return Table(
+        "plus", "T2I-PAL+ beside every system without labels", columns, tuple(rows),
+        ("`pictovoc#novel`: images of novel classes, and these classes alone.",)
+        if points.is_world else (),
+        tuple(claims),
+    )  # fmt: skip
+
+
+def plus_parts(points: Points) -> Table:
+    """What each part of T2I-PAL+ adds."""
+    ours = points.t2ipal_plus
+    whole = ours.changed(method__patches=False, method__prompt_weight=0.0,
+                         method__zero_shot_weight=0.0)  # fmt: skip
+    local = ours.changed(method__prompt_weight=0.0, method__zero_shot_weight=0.0)
+    prompted = ours.changed(method__zero_shot_weight=0.0)
+    rows = {
+        "T2I-PAL": points.t2ipal,
+        "discriminants of whole images": whole,
+        "and of locations": local,
+        "and prompts learned from captions": prompted,
+        "and zero-shot CLIP: T2I-PAL+": ours,
+        "without discriminants": ours.changed(method__discriminant_weight=0.0),
+        "without locations": ours.changed(method__patches=False),
+        "without learned prompts": ours.changed(method__prompt_weight=0.0),
+        "without the adapter": ours.changed(method__adapter="none"),
+        "learned prompts not normalized": ours.changed(
+            method__mean_weight=0.0, method__deviation_power=0.0
+        ),
+        "learned prompts fully normalized": ours.changed(
+            method__mean_weight=1.0, method__deviation_power=1.0
+        ),
+        "prompts learned from captions and images": ours.changed(method__image_weight=0.6),
+        "zero-shot CLIP with full weight": ours.changed(method__zero_shot_weight=1.0),
+        "ten times the ridge": ours.changed(method__ridge=0.03),
+        "a tenth of the ridge": ours.changed(method__ridge=0.0003),
+        "whitened less (shrinkage 1)": ours.changed(method__shrinkage=1.0),
+    }
+    columns = _columns(points)
+    shown = tuple(Row(name, tuple(At(each, on) for on in columns)) for name, each in rows.items())
+    claims = (
+        Claim("discriminants of locations help", "higher", (local, whole), columns),
+        Claim("learned prompts help beside discriminants", "higher", (prompted, local), columns),
+        Claim("zero-shot CLIP helps beside both", "higher", (ours, prompted), columns),
+    )
+    return Table("plus_parts", "What each part of T2I-PAL+ adds", columns, shown, (), claims)
+
+
+def plus_settings(points: Points) -> Table:
+    """Whether T2I-PAL+ holds with another encoder, fewer captions and fewer images."""
+    few = Captions(first=FEW_CAPTIONS)
+    settings = {
+        points.encoders[1]: lambda each: replace(each, backbone="other"),
+        f"{FEW_CAPTIONS} captions": lambda each: replace(each, source=few),
+        **{
+            f"{n} images a caption" if n > 1 else "1 image a caption": _images(n)
+            for n in points.image_counts
+        },
+    }
+    systems = {
+        "T2I-PAL": points.t2ipal,
+        "T2I-PAL, partly normalized": replace(points.t2ipal, normalization="partial"),
+        "T2I-PAL+": points.t2ipal_plus,
+    }
+    columns = _columns(points)
+    rows = tuple(
+        Row(f"{title}, {name}", tuple(At(change(system), on) for on in columns))
+        for name, change in settings.items()
+        for title, system in systems.items()
+    )
+    claims = tuple(
+        Claim(f"T2I-PAL+ over T2I-PAL partly normalized, {name}", "higher",
+              (change(systems["T2I-PAL+"]), change(systems["T2I-PAL, partly normalized"])), columns)
+        for name, change in settings.items()
+    )  # fmt: skip
+    title = "T2I-PAL+ with another encoder, fewer captions, fewer images"
+    return Table("plus_settings", title, columns, rows, (), claims)
+
+
+def _images(count: int) -> Callable[[System], System]:
+    return lambda each: each.changed(training__images_per_caption=count)
+
+
+def _columns(points: Points) -> tuple[str, ...]:
+    novel = (f"{points.test_sets[0]}#novel",) if points.is_world else ()
+    return (*points.test_sets, *novel)
