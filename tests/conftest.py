@@ -47,6 +47,15 @@ def ray_session():
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def head():
+    """A Ray head of our own, in processes of its own, that takes jobs with a token."""
+    from ray_head import ray_head
+
+    with ray_head() as started:
+        yield started
+
+
 @pytest.fixture(scope="module")
 def s3_server():
     """An S3 of moto's in this process, and credentials that it takes."""

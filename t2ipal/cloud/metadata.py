@@ -50,14 +50,17 @@ class Metadata:
         if time.monotonic() >= self._renew_at:
             self._renew()
         try:
-            return self._get(path)
+            try:
+                return self._get(path)
+            except urllib.error.HTTPError as error:
+                if error.code != 401:
+                    raise
+                self._renew()  # it has ended early, as after a restart of the service
+                return self._get(path)
         except urllib.error.HTTPError as error:
             if error.code == 404:
                 return None
-            if error.code != 401:
-                raise
-        self._renew()  # it has expired early, as after a restart of the service
-        return self._get(path)
+            raise
 
     def _get(self, path: str) -> str:
         headers = {"X-aws-ec2-metadata-token": self._token}

@@ -1,6 +1,7 @@
 """How many machines AWS lets an account run, against those that a cluster may ask for."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ QUOTAS = {
     ("p5", True): ("L-C4BD4855", "All P5 Spot Instance Requests"),
 }
 """(family, whether spot) -> code and name of the quota, which counts vCPUs."""
+STANDARD = ("a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z")
+"""Families of machines without accelerators."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,11 @@ class MachineKind:
     @property
     def quota(self) -> tuple[str, str] | None:
         """Code and name of its quota; None: not known."""
-        family = self.instance_type.partition(".")[0].lower()
-        kind = "g" if family.startswith(("g", "vt")) else family[:1]
-        if family.startswith("p5") and self.spot:
+        letters = re.match(r"[a-z]*", self.instance_type)
+        family = letters[0] if letters else ""
+        kind = "standard" if family in STANDARD else "g" if family in ("g", "gr", "vt") else family
+        if self.instance_type.startswith("p5") and self.spot:
             kind = "p5"
-        elif kind in "acdhimrtz":
-            kind = "standard"
         return QUOTAS.get((kind, self.spot))
 
 
@@ -77,7 +79,9 @@ def machine_kinds(cluster: Mapping[str, Any]) -> list[MachineKind]:
             kinds.append(MachineKind(name, config["InstanceType"], spot, most))
         return [kind for kind in kinds if kind.most > 0]
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"This is no cluster.yaml of Ray: {error!r} is missing in it.") from error
+        raise ValueError(
+            f"This is no cluster.yaml of Ray: a part is missing, or of another kind ({error})."
+        ) from error
 
 
 def read_quotas(kinds: Iterable[MachineKind], region: str) -> list[QuotaUse]:

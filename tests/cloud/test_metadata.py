@@ -36,12 +36,16 @@ def test_a_token_is_renewed_before_it_ends_and_where_it_ended_early(server, monk
     server.tokens.clear()  # the service began anew
     assert reader.read("placement/region") == "eu-west-1"
     assert [status for *_, status in server.requests if status != 200] == [401]
+    server.tokens.clear()
+    assert reader.read("spot/instance-action") is None
 
 
 def test_what_the_service_demands_is_what_ec2_demands(server):
     assert server.get("/latest/meta-data/x", None)[0] == 401
     assert server.get("/latest/meta-data/x", "guess")[0] == 401
-    assert [server.put("/latest/api/token", ttl)[0] for ttl in (None, "0", "21601", "x")] == [400] * 4
+    assert [server.put("/latest/api/token", ttl)[0] for ttl in (None, "0", "21601", "x")] == [
+        400
+    ] * 4
 
 
 def test_no_service(server, monkeypatch):
@@ -63,5 +67,6 @@ def test_a_proxy_of_the_environment_is_not_asked(server, monkeypatch):
 def test_a_service_that_breaks_off(monkeypatch):
     monkeypatch.setattr(metadata, "TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
+        reader = Metadata(f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(OSError, match="timed out"):
-            Metadata(f"http://127.0.0.1:{silent.getsockname()[1]}").read("x")
+            reader.read("x")
