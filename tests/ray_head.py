@@ -1,6 +1,7 @@
 """A Ray head of our own with a token, its dashboard, and further nodes that may go again."""
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -99,17 +100,24 @@ def _free_ports(count: int) -> list[str]:
 
 
 def _wait_until_ready(head: Head, process: subprocess.Popen, log: Path) -> None:
-    request = urllib.request.Request(
-        f"{head.address}/api/jobs/", headers={"Authorization": f"Bearer {head.token}"}
-    )
+    """Until it takes jobs, and knows its own machine."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            urllib.request.urlopen(request, timeout=5).close()
-            return
+            _ask(head, "api/jobs/")
+            if json.loads(_ask(head, "api/v0/nodes"))["data"]["result"]["total"]:
+                return
         except OSError:
-            time.sleep(0.3)
+            pass
+        time.sleep(0.3)
     raise RuntimeError(f"The Ray head did not start:\n{log.read_text()}")
+
+
+def _ask(head: Head, path: str) -> bytes:
+    headers = {"Authorization": f"Bearer {head.token}"}
+    request = urllib.request.Request(f"{head.address}/{path}", headers=headers)
+    with urllib.request.urlopen(request, timeout=5) as reply:
+        return reply.read()
 
 
 def _end(process: psutil.Process) -> None:

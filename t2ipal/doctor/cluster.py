@@ -45,6 +45,8 @@ class NodeSeen:
     node_id: str
     ip: str
     resources: Resources
+    draining: bool = False
+    """It will be taken away, and gets no new work."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ def check_nodes(state: ClusterState) -> Finding:
     parts = [f"there: {_counted(node.node_type for node in state.nodes) or 'none'}"]
     if state.starting:
         parts.append(f"starting: {_counted(state.starting)}")
+    if draining := [node.node_type for node in state.nodes if node.draining]:
+        parts.append(f"of these about to go: {_counted(draining)}")
     if state.ended:
         parts.append(f"gone (idle, taken away or failed): {_counted(state.ended)}")
     text = "; ".join(parts) + "."
@@ -143,7 +147,7 @@ def check_demands(state: ClusterState) -> Iterable[Finding]:
     if not state.demands:
         yield ok("demands", "no work waits for resources.")
         return
-    here = [node.resources for node in state.nodes]
+    here = [node.resources for node in state.nodes if not node.draining]
     busy = Counter([*(node.node_type for node in state.nodes), *state.starting])
     for asked, count in state.demands[:MOST_SHOWN]:
         text = f"{count} x {_resources(asked)}"

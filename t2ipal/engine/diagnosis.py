@@ -135,6 +135,7 @@ def _read_state(client: Any, address: str) -> dict[str, Any]:
                 "node_id": node.node_id,
                 "ip": node.ip_address,
                 "resources": node.total_resources(),
+                "draining": node.node_status == "DRAINING",
             }
             for node in [*status.active_nodes, *status.idle_nodes]
         ],

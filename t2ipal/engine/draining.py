@@ -3,15 +3,21 @@
 Asks the head directly and starts no driver: that would need a worker process of this node.
 """
 
+import time
 from dataclasses import dataclass
 from datetime import datetime
 
 import psutil
 from ray._raylet import AuthenticationTokenLoader, GcsClient
+from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from ray.exceptions import RayError
 
 from t2ipal.config import listed, require
+
+DRAINED = "DRAINING", "DEAD"
+DRAIN_S = 5.0
+"""In which a request must show."""
 
 
 @dataclass(frozen=True)
@@ -92,3 +98,16 @@ def drain(node: LocalNode, message: str, deadline: datetime | None) -> None:
         raise RuntimeError(f"The head at {node.head} does not drain the node: {line}") from error
     if not is_accepted:
         raise RuntimeError(f"The head at {node.head} refused to drain the node: {why}")
+    # It says yes to a node that it does not know yet, too.
+    begun = time.monotonic()
+    while _status(node) not in DRAINED:
+        if time.monotonic() - begun > DRAIN_S:
+            raise RuntimeError(f"The head at {node.head} took the request, and nothing drains.")
+        time.sleep(0.2)
+
+
+def _status(node: LocalNode) -> str | None:
+    """What the head says of a node; None: it does not know it."""
+    status = get_cluster_status(node.head)
+    seen = [*status.active_nodes, *status.idle_nodes, *status.failed_nodes]
+    return next((each.node_status for each in seen if each.node_id == node.node_id), None)

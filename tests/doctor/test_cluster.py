@@ -59,6 +59,10 @@ def test_nodes():
     assert check_nodes(state).text.endswith(
         "; starting: 2 gpu_worker; gone (idle, taken away or failed): 1 gpu_worker."
     )
+    leaving = dataclasses.replace(CPU, draining=True)
+    assert check_nodes(changed(nodes=(HEAD, leaving))).text == (
+        "there: 1 cpu_worker, 1 head; of these about to go: 1 cpu_worker."
+    )
     found = check_nodes(changed(error="The autoscaler\n failed"))
     assert found.state == "wrong" and "The autoscaler says: The autoscaler failed" in found.text
 

@@ -47,10 +47,16 @@ class Client:
         return self.accepted
 
 
-def test_a_deadline_is_that_of_the_notice(monkeypatch):
+@pytest.fixture
+def node(monkeypatch):
+    """One whose head is a `Client`, and says that it drains."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setattr(draining, "GcsClient", Client)
-    node = LocalNode("aa", "10.0.0.1:6379", psutil.Process())
+    monkeypatch.setattr(draining, "_status", lambda node: "DRAINING")
+    return LocalNode("aa", "10.0.0.1:6379", psutil.Process())
+
+
+def test_a_deadline_is_that_of_the_notice(node, monkeypatch):
     drain(node, "EC2 takes it", datetime(2026, 11, 29, tzinfo=UTC))
     assert Client.asked == ("aa", 2, "EC2 takes it", 1795910400000)
     drain(node, "it is likely", None)
@@ -58,3 +64,12 @@ def test_a_deadline_is_that_of_the_notice(monkeypatch):
     monkeypatch.setattr(Client, "accepted", (False, "it works"))
     with pytest.raises(RuntimeError, match=r"refused to drain the node: it works"):
         drain(node, "", None)
+
+
+def test_a_node_that_the_head_does_not_know_yet(node, monkeypatch):
+    """The head says yes, and does nothing."""
+    monkeypatch.setattr(draining, "DRAIN_S", 0.0)
+    for status in (None, "IDLE"):
+        monkeypatch.setattr(draining, "_status", lambda node, status=status: status)
+        with pytest.raises(RuntimeError, match=r"took the request, and nothing drains"):
+            drain(node, "", None)
