@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import ray._raylet
 
 from t2ipal.doctor.cluster import (
     ClusterState,
@@ -26,6 +27,7 @@ from t2ipal.doctor.findings import Finding, not_looked_at, ok, wrong
 from t2ipal.doctor.job_server import check_job_server, find_token, token_advice
 from t2ipal.engine.session import require_head
 
+raylet: Any = ray._raylet  # compiled: its stubs know little of it
 STATE_LIMIT_S = 20.0
 """For the process: most of it is the import of Ray on a busy machine."""
 MACHINES_LIMIT_S = 60.0
@@ -97,16 +99,15 @@ def _ask(what: str, request: Mapping[str, Any], limit_s: float) -> dict[str, Any
 
 def _state(request: Mapping[str, Any]) -> dict[str, Any]:
     from ray._private.services import canonicalize_bootstrap_address_or_die
-    from ray._raylet import AuthenticationTokenLoader, GcsClient
     from ray.exceptions import AuthenticationError
 
     try:
-        AuthenticationTokenLoader.instance().has_token()  # raises where one must be and is not
+        raylet.AuthenticationTokenLoader.instance().has_token()  # raises where one must be and is not
     except AuthenticationError:
         return {"token": "missing"}
     address = canonicalize_bootstrap_address_or_die(request["address"])
     try:
-        return {"state": _read_state(GcsClient(address=address), address)}
+        return {"state": _read_state(raylet.GcsClient(address=address), address)}
     except AuthenticationError:
         sent = os.environ.get("RAY_AUTH_MODE") == "token"
         return {"token": "refused" if sent else "missing"}
@@ -167,19 +168,19 @@ def _type(node: Any) -> str:
 
 
 def _node_types(client: Any) -> list[dict[str, Any]] | None:
-    from ray import _raylet
-    from ray.core.generated.autoscaler_pb2 import ClusterConfig
+    from ray.core.generated import autoscaler_pb2
 
     content = client.internal_kv_get(
-        _raylet.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY.encode(),
-        namespace=_raylet.GCS_AUTOSCALER_STATE_NAMESPACE.encode(),
+        raylet.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY.encode(),
+        namespace=raylet.GCS_AUTOSCALER_STATE_NAMESPACE.encode(),
         timeout=RPC_S,
     )
     if not content:
         return None
+    protocol: Any = autoscaler_pb2
     return [
         {"name": group.name, "resources": dict(group.resources), "most": group.max_count}
-        for group in ClusterConfig.FromString(content).node_group_configs
+        for group in protocol.ClusterConfig.FromString(content).node_group_configs
     ]
 
 

@@ -6,15 +6,18 @@ Asks the head directly and starts no driver: that would need a worker process of
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import psutil
-from ray._raylet import AuthenticationTokenLoader, GcsClient
+import ray._raylet
 from ray.autoscaler.v2.sdk import get_cluster_status
-from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+from ray.core.generated import autoscaler_pb2
 from ray.exceptions import RayError
 
 from t2ipal.config import listed, require
 
+raylet: Any = ray._raylet  # compiled: its stubs know little of it
+protocol: Any = autoscaler_pb2
 DRAINED = "DRAINING", "DEAD"
 DRAIN_S = 5.0
 """In which a request must show."""
@@ -86,12 +89,12 @@ def drain(node: LocalNode, message: str, deadline: datetime | None) -> None:
     Raises:
         RuntimeError: the head does not answer, or refuses.
     """
-    reason = DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
+    reason = protocol.DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
     deadline_ms = 0 if deadline is None else int(deadline.timestamp() * 1000)
     try:
         # Raises where there is none; the client would end the process.
-        AuthenticationTokenLoader.instance().has_token()
-        client = GcsClient(address=node.head)
+        raylet.AuthenticationTokenLoader.instance().has_token()
+        client = raylet.GcsClient(address=node.head)
         is_accepted, why = client.drain_node(node.node_id, reason, message, deadline_ms)
     except RayError as error:
         line = str(error).strip().splitlines()[0]

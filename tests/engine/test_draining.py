@@ -51,7 +51,7 @@ class Client:
 def node(monkeypatch):
     """One whose head is a `Client`, and says that it drains."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    monkeypatch.setattr(draining, "GcsClient", Client)
+    monkeypatch.setattr(draining.raylet, "GcsClient", Client)
     monkeypatch.setattr(draining, "_status", lambda node: "DRAINING")
     return LocalNode("aa", "10.0.0.1:6379", psutil.Process())
 
