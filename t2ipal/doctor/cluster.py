@@ -64,8 +64,11 @@ class ClusterState:
     """Node type of each machine that was in the cluster and is gone."""
     demands: tuple[tuple[Resources, int], ...]
     """Resources that work waits for, and how often."""
+    infeasible: tuple[tuple[Resources, int], ...]
+    """Of these, what the autoscaler says that it cannot give."""
+    has_autoscaler: bool
     node_types: tuple[NodeType, ...] | None
-    """None: no autoscaler says what it may start."""
+    """None: nobody says what the autoscaler may start."""
     log: str = ""
     """The end of the autoscaler's log, where it can be read."""
     error: str = ""
@@ -83,7 +86,10 @@ class ClusterState:
                 "starting": tuple(values["starting"]),
                 "failed": tuple((name, reason) for name, reason in values["failed"]),
                 "ended": tuple(values["ended"]),
-                "demands": tuple((each, count) for each, count in values["demands"]),
+                **{
+                    name: tuple((each, count) for each, count in values[name])
+                    for name in ("demands", "infeasible")
+                },
                 "node_types": None if types is None else tuple(NodeType(**each) for each in types),
             }
         )
@@ -124,7 +130,9 @@ def check_nodes(state: ClusterState) -> Finding:
     text = "; ".join(parts) + "."
     if state.error:
         return wrong("nodes", f"{text} The autoscaler says: {_line(state.error)}")
-    return ok("nodes", text) if state.nodes else wrong("nodes", f"{text} Start the head.")
+    if not state.nodes and not state.starting:
+        return wrong("nodes", f"{text} Start the head.")
+    return ok("nodes", text)
 
 
 def check_launches(state: ClusterState) -> Iterable[Finding]:
@@ -152,18 +160,21 @@ def check_demands(state: ClusterState) -> Iterable[Finding]:
     for asked, count in state.demands[:MOST_SHOWN]:
         text = f"{count} x {_resources(asked)}"
         fitting = [each for each in state.node_types or () if _fits(asked, each.resources)]
-        growing = [each for each in fitting if each.name in state.starting]
         room = [each.name for each in fitting if each.most < 0 or busy[each.name] < each.most]
-        if growing:
-            yield ok("demands", f"{text}: {growing[0].name} is being started for it.")
+        coming = [name for name in state.starting if name in {each.name for each in fitting}]
+        if state.node_types is None and state.has_autoscaler and not _among(asked, state):
+            coming = [*state.starting]
+            room = ["a node type"]
+        if coming:
+            yield ok("demands", f"{text}: {coming[0]} is being started.")
+        elif any(_fits(asked, each) for each in here):
+            yield ok("demands", f"{text}: waits until a machine that is there has it free.")
         elif room:
             yield wrong(
                 "demands",
                 f"{text}: {room[0]} would do, and none is starting. Look again in a minute, then "
                 "at the launches.",
             )
-        elif any(_fits(asked, each) for each in here):
-            yield ok("demands", f"{text}: waits until a machine that is there has it free.")
         elif fitting:
             names = [each.name for each in fitting]
             yield wrong("demands", f"{text}: max_workers of {listed(names, 3)} is reached.")
@@ -173,8 +184,14 @@ def check_demands(state: ClusterState) -> Iterable[Finding]:
         yield not_looked_at("demands", f"{len(state.demands) - MOST_SHOWN} more.")
 
 
+def _among(asked: Resources, state: ClusterState) -> bool:
+    return any(asked == each for each, _ in state.infeasible)
+
+
 def _never(asked: Resources, state: ClusterState) -> str:
     """Why nothing will ever give it."""
+    if state.node_types is None and state.has_autoscaler:
+        return "the autoscaler cannot give that: no node type has it, or max_workers is reached."
     if state.node_types is None:
         return "no machine has that, and no autoscaler can start one."
     largest = {

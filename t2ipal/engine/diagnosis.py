@@ -11,11 +11,13 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import psutil
 import ray
 import ray._raylet
 
+from t2ipal.config import read_yaml
 from t2ipal.doctor.cluster import (
     ClusterState,
     check_demands,
@@ -34,6 +36,7 @@ MACHINES_LIMIT_S = 60.0
 """For workers to start on all machines, and to import torch."""
 CONNECT_S = 5.0
 RPC_S = 5.0
+MONITORS = "autoscaler/v2/monitor.py", "autoscaler/_private/monitor.py"
 LOG_BYTES = 200_000
 """Of the end of the autoscaler's log."""
 
@@ -102,7 +105,8 @@ def _state(request: Mapping[str, Any]) -> dict[str, Any]:
     from ray.exceptions import AuthenticationError
 
     try:
-        raylet.AuthenticationTokenLoader.instance().has_token()  # raises where one must be and is not
+        # Raises where there must be one and is none.
+        raylet.AuthenticationTokenLoader.instance().has_token()
     except AuthenticationError:
         return {"token": "missing"}
     address = canonicalize_bootstrap_address_or_die(request["address"])
@@ -116,11 +120,14 @@ def _state(request: Mapping[str, Any]) -> dict[str, Any]:
 def _read_state(client: Any, address: str) -> dict[str, Any]:
     from ray._common.usage.usage_lib import get_cluster_metadata
     from ray._private.ray_constants import DEBUG_AUTOSCALING_ERROR
-    from ray.autoscaler.v2.sdk import get_cluster_status
+    from ray.autoscaler.v2.schema import Stats
+    from ray.autoscaler.v2.utils import ClusterStatusParser
+    from ray.core.generated import autoscaler_pb2
 
-    versions = get_cluster_metadata(client)
-    status = get_cluster_status(address, timeout=int(RPC_S))
-    waiting = status.resource_demands
+    versions, protocol = get_cluster_metadata(client), cast(Any, autoscaler_pb2)
+    reply = protocol.GetClusterStatusReply.FromString(client.get_cluster_status(timeout_s=RPC_S))
+    status = ClusterStatusParser.from_get_cluster_status_reply(reply, Stats())
+    autoscaler, waiting = _autoscaler(address), status.resource_demands
     asked = [
         *waiting.ray_task_actor_demand,
         *waiting.placement_group_demand,
@@ -154,9 +161,11 @@ def _read_state(client: Any, address: str) -> dict[str, Any]:
             for _ in range(each.count)
         ],
         "ended": [_type(node) for node in status.failed_nodes],
-        "demands": [(each.bundle, each.count) for d in asked for each in d.bundles_by_count],
-        "node_types": _node_types(client),
-        "log": _monitor_log(client),
+        "demands": [(dict(each.bundle), each.count) for d in asked for each in d.bundles_by_count],
+        "infeasible": _infeasible(reply.autoscaling_state),
+        "has_autoscaler": reply.autoscaling_state.autoscaler_state_version > 0,
+        "node_types": _node_types(autoscaler),
+        "log": _log(autoscaler),
         "error": (error or b"").decode(),
     }
 
@@ -167,30 +176,50 @@ def _type(node: Any) -> str:
     return "machine" if name == f"node_{node.node_id}" else name
 
 
-def _node_types(client: Any) -> list[dict[str, Any]] | None:
-    from ray.core.generated import autoscaler_pb2
+def _infeasible(state: Any) -> list[tuple[dict[str, float], int]]:
+    """What the autoscaler says that it cannot give."""
+    requests = [
+        *state.infeasible_resource_requests,
+        *(each for gang in state.infeasible_gang_resource_requests for each in gang.requests),
+        *(
+            each.request
+            for constraint in state.infeasible_cluster_resource_constraints
+            for each in constraint.resource_requests
+        ),
+    ]
+    return [(dict(each.resources_bundle), 1) for each in requests]
 
-    content = client.internal_kv_get(
-        raylet.GCS_AUTOSCALER_CLUSTER_CONFIG_KEY.encode(),
-        namespace=raylet.GCS_AUTOSCALER_STATE_NAMESPACE.encode(),
-        timeout=RPC_S,
-    )
-    if not content:
+
+def _autoscaler(address: str) -> dict[str, str]:
+    """Options of the autoscaler's process, which is on the head's machine; empty elsewhere."""
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if any(word.endswith(MONITORS) for word in words):
+            options = dict(word.split("=", 1) for word in words if "=" in word)
+            if options.get("--gcs-address") == address:
+                return options
+    return {}
+
+
+def _node_types(autoscaler: Mapping[str, str]) -> list[dict[str, Any]] | None:
+    """From the cluster.yaml that the autoscaler runs by; None: it cannot be read here."""
+    file = Path(autoscaler.get("--autoscaling-config", "")).expanduser()
+    if not file.is_file():
         return None
-    protocol: Any = autoscaler_pb2
     return [
-        {"name": group.name, "resources": dict(group.resources), "most": group.max_count}
-        for group in protocol.ClusterConfig.FromString(content).node_group_configs
+        {
+            "name": name,
+            "resources": each.get("resources", {}),
+            "most": each.get("max_workers", each.get("min_workers", 0)),
+        }
+        for name, each in read_yaml(file)["available_node_types"].items()
     ]
 
 
-def _monitor_log(client: Any) -> str:
-    """Where this is the head's machine; elsewhere it cannot be read so."""
-    from ray._private.ray_constants import KV_NAMESPACE_SESSION
-
-    folder = client.internal_kv_get(b"session_dir", namespace=KV_NAMESPACE_SESSION, timeout=RPC_S)
+def _log(autoscaler: Mapping[str, str]) -> str:
+    """Its end."""
     try:
-        data = Path((folder or b"").decode(), "logs", "monitor.log").read_bytes()
+        data = Path(autoscaler.get("--logs-dir", ""), "monitor.log").read_bytes()
     except OSError:
         return ""
     return data[-LOG_BYTES:].decode(errors="replace")
@@ -241,8 +270,8 @@ def _look_here(pins: dict[str, str], version: str, gpus: float) -> list[dict[str
 if __name__ == "__main__":
     work = {"state": _state, "machines": _machines}[sys.argv[1]]
     try:
-        answer = work(json.loads(sys.argv[2]))
+        answer = json.dumps(work(json.loads(sys.argv[2])))
     except Exception as error:
-        answer = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:400]}
-    print(json.dumps(answer), flush=True)
+        answer = json.dumps({"error": " ".join(f"{type(error).__name__}: {error}".split())[:400]})
+    print(answer, flush=True)
     os._exit(0)  # threads of Ray may hang

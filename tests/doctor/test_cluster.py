@@ -20,7 +20,7 @@ TYPES = (
     NodeType("cpu_worker", {"CPU": 8}, 1),
     NodeType("gpu_worker", {"CPU": 4, "GPU": 1}, 2),
 )
-STATE = ClusterState("2.60.0", "3.11.7", (HEAD, CPU), (), (), (), (), TYPES)
+STATE = ClusterState("2.60.0", "3.11.7", (HEAD, CPU), (), (), (), (), (), True, TYPES)
 LOG = """2026-11-29 11:00:00,000 INFO node_provider.py:485 -- Launching 1 nodes of type gpu_worker.
 2026-11-29 11:00:02,000 INFO node_provider.py:492 -- Failed to launch 1 nodes of type gpu_worker: \
 Node Launch Exception (InsufficientInstanceCapacity): We currently do not have sufficient g6.xlarge
@@ -35,7 +35,7 @@ def test_a_state_survives_json():
     state = changed(starting=("gpu_worker",), failed=(("gpu_worker", "x"),), ended=("gpu_worker",),
                     demands=(({"GPU": 1.0}, 3),))  # fmt: skip
     assert ClusterState.from_json(json.loads(json.dumps(dataclasses.asdict(state)))) == state
-    state = changed(node_types=None)
+    state = changed(node_types=None, infeasible=(({"GPU": 9.0}, 1),))
     assert ClusterState.from_json(json.loads(json.dumps(dataclasses.asdict(state)))) == state
 
 
@@ -86,7 +86,7 @@ def test_a_start_that_failed_has_the_cloud_s_own_words():
 @pytest.mark.parametrize(
     ("asked", "values", "state", "text"),
     [
-        ({"GPU": 1}, {"starting": ("gpu_worker",)}, "ok", "gpu_worker is being started for it."),
+        ({"GPU": 1}, {"starting": ("gpu_worker",)}, "ok", "gpu_worker is being started."),
         ({"GPU": 1}, {}, "wrong", "gpu_worker would do, and none is starting. Look again in a"),
         ({"CPU": 8}, {}, "ok", "waits until a machine that is there has it free."),
         ({"CPU": 8}, {"nodes": (HEAD, NodeSeen("cpu_worker", "", "", {}))}, "wrong",
@@ -96,7 +96,11 @@ def test_a_start_that_failed_has_the_cloud_s_own_words():
         ({"GPU": 1, "CPU": 8}, {}, "wrong",
          "no node type can ever give that (no type has all of it together)."),
         ({"TPU": 1}, {}, "wrong", "no node type can ever give that (TPU at most 0)."),
-        ({"GPU": 1}, {"node_types": None}, "wrong",
+        ({"GPU": 1}, {"node_types": None, "infeasible": (({"GPU": 1}, 1),)}, "wrong",
+         "the autoscaler cannot give that: no node type has it, or max_workers is reached."),
+        ({"GPU": 1}, {"node_types": None}, "wrong", "a node type would do, and none is starting."),
+        ({"GPU": 1}, {"node_types": None, "starting": ("gpu",)}, "ok", "gpu is being started."),
+        ({"GPU": 1}, {"node_types": None, "has_autoscaler": False}, "wrong",
          "no machine has that, and no autoscaler can start one."),
         ({"CPU": 2}, {"node_types": None}, "ok", "waits until a machine that is there"),
     ],
