@@ -58,6 +58,15 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session")
+def head():
+    """A Ray head of our own, in processes of its own, that takes jobs with a token."""
+    from ray_head import ray_head
+
+    with ray_head() as started:
+        yield started
+
+
 @pytest.fixture(scope="module")
 def s3_server():
     """An S3 of moto's in this process, and credentials that it takes."""

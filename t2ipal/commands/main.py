@@ -24,6 +24,8 @@ COMMANDS = {
     "tune": "search settings with Ray Tune",
     "dashboard": "a live page about a run and its searches",
     "report": "one self-contained HTML page about a run",
+    "doctor": "why does nothing happen? checks of machine, cluster, bucket and quotas",
+    "watch_spot": "drain this machine's Ray node when its spot machine is taken back",
     "pretrain_pictovoc": "train the embedded world's models from scratch",
 }
 """Job -> what it does, in the order of their use."""

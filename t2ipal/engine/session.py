@@ -87,15 +87,7 @@ def _session(
 
 def _join(address: str) -> None:
     """Joins the cluster at an address, or raises within a minute."""
-    server = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address)
-    if server is not None:  # Ray would try for ten minutes
-        try:
-            socket.create_connection((server[1], int(server[2])), ANSWER_S).close()
-        except OSError as error:
-            raise ConnectionError(
-                f"No Ray cluster answers at {address} ({error.strerror or error}). Check the "
-                "address, or unset RAY_ADDRESS: then a job starts a Ray of its own."
-            ) from error
+    require_head(address)
     describe, advice = f"the Ray cluster at {address} to answer.", "Check RAY_ADDRESS."
     with Watch(lambda: describe, most_s=ANSWER_S, advice=advice).over():
         ray.init(
@@ -104,6 +96,23 @@ def _join(address: str) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+
+
+def require_head(address: str, limit_s: float = ANSWER_S) -> None:
+    """Raises ConnectionError unless something listens at the address of a head, if that names one.
+
+    Ray would try for ten minutes.
+    """
+    server = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address)
+    if server is None:
+        return
+    try:
+        socket.create_connection((server[1], int(server[2])), limit_s).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"No Ray cluster answers at {address} ({error.strerror or error}). Check the "
+            "address, or unset RAY_ADDRESS: then a job starts a Ray of its own."
+        ) from error
 
 
 def _runtime_env() -> dict[str, Any]:

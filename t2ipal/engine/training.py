@@ -22,6 +22,8 @@ from tqdm import tqdm
 from t2ipal.config import fingerprint, require
 from t2ipal.engine.config import TrainingGroup
 from t2ipal.engine.waiting import signs_of_life, watch_workers
+from t2ipal.training.loop import EpochRecord
+from t2ipal.training.plans import TrainingRun
 from t2ipal.training.runs import TrainingWork, epoch_bar, train_work
 
 BAR_PAUSE_S = 0.5
@@ -179,12 +181,20 @@ def _worker(config: dict[str, Any]) -> None:
     for run in work.runs:
         earlier[run.name] = start
         start += run.recipe.training.num_epochs
+    leaving = False
+
+    def on_epoch(run: TrainingRun, record: EpochRecord) -> None:
+        nonlocal leaving
+        if rank == 0:
+            progress.reach.remote(earlier[run.name] + record.epoch + 1)
+        # On every worker, for they wait for each other in it.
+        leaving = ray.train.get_preemption_info() is not None
+
     with signs_of_life(config["signs"]):
         train_work(
             work,
             rank=rank,
             world_size=context.get_world_size(),
-            on_epoch=lambda run, record: (
-                progress.reach.remote(earlier[run.name] + record.epoch + 1) if rank == 0 else None
-            ),
+            on_epoch=on_epoch,
+            is_leaving=lambda: leaving,
         )

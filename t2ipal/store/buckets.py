@@ -236,6 +236,14 @@ class Bucket:
                     self._client.delete_object(**self._named(key))
         return self._conditional
 
+    def region(self) -> str:
+        """As `Store.region`."""
+        with self._clear_errors(""):
+            headers = self._client.head_bucket(Bucket=self.bucket)["ResponseMetadata"][
+                "HTTPHeaders"
+            ]
+        return headers.get("x-amz-bucket-region", "")
+
     def exists(self, key: str) -> bool:
         """As `Store.exists`."""
         try:

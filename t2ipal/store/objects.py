@@ -142,6 +142,14 @@ class Store:
         """
         return self._backend.abort_uploads(min_age_s)
 
+    def region(self) -> str:
+        """Where the bucket is, as its server names it; "" where it names none, as for a folder.
+
+        Raises:
+            OSError: the server does not tell (PermissionError: for want of rights).
+        """
+        return self._backend.region()
+
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""
         return self._backend.exists(key)
@@ -326,6 +334,9 @@ class _Folder:
 
     def conditional_writes(self) -> bool:
         return True
+
+    def region(self) -> str:
+        return ""
 
     @contextlib.contextmanager
     def _complete_file(self, key: str, data: bytes) -> Iterator[tuple[Path, Path]]:

@@ -31,6 +31,8 @@ CHECKPOINT_PAUSE_S = 10.0
 LoadInputs = Callable[[], tuple[FrozenBackbone, TrainingFeatures]]
 """Gives the backbone and the features; called in every worker, so that neither travels."""
 OnEpoch = Callable[[TrainingRun, EpochRecord], Any]
+IsLeaving = Callable[[], bool]
+"""Whether a machine on which this work runs is about to be taken away."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ Workers = Callable[[TrainingWork], None]
 class StoredCheckpoints:
     """The checkpoint of one run in a store, not written more often than every few seconds."""
 
-    def __init__(self, work: TrainingWork, name: str):
-        self.work, self.name = work, name
+    def __init__(self, work: TrainingWork, name: str, is_leaving: IsLeaving = lambda: False):
+        self.work, self.name, self.is_leaving = work, name, is_leaving
         self.key = join_key(join_key(work.folder, name), CHECKPOINT)
         self._last = time.monotonic()
 
@@ -86,20 +88,34 @@ class StoredCheckpoints:
 
     def is_due(self, is_last: bool) -> bool:
         """Not for the last epoch, after which the recognizer is written."""
-        return not is_last and time.monotonic() - self._last >= self.work.checkpoint_pause_s
+        has_rested = time.monotonic() - self._last >= self.work.checkpoint_pause_s
+        return not is_last and (has_rested or self.is_leaving())
 
 
 def train_work(
-    work: TrainingWork, *, rank: int = 0, world_size: int = 1, on_epoch: OnEpoch | None = None
+    work: TrainingWork,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    on_epoch: OnEpoch | None = None,
+    is_leaving: IsLeaving = lambda: False,
 ) -> None:
-    """What every worker does: trains the unfinished runs; rank 0 writes what they leave."""
+    """What every worker does: trains the unfinished runs; rank 0 writes what they leave.
+
+    Args:
+        work: what to train.
+        rank: this worker's number.
+        world_size: how many workers there are.
+        on_epoch: called on every worker after each epoch.
+        is_leaving: asked on rank 0 after each epoch; then there is a checkpoint after each.
+    """
     backbone, data = work.load_inputs()
     for run in work.runs:
         folder = join_key(work.folder, run.name)
         done = rank == 0 and work.store.exists(join_key(folder, FINISHED))
         if agreed(done, world_size):
             continue
-        training, checkpoints = run.recipe.training, StoredCheckpoints(work, run.name)
+        training, checkpoints = run.recipe.training, StoredCheckpoints(work, run.name, is_leaving)
         result = fit(
             run.recipe.method.build(backbone, training.seed),
             captions_for(run.recipe, data, backbone),

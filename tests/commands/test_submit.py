@@ -1,23 +1,18 @@
 """A real Ray head with a token, and `ray job submit` of the synthesis job against it."""
 
-import contextlib
+import dataclasses
 import json
 import os
-import secrets
 import shlex
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-import psutil
 import pytest
 from conftest import use_credentials
+from ray_head import RAY
 from small_run import write_small_run
 from tiny_clip import write_tiny_clip
 from tiny_stable_diffusion import write_tiny_stable_diffusion
@@ -26,83 +21,15 @@ from t2ipal.store import Store, committed_shards, read_manifest
 from t2ipal.training.runs import load_run
 
 ROOT = Path(__file__).parents[2]
-RAY = str(Path(sys.executable).with_name("ray"))
 
 
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [str(one.getsockname()[1]) for one in sockets]
-
-
-def environment(token):
-    names = [name for name in os.environ if name.startswith(("RAY_", "PYTHONPATH"))]
-    kept = {name: value for name, value in os.environ.items() if name not in names}
-    return {**kept, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "OMP_NUM_THREADS": "1"}
-
-
-def end(process):
-    """Ends a process and all that it started, by their ids."""
-    family = [process, *process.children(recursive=True)]
-    with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
-        process.terminate()  # `ray start --block` ends its own children
-        process.wait(timeout=5)
-    for member in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
-    psutil.wait_procs(family, timeout=10)
-
-
-@pytest.fixture(scope="module")
-def head():
-    """Address of the job server of a head node of our own, and its token."""
-    token = secrets.token_hex(16)
-    folder = tempfile.mkdtemp(prefix="t2ipal-", dir="/tmp")
-    dashboard, listen, grpc, client, metrics, environments = free_ports(6)
-    command = [RAY, "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=2"]
-    command += ["--port=0", f"--temp-dir={folder}", f"--object-store-memory={100 * 2**20}"]
-    command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
-    command += [f"--dashboard-agent-listen-port={listen}", f"--dashboard-agent-grpc-port={grpc}"]
-    command += [f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}"]
-    command += [f"--runtime-env-agent-port={environments}"]
-    log = open(Path(folder) / "head.log", "w")  # noqa: SIM115
-    started = subprocess.Popen(
-        command, env=environment(token), stdout=log, stderr=log, start_new_session=True
-    )
-    address = f"http://127.0.0.1:{dashboard}"
-    try:
-        wait_until_ready(address, token, started, Path(folder) / "head.log")
-        yield address, token
-    finally:
-        end(psutil.Process(started.pid))
-        started.wait()
-        log.close()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def wait_until_ready(address, token, process, log):
-    request = urllib.request.Request(
-        f"{address}/api/jobs/", headers={"Authorization": f"Bearer {token}"}
-    )
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            urllib.request.urlopen(request, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.3)
-    raise RuntimeError(f"The Ray head did not start:\n{log.read_text()}")
-
-
-def submit(address, token, *arguments, variables=None):
-    command = [RAY, "job", "submit", "--address", address, "--working-dir", str(ROOT)]
+def submit(head, *arguments, variables=None):
+    command = [RAY, "job", "submit", "--address", head.address, "--working-dir", str(ROOT)]
     if variables:
         command += ["--runtime-env-json", json.dumps({"env_vars": variables})]
     return subprocess.run(
         [*command, "--", *arguments],
-        env=environment(token),
+        env=head.environment,
         capture_output=True,
         text=True,
         timeout=180,
@@ -116,7 +43,7 @@ def test_a_submitted_job_stores_its_shards(head, tmp_path):
     arguments = f"""{sys.executable} jobs/synthesize.py --captions {tmp_path}/captions.txt
         --output {tmp_path}/run --pipeline {pipeline} --num-inference-steps 1
         --images-per-shard 2 --min-workers 1""".split()
-    done = submit(*head, *arguments)
+    done = submit(head, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
     summary = json.loads(line)
@@ -144,7 +71,7 @@ def test_a_submitted_training_ends_in_the_bucket(head, swift, tmp_path, monkeypa
         --methods tai_dpt --seeds 0 --set training.num_epochs=2""".split()
     # Refused at once, and then right: two commands of one job.
     both = f"! {train} --run runs/x && {train} {shlex.join(arguments)}"
-    done = submit(*head, "sh", "-c", both, variables=variables)
+    done = submit(head, "sh", "-c", both, variables=variables)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "run must be s3:// or an absolute path, got 'runs/x'" in done.stdout + done.stderr
     assert f'"output": "{store.uri}/train"' in done.stdout
@@ -153,14 +80,14 @@ def test_a_submitted_training_ends_in_the_bucket(head, swift, tmp_path, monkeypa
 
 
 def test_a_wrong_token_is_refused(head):
-    address, _ = head
-    done = submit(address, "0" * 32, sys.executable, "-c", "print('ran')")
+    other = dataclasses.replace(head, token="0" * 32)
+    done = submit(other, sys.executable, "-c", "print('ran')")
     assert done.returncode != 0
     output = done.stdout + done.stderr
     assert "ran" not in output.splitlines()
     assert "401" in output or "token" in output.lower()
     for headers in ({}, {"Authorization": "Bearer wrong"}):
-        request = urllib.request.Request(f"{address}/api/jobs/", headers=headers)
+        request = urllib.request.Request(f"{head.address}/api/jobs/", headers=headers)
         with pytest.raises(urllib.error.HTTPError, match=r"40[13]"):
             urllib.request.urlopen(request, timeout=5)
 

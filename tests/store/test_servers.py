@@ -133,6 +133,11 @@ def test_the_probe_says_what_a_server_can_and_leaves_nothing(place):
         assert client.list_objects_v2(Bucket="servers", Prefix=prefix)["KeyCount"] == 0
 
 
+def test_the_region_is_what_the_server_names(place):
+    expected = {"moto": ["us-east-1"], "folder": [""]}
+    assert place.store().region() in expected.get(place.name, ["", "default", "us-east-1"])
+
+
 def test_racing_writers_of_the_same_bytes(place):
     store = place.store()
     barrier, won = threading.Barrier(16), []

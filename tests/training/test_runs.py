@@ -193,6 +193,8 @@ def test_checkpoints_are_not_written_too_often(tmp_path, monkeypatch):
     assert kept.is_due(False) and not kept.is_due(True)  # the recognizer comes after the last
     kept.write(b"state")
     assert not kept.is_due(False) and kept.read() == b"state"
+    leaving = StoredCheckpoints(work, RUNS[0].name, lambda: True)
+    assert leaving.is_due(False) and not leaving.is_due(True)  # the machine is about to go
     assert store.exists("t2ipal-seed0/settings.json")
     kept.remove()
     kept.remove()
