@@ -29,17 +29,15 @@ def copied(instructions):
 
 
 def ignored(path):
-    """Whether .dockerignore leaves a path out; its last line that fits decides, for a folder too."""
-    found = False
-    for line in (ROOT / ".dockerignore").read_text().splitlines():
-        pattern = line.lstrip("!").removeprefix("**/")
-        parts = Path(path).parts
-        at_root = line.startswith("**/") or fnmatch(parts[0], pattern) or fnmatch(path, pattern)
-        if line and not line.startswith("#") and at_root:
-            if line.startswith("**/") and not any(fnmatch(part, pattern) for part in parts):
-                continue
-            found = not line.startswith("!")
-    return found
+    """Whether .dockerignore leaves a path out: its last line that fits decides."""
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    parts, last = Path(path).parts, "!"
+    for rule in rules:
+        anywhere, pattern = "**/" in rule, rule.lstrip("!").removeprefix("**/")
+        if any(fnmatch(part, pattern) for part in (parts if anywhere else parts[:1])):
+            last = rule
+    return not last.startswith("!")
 
 
 def test_the_base_is_the_ray_that_is_pinned(instructions):

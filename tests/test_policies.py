@@ -1,4 +1,4 @@
-"""The rights in cluster/ against the requests of the jobs and of Ray: all of them, and no others."""
+"""The rights in cluster/ against the requests of jobs and of Ray: all of them, and no others."""
 
 import json
 import re
@@ -13,8 +13,8 @@ from moto import mock_aws
 from ray.autoscaler._private.aws import node_provider, utils
 from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.util import prepare_config
-from ray.autoscaler.v2 import autoscaler
 from ray.autoscaler.tags import TAG_RAY_NODE_KIND, TAG_RAY_NODE_STATUS, TAG_RAY_USER_NODE_TYPE
+from ray.autoscaler.v2 import autoscaler
 from small_recognizer import write_photographs
 from tiny_clip import write_tiny_clip
 
