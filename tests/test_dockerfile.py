@@ -91,5 +91,5 @@ def test_it_does_not_run_as_root(instructions):
 def test_cluster_and_kubernetes_take_one_image():
     image = yaml.safe_load((ROOT / "cluster.yaml").read_text())["docker"]["image"]
     for path in (ROOT / "kuberay").glob("*.yaml"):
-        named = set(re.findall(r"image: (\S+)", path.read_text()))
+        named = set(re.findall(r"image: (?:&image )?(\w\S+)", path.read_text()))
         assert named <= {image}, path.name
