@@ -12,7 +12,7 @@ ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # Dependencies first, without the package: after a change of its code only the last layer is new.
 COPY --chown=1000:100 constraints.txt pyproject.toml README.md /home/ray/t2ipal/
 COPY --chown=1000:100 t2ipal/__init__.py /home/ray/t2ipal/t2ipal/
-RUN pip install --no-cache-dir --constraint /home/ray/t2ipal/constraints.txt /home/ray/t2ipal
+RUN pip install --no-cache-dir --constraint /home/ray/t2ipal/constraints.txt "/home/ray/t2ipal[serving]"
 COPY --chown=1000:100 t2ipal /home/ray/t2ipal/t2ipal
 RUN pip install --no-cache-dir --no-deps --force-reinstall /home/ray/t2ipal
 
