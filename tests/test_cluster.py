@@ -19,6 +19,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.node_launch_exception import NodeLaunchException
 from ray.autoscaler.tags import TAG_RAY_NODE_KIND, TAG_RAY_USER_NODE_TYPE
 from ray.autoscaler.v2 import autoscaler
+from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 
 from t2ipal.engine.capacity import AWSMachines
 
@@ -69,6 +70,7 @@ def check_node_configs(cluster):
 def check_launch(cluster):
     """One instance of every type, bootstrapped and created by Ray's own provider."""
     config = bootstrap_aws(check_schema(cluster))
+    AutoscalingConfig(config, skip_content_hash=True)  # as the head reads it
     provider = AWSMachines(config["provider"], config["cluster_name"])
     instances = {}
     for name, node_type in config["available_node_types"].items():

@@ -166,16 +166,25 @@ def test_workers_start_nothing():
 
 
 def ec2_rights(requests):
-    """(action, resource, context) that each request of the autoscaler asks for."""
+    """(action, resource, context) that each request of Ray to EC2 asks for."""
+    tagged = {f"ec2:ResourceTag/{CLUSTER_TAG}": "t2ipal"}
     for service, operation, parameters in requests:
         assert service == "ec2", operation
         if operation.startswith("Describe"):
             yield f"ec2:{operation}", "*", {}
         elif operation == "RunInstances":
             yield from launch_rights(parameters)
+        elif operation == "CreateKeyPair":
+            yield f"ec2:{operation}", f"{IN_EC2}key-pair/{parameters['KeyName']}", {}
+        elif operation == "CreateSecurityGroup":
+            yield f"ec2:{operation}", f"{IN_EC2}vpc/{parameters['VpcId']}", {}
+            yield f"ec2:{operation}", f"{IN_EC2}security-group/*", {}
+            yield "ec2:CreateTags", f"{IN_EC2}security-group/*", {"ec2:CreateAction": operation}
+        elif operation == "AuthorizeSecurityGroupIngress":
+            group = f"{IN_EC2}security-group/{parameters['GroupId']}"
+            yield f"ec2:{operation}", group, tagged
         else:  # of instances that the cluster has tagged
             for instance in parameters.get("InstanceIds") or parameters["Resources"]:
-                tagged = {f"ec2:ResourceTag/{CLUSTER_TAG}": "t2ipal"}
                 yield f"ec2:{operation}", f"{IN_EC2}instance/{instance}", tagged
 
 
@@ -203,66 +212,78 @@ def launch_rights(parameters):
 
 
 @pytest.fixture
-def autoscaler_ran(requests, monkeypatch):
-    """What the head asks of EC2 in the life of one worker of every type."""
-    for name in ("t2ipal-head", "t2ipal-worker"):
-        boto3.client("iam").create_instance_profile(InstanceProfileName=name)
-    # On the user's machine, with the user's rights.
-    config = bootstrap_aws(prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text())))
-    requests.clear()
+def ray_ran(requests, monkeypatch):
+    """What Ray asks of EC2: on the user's machine for the head, there for a worker of each type."""
     monkeypatch.setattr(node_provider, "TAG_BATCH_DELAY", 0)
     monkeypatch.setattr(autoscaler, "CloudResourceMonitor", None)  # as it was, after the test
+    for name in ("t2ipal-head", "t2ipal-worker"):
+        boto3.client("iam").create_instance_profile(InstanceProfileName=name)
+    requests.clear()
+    config = bootstrap_aws(prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text())))
     provider = AWSMachines(config["provider"], config["cluster_name"])
-    for name, node_type in config["available_node_types"].items():
-        if name == config["head_node_type"]:
-            continue
-        tags = {TAG_RAY_NODE_KIND: "worker", TAG_RAY_USER_NODE_TYPE: name}
-        node_config = node_type["node_config"]
-        (node,) = provider.create_node_with_resources_and_labels(node_config, tags, 1, {}, {})
-        assert provider.non_terminated_nodes({}) == [node] and provider.is_running(node)
-        provider.set_node_tags(node, {TAG_RAY_NODE_STATUS: "up-to-date"})
-        provider.terminate_nodes([node])
-        assert not provider.non_terminated_nodes({})
-    return [*ec2_rights(requests)]
+    types, head = config["available_node_types"], config["head_node_type"]
+    live_once(provider, head, types[head], "head")
+    launcher = [*ec2_rights(requests)]
+    requests.clear()
+    for name in types.keys() - {head}:
+        live_once(provider, name, types[name], "worker")
+    return launcher, [*ec2_rights(requests)]
 
 
-def test_the_head_may_do_what_the_autoscaler_does_and_nothing_else(autoscaler_ran):
-    policy = [*statements("head")]
-    refused = [right for right in autoscaler_ran if not allowed(policy, *right)]
-    assert not refused
-    given = {action for each in policy for action in listed(each["Action"])}
-    assert given == {action for action, _, _ in autoscaler_ran}
+def live_once(provider, name, node_type, kind):
+    tags = {TAG_RAY_NODE_KIND: kind, TAG_RAY_USER_NODE_TYPE: name}
+    node_config = node_type["node_config"]
+    (node,) = provider.create_node_with_resources_and_labels(node_config, tags, 1, {}, {})
+    assert provider.non_terminated_nodes({}) == [node] and provider.is_running(node)
+    provider.set_node_tags(node, {TAG_RAY_NODE_STATUS: "up-to-date"})
+    provider.terminate_nodes([node])
+    assert not provider.non_terminated_nodes({})
 
 
-def test_the_head_launches_workers_of_this_cluster_only(autoscaler_ran):
-    policy = [*statements("head")]
-    action, resource, right = next(each for each in autoscaler_ran if each[2])
-    assert action == "ec2:RunInstances" and allowed(policy, action, resource, right)
-    for key, value in {
-        "ec2:InstanceType": "p5.48xlarge",
-        "ec2:MetadataHttpTokens": "optional",
-        "ec2:InstanceProfile": f"arn:aws:iam::{ACCOUNT}:instance-profile/t2ipal-head",
-        f"aws:RequestTag/{CLUSTER_TAG}": "another",
-    }.items():
-        assert not allowed(policy, action, resource, {**right, key: value}), key
-    role = f"arn:aws:iam::{ACCOUNT}:role/"
-    service = {"iam:PassedToService": "ec2.amazonaws.com"}
-    assert not allowed(policy, "iam:PassRole", role + "admin", service)
-    for action in ("ec2:TerminateInstances", "ec2:CreateTags"):
-        others = {f"ec2:ResourceTag/{CLUSTER_TAG}": "another"}
-        assert not allowed(policy, action, f"{IN_EC2}instance/i-1", others)
+def test_the_launcher_and_the_head_may_do_what_ray_does_and_nothing_else(ray_ran):
+    # Ray also looks at all types of machines, which takes seconds: tests/test_cluster.py does.
+    looked = ("ec2:DescribeInstanceTypes", "*", {})
+    for name, asked in zip(("launcher", "head"), ([looked, *ray_ran[0]], ray_ran[1])):
+        policy = [*statements(name)]
+        assert not [right for right in asked if not allowed(policy, *right)], name
+        given = {action for each in policy for action in listed(each["Action"])}
+        assert given == {action for action, _, _ in asked}, name
+
+
+def test_each_launches_machines_of_this_cluster_only(ray_ran):
+    for name, asked, another in zip(("launcher", "head"), ray_ran, ("worker", "head")):
+        policy = [*statements(name)]
+        action, resource, right = next(each for each in asked if each[0] == "ec2:RunInstances")
+        assert allowed(policy, action, resource, right)
+        for key, value in {
+            "ec2:InstanceType": "p5.48xlarge",
+            "ec2:MetadataHttpTokens": "optional",
+            "ec2:InstanceProfile": f"arn:aws:iam::{ACCOUNT}:instance-profile/t2ipal-{another}",
+            f"aws:RequestTag/{CLUSTER_TAG}": "another",
+        }.items():
+            assert not allowed(policy, action, resource, {**right, key: value}), key
+        role, service = (
+            f"arn:aws:iam::{ACCOUNT}:role/",
+            {"iam:PassedToService": "ec2.amazonaws.com"},
+        )
+        assert not allowed(policy, "iam:PassRole", f"{role}t2ipal-{another}", service)
+        for action in ("ec2:TerminateInstances", "ec2:CreateTags"):
+            others = {f"ec2:ResourceTag/{CLUSTER_TAG}": "another"}
+            assert not allowed(policy, action, f"{IN_EC2}instance/i-1", others)
 
 
 def test_policies_and_cluster_name_the_same_things():
     cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     types = cluster["available_node_types"]
-    workers = {name: types[name] for name in types if name != cluster["head_node_type"]}
-    (launch,) = (each for each in statements("head") if each["Sid"].startswith("LaunchWorkers"))
-    equal = launch["Condition"]["StringEquals"]
-    assert equal[f"aws:RequestTag/{CLUSTER_TAG}"] == cluster["cluster_name"]
-    asked = {worker["node_config"]["InstanceType"] for worker in workers.values()}
-    assert {*equal["ec2:InstanceType"]} == asked
-    texts = [(ROOT / "cluster" / f"{name}.json").read_text() for name in ("worker", "head")]
+    head = types.pop(cluster["head_node_type"])
+    for name, launched in (("launcher", [head]), ("head", types.values())):
+        (launch,) = (each for each in statements(name) if each["Sid"].startswith("Launch"))
+        equal = launch["Condition"]["StringEquals"]
+        assert equal[f"aws:RequestTag/{CLUSTER_TAG}"] == cluster["cluster_name"]
+        asked = {node_type["node_config"]["InstanceType"] for node_type in launched}
+        assert {*listed(equal["ec2:InstanceType"])} == asked
+    names = ("worker", "head", "launcher")
+    texts = [(ROOT / "cluster" / f"{name}.json").read_text() for name in names]
     regions = set(re.findall(r"arn:aws:(?:ec2|ecr):([\w-]+):", "".join(texts)))
     assert regions == {cluster["provider"]["region"]}
     repository = cluster["docker"]["image"].partition("/")[2].partition(":")[0]
