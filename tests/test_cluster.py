@@ -1,6 +1,8 @@
 """cluster.yaml, as far as it can be checked without AWS: Ray's schema, botocore's, and a mock."""
 
 import copy
+import re
+import subprocess
 from pathlib import Path
 
 import boto3
@@ -13,12 +15,17 @@ import yaml
 from moto import mock_aws
 from ray.autoscaler._private.aws import utils
 from ray.autoscaler._private.aws.config import bootstrap_aws
-from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.node_launch_exception import NodeLaunchException
 from ray.autoscaler.tags import TAG_RAY_NODE_KIND, TAG_RAY_USER_NODE_TYPE
+from ray.autoscaler.v2 import autoscaler
+from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+
+from t2ipal.engine.capacity import AWSMachines
 
 ROOT = Path(__file__).parents[1]
+SPOT = ("gpu_l4", "gpu_l40s", "gpu_a10g")
+"""By priority."""
 
 
 @pytest.fixture
@@ -32,6 +39,7 @@ def aws(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))  # bootstrap_aws writes a new key to ~/.ssh
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setattr(autoscaler, "CloudResourceMonitor", None)  # as it was, after the test
     for cache in (utils.resource_cache, utils.client_cache):
         cache.cache_clear()
     with mock_aws():
@@ -62,7 +70,8 @@ def check_node_configs(cluster):
 def check_launch(cluster):
     """One instance of every type, bootstrapped and created by Ray's own provider."""
     config = bootstrap_aws(check_schema(cluster))
-    provider = AWSNodeProvider(config["provider"], config["cluster_name"])
+    AutoscalingConfig(config, skip_content_hash=True)  # as the head reads it
+    provider = AWSMachines(config["provider"], config["cluster_name"])
     instances = {}
     for name, node_type in config["available_node_types"].items():
         kind = "head" if name == config["head_node_type"] else "worker"
@@ -82,15 +91,21 @@ def test_node_configs(cluster):
 def test_launch(cluster, aws):
     instances = check_launch(cluster)
     spot = {name for name, made in instances.items() if made.instance_lifecycle == "spot"}
-    assert spot == {"gpu_worker"}
+    assert spot == set(SPOT)
     profiles = {
         name: made.iam_instance_profile["Arn"].split("/")[-1] for name, made in instances.items()
     }
-    assert profiles == {
-        "head": "t2ipal-head",
-        "cpu_worker": "t2ipal-worker",
-        "gpu_worker": "t2ipal-worker",
-    }
+    assert profiles.pop("head") == "t2ipal-head"
+    assert profiles == dict.fromkeys(("cpu", *SPOT, "gpu_on_demand"), "t2ipal-worker")
+
+
+def test_gpu_types_are_equal_to_the_autoscaler(cluster, aws):
+    """With what Ray adds of each: it would never give up a type that it finds the better fit."""
+    filled = AWSMachines.fillout_available_node_types_resources(check_schema(cluster))
+    types = [filled["available_node_types"][name]["resources"] for name in (*SPOT, "gpu_on_demand")]
+    assert all((each["CPU"], each["GPU"]) == (4, 1) for each in types)
+    assert len({len(each) for each in types}) == 1
+    assert all(each["memory"] >= 8 * 2**30 for each in types)
 
 
 def test_a_misspelt_key_fails_the_schema(cluster, aws):
@@ -100,10 +115,10 @@ def test_a_misspelt_key_fails_the_schema(cluster, aws):
 
 
 def test_a_misspelt_node_key_fails_botocore(cluster, aws):
-    node_config = cluster["available_node_types"]["gpu_worker"]["node_config"]
+    node_config = cluster["available_node_types"]["gpu_l4"]["node_config"]
     node_config["InstanceMarketOption"] = node_config.pop("InstanceMarketOptions")
     check_schema(cluster)  # does not see it
-    with pytest.raises(AssertionError, match=r'gpu_worker: Unknown .*"InstanceMarketOption"'):
+    with pytest.raises(AssertionError, match=r'gpu_l4: Unknown .*"InstanceMarketOption"'):
         check_node_configs(cluster)
 
 
@@ -126,7 +141,7 @@ def test_a_wrong_node_value_fails_botocore(cluster, path, value):
 
 
 def test_a_misspelt_profile_fails_the_launch(cluster, aws):
-    node_config = cluster["available_node_types"]["cpu_worker"]["node_config"]
+    node_config = cluster["available_node_types"]["cpu"]["node_config"]
     node_config["IamInstanceProfile"]["Name"] = "t2ipal-wroker"
     check_schema(cluster)
     check_node_configs(cluster)  # neither sees it
@@ -143,8 +158,7 @@ def test_a_zone_of_another_region_fails_the_launch(cluster, aws):
 def test_every_node_type_has_what_it_must_have(cluster):
     for node_type in cluster["available_node_types"].values():
         node_config = node_type["node_config"]
-        image = node_config["ImageId"]
-        assert image.startswith(("ami-", "resolve:ssm:/aws/service/deeplearning/ami/x86_64/"))
+        assert re.fullmatch(r"ami-[0-9a-f]{17}", node_config["ImageId"])
         assert node_config["IamInstanceProfile"]["Name"]
         metadata = node_config["MetadataOptions"]
         assert (metadata["HttpTokens"], metadata["HttpPutResponseHopLimit"]) == ("required", 2)
@@ -162,27 +176,62 @@ def test_workers_are_limited_and_only_gpus_are_spot(cluster):
     types = cluster["available_node_types"]
     workers = {name: types[name] for name in types if name != cluster["head_node_type"]}
     assert all(worker["min_workers"] == 0 < worker["max_workers"] for worker in workers.values())
-    assert cluster["max_workers"] == sum(worker["max_workers"] for worker in workers.values())
     assert 0 < cluster["idle_timeout_minutes"] <= 10
-    market = {name: "InstanceMarketOptions" in workers[name]["node_config"] for name in workers}
-    assert market == {"cpu_worker": False, "gpu_worker": True}
-    assert workers["gpu_worker"]["resources"]["GPU"] >= 1
+    assert all(0 < worker.get("idle_timeout_s", 60) <= 600 for worker in workers.values())
+    market = {name for name in workers if "InstanceMarketOptions" in workers[name]["node_config"]}
+    assert market == set(SPOT)
     assert cluster["provider"]["cache_stopped_nodes"] is False
+
+
+def test_spot_comes_before_on_demand(cluster):
+    """Of three families at least, and never on demand because spot has reached its limit."""
+    types = cluster["available_node_types"]
+    gpus = {name: node_type for name, node_type in types.items() if "priority" in node_type}
+    assert sorted(gpus, key=lambda name: -gpus[name]["priority"]) == [*SPOT, "gpu_on_demand"]
+    families = {gpus[name]["node_config"]["InstanceType"].split(".")[0] for name in SPOT}
+    assert len(families) == 3
+    assert sum(gpus[name]["max_workers"] for name in SPOT) >= cluster["max_workers"]
+    assert all(gpus[name]["resources"] == gpus["gpu_l4"]["resources"] for name in gpus)
 
 
 def test_tokens_are_on_and_reach_every_node(cluster):
     assert "--env RAY_AUTH_MODE=token" in cluster["docker"]["run_options"]
-    assert cluster["file_mounts"]["/home/ray/.ray/auth_token"] == "~/.ray/auth_token"
+    assert cluster["file_mounts"] == {"/home/ray/.ray/auth_token": "~/.ray/auth_token"}
 
 
-def test_images_are_of_the_ray_that_is_tested_here(cluster):
-    images = [cluster["docker"]["image"]]
-    for node_type in cluster["available_node_types"].values():
-        images += [node_type["docker"]["worker_image"]] if "docker" in node_type else []
-    assert len(images) == 2
-    assert all(image.startswith(f"rayproject/ray:{ray.__version__}-py311") for image in images)
+def test_one_region_and_one_account(cluster):
+    text = (ROOT / "cluster.yaml").read_text()
+    region = cluster["provider"]["region"]
+    assert set(re.findall(r"\b[a-z]{2}-[a-z]+-\d", text)) == {region}
+    assert f"--env AWS_DEFAULT_REGION={region}" in cluster["docker"]["run_options"]
+    registry = cluster["docker"]["image"].split("/")[0]
+    assert re.fullmatch(rf"\d{{12}}\.dkr\.ecr\.{region}\.amazonaws\.com", registry)
+    assert cluster["initialization_commands"][-1].endswith(registry)
 
 
-def test_mounted_files_are_in_the_repository(cluster):
-    for local in cluster["file_mounts"].values():
-        assert local.startswith("~") or (ROOT / local).exists(), local
+def test_the_image_has_a_tag_of_this_ray(cluster):
+    assert f":ray{ray.__version__}-" in cluster["docker"]["image"]
+    assert not any("docker" in node_type for node_type in cluster["available_node_types"].values())
+
+
+def test_nothing_is_installed_on_a_node(cluster):
+    setup = ("setup_commands", "head_setup_commands", "worker_setup_commands")
+    assert not any(cluster[name] for name in setup)
+
+
+def test_shell_commands_can_be_read_by_a_shell(cluster):
+    for name in cluster:
+        for command in cluster[name] if name.endswith("_commands") else ():
+            subprocess.run(["bash", "-n", "-c", command], check=True)
+
+
+def test_every_worker_watches_for_its_spot_notice(cluster):
+    *_, start, watch = cluster["worker_start_ray_commands"]
+    assert "ray start --address" in start
+    assert watch.startswith("setsid --fork t2ipal watch_spot >> /tmp/ray/session_latest/logs/")
+
+
+def test_large_files_lie_on_the_local_disk(cluster):
+    folder = next(iter(re.findall(r"install -d .* (\S+)", cluster["initialization_commands"][1])))
+    options = cluster["docker"]["run_options"]
+    assert f"--volume {folder}:/tmp" in options and "--env XDG_CACHE_HOME=/tmp/cache" in options

@@ -75,6 +75,10 @@ class Predictor:
         """A row for each photograph, in their order."""
         return self.score(batch, self.read(batch))
 
+    def look(self, data: bytes) -> Prediction:
+        """The row of a photograph that is in no store, from its bytes."""
+        return self.score(Batch(("",)), [self._see(lambda: data, shown=False)])[0]
+
     def read(self, batch: Batch) -> list[_Seen]:
         """The photographs as the backbone sees them; may go on beside `score`."""
         shown = [index < batch.num_shown for index in range(len(batch.keys))]
@@ -90,8 +94,11 @@ class Predictor:
         ]
 
     def _read_one(self, key: str, shown: bool) -> _Seen:
+        return self._see(lambda: self.images.read(key), shown)
+
+    def _see(self, read: Callable[[], bytes], shown: bool) -> _Seen:
         try:
-            photograph = open_photograph(self.images.read(key))
+            photograph = open_photograph(read())
             pixels = center_square(photograph.image, self.size_px)
         except (ValueError, FileNotFoundError, PermissionError) as error:
             return _Seen(reason=str(error))

@@ -13,7 +13,12 @@ from t2ipal.features.extraction import image_set
 from t2ipal.features.photographs import load_photograph
 from t2ipal.recognition.bundle import load_bundle
 from t2ipal.recognition.config import PredictionOptions
-from t2ipal.recognition.predict import PredictionWork, find_photographs, predict_photographs
+from t2ipal.recognition.predict import (
+    PredictionWork,
+    Predictor,
+    find_photographs,
+    predict_photographs,
+)
 from t2ipal.recognition.rows import Prediction, columns
 from t2ipal.store import Store
 
@@ -55,6 +60,15 @@ def test_rows_are_what_the_recognizer_says(recognizers, photographs):
         assert (row.width, row.height) == Image.open(io.BytesIO(images.read(row.file))).size
     (failed,) = [row for row in rows if row.status != "ok"]
     assert failed == Prediction("3-broken.JPG", (), (), 0, 0, "failed", "not an image")
+
+
+def test_bytes_give_the_row_of_a_file(recognizers, photographs):
+    images, _ = photographs
+    predictor = Predictor(PredictionWork(images, ((recognizers, "t2ipal-seed0"),)))
+    for row in predicted(recognizers, photographs):
+        looked = predictor.look(images.read(row.file))
+        assert looked.scores == pytest.approx(row.scores, abs=2e-5)
+        assert replace(looked, file=row.file, scores=row.scores) == row
 
 
 def test_batches_do_not_change_the_scores(recognizers, photographs):
