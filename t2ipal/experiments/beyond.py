@@ -70,14 +70,8 @@ def plus_parts(points: Points) -> Table:
         "without locations": ours.changed(method__patches=False),
         "without learned prompts": ours.changed(method__prompt_weight=0.0),
         "without the adapter": ours.changed(method__adapter="none"),
-        "learned prompts not normalized": ours.changed(
-            method__mean_weight=0.0, method__deviation_power=0.0
-        ),
-        "learned prompts fully normalized": ours.changed(
-            method__mean_weight=1.0, method__deviation_power=1.0
-        ),
         "prompts learned from captions and images": ours.changed(method__image_weight=0.6),
-        "zero-shot CLIP with full weight": ours.changed(method__zero_shot_weight=1.0),
+        "zero-shot CLIP with half of the weight": ours.changed(method__zero_shot_weight=0.5),
         "ten times the ridge": ours.changed(method__ridge=0.03),
         "a tenth of the ridge": ours.changed(method__ridge=0.0003),
         "whitened less (shrinkage 1)": ours.changed(method__shrinkage=1.0),

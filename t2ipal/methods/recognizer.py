@@ -45,18 +45,9 @@ class Normalization:
         """The scores normalized; exactly as they are for w = p = 0."""
         if self == Normalization():
             return scores
-        return normalized(scores, self.mean_weight, self.deviation_power)
-
-
-def normalized(
-    scores: Float[Tensor, "images classes"],
-    mean_weight: float | Float[Tensor, ""],
-    deviation_power: float | Float[Tensor, ""],
-) -> Float[Tensor, "images classes"]:
-    """(s - w m) / d^p of each image; see `Normalization`."""
-    mean = scores.mean(dim=1, keepdim=True)
-    deviation = scores.std(dim=1, keepdim=True, correction=0).clamp(min=1e-12)
-    return (scores - mean_weight * mean) / deviation**deviation_power
+        mean = scores.mean(dim=1, keepdim=True)
+        deviation = scores.std(dim=1, keepdim=True, correction=0).clamp(min=1e-12)
+        return (scores - self.mean_weight * mean) / deviation**self.deviation_power
 
 
 FULL = Normalization(1.0, 1.0)

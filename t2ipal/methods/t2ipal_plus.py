@@ -2,14 +2,14 @@
 
 Equation 7 ranks the classes of one image, mAP ranks the images of one class. So a class also gets a
 linear discriminant of the whole image and one of its locations, learned from synthetic images whose
-labels are known, on whitened features. Their evidence, T2I-PAL's scores and zero-shot CLIP's are
-each brought to the same spread over training images, and added:
+labels are known, on whitened features. Their evidence, T2I-PAL's scores and zero-shot CLIP's, each
+image's normalized, are brought to the same spread over training images, and added:
 
     e = w x + b + log mean_j exp(v y_j)                                    x, y_j whitened
-    score = e / sd(e) + u N(s) / sd(N(s)) + u' N'(s') / sd(N'(s'))
+    score = e / sd(e) + s / sd(s) + z / sd(z)
 
-s are T2I-PAL's scores, s' zero-shot CLIP's; N and N' normalize each image's scores. Nothing of an
-image but its features is looked at, once; nothing of other test images.
+s are T2I-PAL's scores, z zero-shot CLIP's. Nothing of a test image but its features is looked at,
+once; nothing of other test images.
 """
 
 import math
@@ -27,7 +27,7 @@ from t2ipal.config import NonNegativeFloat, PositiveFloat, Share, require
 from t2ipal.features.sets import FeatureSet, TrainingFeatures
 from t2ipal.methods.contract import FrozenBackbone, Losses
 from t2ipal.methods.prompts import averaged_templates
-from t2ipal.methods.recognizer import FULL, Recognizer, detached, normalized, scorer_tensors
+from t2ipal.methods.recognizer import FULL, Recognizer, detached, scorer_tensors
 from t2ipal.methods.t2ipal import T2IPAL, T2IPALConfig, T2IPALScorer
 from t2ipal.methods.whitening import Whitening, whitening_of
 
@@ -54,13 +54,9 @@ class T2IPALPlusConfig(T2IPALConfig):
     discriminant_weight: NonNegativeFloat = 1.0
     """Of the discriminants' evidence in a score; 0 leaves it out."""
     prompt_weight: NonNegativeFloat = 1.0
-    """u, of T2I-PAL's scores."""
-    zero_shot_weight: NonNegativeFloat = 0.5
-    """u', of zero-shot CLIP's."""
-    mean_weight: Share = 0.75
-    """Part of an image's mean that its T2I-PAL scores lose in N."""
-    deviation_power: Share = 0.5
-    """Power of their standard deviation that they are divided by in N."""
+    """Of T2I-PAL's scores."""
+    zero_shot_weight: NonNegativeFloat = 1.0
+    """Of zero-shot CLIP's scores."""
     ridge: NonNegativeFloat = 3e-3
     """Weight of half of the discriminants' squared weights in their loss."""
     discriminant_lr: PositiveFloat = 0.2
@@ -97,8 +93,6 @@ class PlusNumbers(NamedTuple):
     discriminant_weight: Any
     prompt_weight: Any
     zero_shot_weight: Any
-    mean_weight: Any
-    deviation_power: Any
     ridge: Any
     discriminant_lr: Any
 
@@ -108,9 +102,9 @@ class Parts(NamedTuple):
 
     evidence: Float[Tensor, "images classes"]
     prompts: Float[Tensor, "images classes"]
-    """N(s)."""
+    """s."""
     zero_shot: Float[Tensor, "images classes"]
-    """N'(s')."""
+    """z."""
 
 
 @dataclass(frozen=True)
@@ -168,17 +162,14 @@ class T2IPALPlusScorer:
         return sum(weight * part / spread for weight, part, spread in parts)  # type: ignore
 
     def parts(self, images: FeatureSet) -> Parts:
-        """Evidence, and both normalized scores."""
+        """Evidence, and both scores."""
         whole, pooled = global_and_pooled(images, self.bias.dtype)
         evidence = whole @ self.global_weights.T + pooled @ self.pooled_weights.T + self.bias
         if self.patch_weights is not None:
             patches = self._patches(images.local_features)
             evidence = evidence + log_mean_exp(patches)
-        numbers = self.numbers
-        prompts = normalized(
-            self.prompted.scores(images), numbers.mean_weight, numbers.deviation_power
-        )
-        return Parts(evidence, prompts, FULL(pooled @ self.zero_shot_embeddings.T))
+        zero_shot = FULL(pooled @ self.zero_shot_embeddings.T)
+        return Parts(evidence, self.prompted.scores(images), zero_shot)
 
     def heatmap(
         self, local_features: Float[Tensor, "images locations width"]

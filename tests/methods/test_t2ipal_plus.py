@@ -8,7 +8,7 @@ from fake_clip import NAMES, PROMPT_NAMES, FakeClip, images, training_features
 from torch.nn import functional
 
 from t2ipal.features.sets import TrainingFeatures
-from t2ipal.methods.recognizer import FULL, Normalization
+from t2ipal.methods.recognizer import FULL
 from t2ipal.methods.stored import load_recognizer
 from t2ipal.methods.t2ipal_plus import T2IPALPlusConfig
 from t2ipal.store import Store
@@ -74,11 +74,11 @@ def test_scores_and_loss_against_loops():
     every = np.stack(
         [slow_evidence(model, rows, rows.rows(slice(i, i + 1))) for i in range(len(rows))]
     )
-    prompts = Normalization(0.75, 0.5)(scorer.prompted.scores(rows))
+    prompts = scorer.prompted.scores(rows)
     zero_shot = FULL(rows.pooled_features @ scorer.zero_shot_embeddings.T)
     parts = every, prompts.numpy(), zero_shot.numpy()
     scaled = [part / part.std(axis=0).mean() for part in parts]
-    wanted = scaled[0] + scaled[1] + 0.5 * scaled[2]
+    wanted = sum(scaled)
     assert np.allclose(scorer.scores(rows).numpy(), wanted, atol=2e-3)
 
     labels = test.labels.numpy()
@@ -92,13 +92,12 @@ def test_scores_and_loss_against_loops():
 
 def test_each_part_alone_ranks_the_images_of_a_class_as_it_does():
     data, test = training_features(), images(20, seed=9)
-    raw = {"zero_shot_weight": 0.0, "mean_weight": 0.0, "deviation_power": 0.0}
-    alone = fitted(data, image_weight=0.6, discriminant_weight=0.0, **raw)
+    alone = fitted(data, image_weight=0.6, discriminant_weight=0.0, zero_shot_weight=0.0)
     start = recipe("t2ipal", "coco2014", NAMES, PROMPT_NAMES)
     theirs = fit(start.method.build(FakeClip(), 0), data, TRAINING).recognizer.scores(test)
     spread = alone.scorer.spreads[1]
     torch.testing.assert_close(alone.scores(test) * spread, theirs, rtol=0, atol=1e-5)
-    zero = fitted(data, discriminant_weight=0.0, prompt_weight=0.0, zero_shot_weight=1.0)
+    zero = fitted(data, discriminant_weight=0.0, prompt_weight=0.0)
     words = [f"a photo of a {name}." for name in PROMPT_NAMES]
     cosines = test.pooled_features @ FakeClip().encode_text(words).T
     scaled = FULL(cosines) / zero.scorer.spreads[2]
@@ -157,7 +156,7 @@ def test_trials_are_stacked():
         for seed, changes in enumerate(
             (
                 {"ridge": 0.1, "zero_shot_weight": 0.0},
-                {"discriminant_lr": 0.05, "deviation_power": 0.0, "mean_weight": 0.0},
+                {"discriminant_lr": 0.05},
                 {"image_weight": 0.2, "prompt_weight": 2.0},
             )
         )
