@@ -24,8 +24,13 @@ def halting(is_asked: Callable[[], bool]) -> Iterator[None]:
         _is_asked.reset(token)
 
 
+def halt_is_asked() -> bool:
+    """Whether a halt is asked for."""
+    is_asked = _is_asked.get()
+    return is_asked is not None and is_asked()
+
+
 def halt_if_asked() -> None:
     """Raises Halted where a halt is asked for."""
-    is_asked = _is_asked.get()
-    if is_asked is not None and is_asked():
+    if halt_is_asked():
         raise Halted

@@ -145,7 +145,9 @@ def _run(stages: Stages, ledger: Ledger, budget: float | None) -> dict[str, Any]
                     started = time.monotonic()
                     done[name] = work()
                     seconds[name] = round(time.monotonic() - started, 1)
-                    remark(f"== {name}: {seconds[name]:,.1f} s, {ledger.total.dollars:,.2f} dollars")
+                    remark(
+                        f"== {name}: {seconds[name]:,.1f} s, {ledger.total.dollars:,.2f} dollars"
+                    )
         except Halted:
             if not meter.reason:
                 raise

@@ -79,7 +79,9 @@ class Stages:
             place, key = store_and_key(self.options["captions"].output, of.endpoint_url)
             if not place.exists(key):
                 count = self.options["captions"].count
-                tell(f"The {count:,} captions are not written yet: the plan supposes 60 bytes each.")
+                tell(
+                    f"The {count:,} captions are not written yet: the plan supposes 60 bytes each."
+                )
                 return FilterResult([Caption(f"{at:08d}", " " * 52) for at in range(count)], [])
         return of.source.read(of.endpoint_url, tell)[1]
 
@@ -221,7 +223,9 @@ def _values(asked: PipelineFile, stage: str) -> dict[str, Any]:
         one_of("option of filter", name, OF_FILTER)
     if "captions" in asked.stages:
         if "captions" in source:
-            raise ValueError("captions of filter are what the captions stage writes: leave out one.")
+            raise ValueError(
+                "captions of filter are what the captions stage writes: leave out one."
+            )
         source["captions"] = [written]
     if not source.get("captions"):
         raise ValueError("filter must name captions: a file, a folder or a pattern; or add a "

@@ -14,7 +14,7 @@ LOOK_S = 5.0
 """Between two looks at the machines that are there."""
 WRITE_S = 30.0
 """Between two writes: what a killed driver may leave uncounted."""
-GRACE_S = 120.0
+GRACE_S = 600.0
 """In which work comes to a place where nothing is half done. After it, it is interrupted."""
 AGAIN_S = 5.0
 """Between two interruptions: a library may take the first one for its own."""
@@ -80,10 +80,10 @@ class Meter:
 
     def _look(self) -> None:
         last = written = time.monotonic()
-        halted_at = None
+        halted_at, pause_s = None, self.look_s
         machines: Mapping[str, str] = {}
         while True:
-            is_last = self.ended.wait(self.look_s if halted_at is None else AGAIN_S)
+            is_last = self.ended.wait(pause_s)
             with contextlib.suppress(Exception):  # the head may not answer: those seen last count
                 machines = self.machines()
             now = time.monotonic()
@@ -99,6 +99,7 @@ class Meter:
             if self.reason:
                 halted_at = halted_at or now
                 if now - halted_at >= self.grace_s:
+                    pause_s = AGAIN_S
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:

@@ -133,9 +133,7 @@ def _bytes(
     backbone: BackboneConfig | None,
     prices: PriceTable,
 ) -> tuple[dict[str, int | None], tuple[str, ...]]:
-    known: dict[str, int | None] = {
-        "captions": caption_bytes([*captions.kept, *captions.rejected])
-    }
+    known: dict[str, int | None] = {"captions": caption_bytes([*captions.kept, *captions.rejected])}
     formulas = ["captions: their texts and ids"]
     model = prices.models.get(config.pipeline)
     size_px = config.image_size_px or (model and model.image_size_px)
@@ -197,8 +195,7 @@ def describe_plan(plan: Plan, counts: Sequence[int]) -> str:
         f"{plan.num_images_left:,} left",
         f"shards    {plan.num_shards:,}: {plan.num_shards_done:,} done, "
         f"{plan.num_shards - plan.num_shards_done:,} left",
-        "stored    "
-        + ", ".join(f"{name} {_size(size)}" for name, size in plan.bytes_of.items()),
+        "stored    " + ", ".join(f"{name} {_size(size)}" for name, size in plan.bytes_of.items()),
         *(f"          {formula}" for formula in plan.formulas),
         "left to draw, without loading, idle machines, lost shards and the other stages:",
     ]

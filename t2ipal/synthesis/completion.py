@@ -9,7 +9,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from t2ipal.halting import halt_if_asked
 from t2ipal.store import (
     Manifest,
     Marker,
@@ -114,7 +113,6 @@ def complete_run(
                 tally.check()
                 bar.set_postfix(failed=tally.num_failed, refresh=False)
                 bar.update(marker.num_rows)
-                halt_if_asked()
     manifest = finish(store, settings)
     seconds = time.monotonic() - start
     return SynthesisSummary(

@@ -162,7 +162,7 @@ def test_refuses_what_the_budget_cannot_pay(files, tmp_path):
         "rates: [{machine: local, model: pictovoc, images_per_hour: 1}]\n"
     )
     arguments = ["--pipeline", str(files), "--prices", str(tmp_path / "dear.yaml")]
-    with pytest.raises(ValueError, match="does not suffice: 0.00 are spent"):
+    with pytest.raises(ValueError, match=r"does not suffice: 0.00 are spent"):
         pipeline.main([*arguments, "--budget-dollars", "5"])
     assert not (tmp_path / "run").exists()
 
