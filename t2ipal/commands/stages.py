@@ -73,26 +73,35 @@ class Stages:
     backbone: BackboneConfig
 
     def read_captions(self, tell: Tell = lambda _: None) -> FilterResult:
-        """The captions that are drawn; where they are not written yet, as many blank ones."""
+        """The captions that are drawn, and those that are not."""
         of = self.options["synthesis"]
-        if "captions" in self.names:
-            place, key = store_and_key(self.options["captions"].output, of.endpoint_url)
-            if not place.exists(key):
-                count = self.options["captions"].count
-                tell(
-                    f"The {count:,} captions are not written yet: the plan supposes 60 bytes each."
-                )
-                return FilterResult([Caption(f"{at:08d}", " " * 52) for at in range(count)], [])
         return of.source.read(of.endpoint_url, tell)[1]
+
+    def _captions_to_come(self, tell: Tell) -> FilterResult:
+        """As `read_captions`, with blank ones in place of those that are not written yet."""
+        of = self.options.get("captions")
+        if of is None:
+            return self.read_captions(tell)
+        place, key = store_and_key(of.output, of.endpoint_url)
+        there = self.read_captions(tell) if place.exists(key) else FilterResult([], [])
+        num_missing = of.count - len(there.kept) - len(there.rejected)
+        if num_missing > 0:
+            tell(f"{num_missing:,} captions are not written yet: the plan supposes 60 bytes each.")
+        blank = [Caption(f"new-{at:08d}", " " * 48) for at in range(num_missing)]
+        return FilterResult([*there.kept, *blank], there.rejected)
 
     def plan(self, store: Store, prices: PriceTable, tell: Tell) -> Plan:
         """What there is to do."""
+        training = self.options.get("training")
+        if "choice" in self.names and training is not None and training.images is None:
+            name = self.options["choice"].name
+            tell(f"Training takes all images, not the choice: `images: {name}` in it takes these.")
         stored = any(n in self.names for n in ("features", "choice", "training"))
         of = self.options.get("synthesis")
         backbone = self.backbone if stored or (of is not None and of.features) else None
         if of is None:
             return plan_of_stored(store, backbone, prices)
-        captions, size = self.read_captions(tell), of.images_per_shard
+        captions, size = self._captions_to_come(tell), of.images_per_shard
         return plan_images(store, captions, of.synthesis, size, backbone, prices)
 
     def describe_done(self, store: Store) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from t2ipal.config import PositiveFloat, check_fields, from_dict, one_of, read_yaml, require
-from t2ipal.places import LocalPath, SharedUri
+from t2ipal.places import LocalPath, SharedUri, resolve_places
 
 STAGES = (
     "captions", "filter", "synthesis", "features", "choice", "training", "evaluation", "report",
@@ -75,6 +75,6 @@ def read_pipeline(path: Path, changes: Mapping[str, Any]) -> PipelineFile:
                 )
         values = {name: content[name] for name in own if content.get(name) is not None}
         ordered = {name: stages[name] for name in STAGES if name in stages}
-        return from_dict(PipelineFile, {**values, **changes, "stages": ordered})
+        return resolve_places(from_dict(PipelineFile, {**values, **changes, "stages": ordered}))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

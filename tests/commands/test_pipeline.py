@@ -118,6 +118,8 @@ def test_shipped_file_is_planned(capsys, tmp_path):
     summary = pipeline.main(["--pipeline", str(ROOT / "pipeline.yaml"), *run, "--dry-run"])
     assert summary["plan"]["num_images"] == 400
     assert summary["plan"]["num_shards"] == 7
+    assert summary["plan"]["bytes_of"]["captions"] == 200 * 60
+    assert "200 captions are not written yet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
