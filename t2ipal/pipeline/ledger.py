@@ -73,6 +73,14 @@ def read_spent(store: Store) -> Spent:
     return _sum(spent)
 
 
+def describe_spent(spent: Spent) -> str:
+    """What was spent, in a line to read."""
+    hours = ", ".join(f"{n:,.2f} of {kind}" for kind, n in sorted(spent.machine_hours.items()))
+    line = f"spent   {spent.dollars:,.2f} dollars by jobs/pipeline.py, machine hours: {hours}"
+    left_out = ", ".join(spent.unpriced)
+    return line + (f"; without a price: {left_out}" if left_out else "")
+
+
 def _sum(spent: list[Spent]) -> Spent:
     hours: Counter[str] = Counter()
     for one in spent:

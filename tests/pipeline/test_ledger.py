@@ -1,6 +1,6 @@
 import pytest
 
-from t2ipal.pipeline.ledger import Ledger, read_spent
+from t2ipal.pipeline.ledger import Ledger, describe_spent, read_spent
 from t2ipal.pipeline.prices import Machine, PriceTable
 from t2ipal.store import Store
 
@@ -22,6 +22,10 @@ def test_sums_over_sessions_and_machines(store):
     assert spent.dollars == pytest.approx(0.8 * 3)
     assert spent.machine_hours == {"gpu": 3.0, "local": 1.0, "unknown": 1.0}
     assert spent.unpriced == ("unknown",)
+    assert describe_spent(spent) == (
+        "spent   2.40 dollars by jobs/pipeline.py, machine hours: 3.00 of gpu, 1.00 of local, "
+        "1.00 of unknown; without a price: unknown"
+    )
 
 
 def test_a_damaged_entry_is_named(tmp_path):
