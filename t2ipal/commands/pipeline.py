@@ -17,7 +17,6 @@ found again. Once all machines together have cost the budget, the job stops with
 the same command with a larger budget goes on. The last line of the output is a JSON summary.
 """
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -26,15 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from t2ipal.commands.running import finish, parse, remark
-from t2ipal.commands.stages import Stages, check_stages
+from t2ipal.commands.stages import Stages, check_stages, is_on_cluster
 from t2ipal.config import PositiveFloat, PositiveInt, check_fields, require
 from t2ipal.halting import Halted
 from t2ipal.pipeline.file import read_pipeline
 from t2ipal.pipeline.ledger import Ledger
 from t2ipal.pipeline.meter import Meter
 from t2ipal.pipeline.plan import describe_plan
-from t2ipal.pipeline.prices import LOCAL, SHIPPED, read_prices
-from t2ipal.places import LocalPath, SharedUri, runs_as_submitted_job
+from t2ipal.pipeline.prices import SHIPPED, read_prices
+from t2ipal.places import LocalPath, SharedUri
 from t2ipal.store import Store
 
 BUDGET_USED_UP = 3
@@ -80,8 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     plan = stages.plan(store, prices, remark)
     print(describe_plan(plan, options.gpus))
     print(stages.describe_done(store))
-    on_cluster = runs_as_submitted_job() or "RAY_ADDRESS" in os.environ
-    least = plan.least_dollars(on_cluster)
+    least = plan.least_dollars(is_on_cluster())
     _print_cost(least, ledger, asked.budget_dollars)
     summary = {"run": store.uri, "plan": asdict(plan), "spent": asdict(ledger.total)}
     if options.dry_run:
@@ -134,7 +132,7 @@ def _run(stages: Stages, ledger: Ledger, budget: float | None) -> dict[str, Any]
     seconds: dict[str, float] = {}
     status = "done"
     with stages.session():
-        meter = Meter(ledger, stages.machines(LOCAL), budget)
+        meter = Meter(ledger, stages.machines(), budget)
         try:
             with meter.running():
                 for name, work in stages.work():
@@ -155,8 +153,7 @@ def _run(stages: Stages, ledger: Ledger, budget: float | None) -> dict[str, Any]
             left = [name for name in stages.names if name not in done]
             remark(
                 f"Stopped: {meter.reason}. The run has cost {ledger.total.dollars:,.2f} dollars. "
-                f"Left: {', '.join(left)}. What is made stays; the same command with a larger "
-                "--budget-dollars goes on."
+                f"Left: {', '.join(left)}."
             )
     return {
         "status": status, "stages": done, "seconds": seconds, "spent": asdict(ledger.total),

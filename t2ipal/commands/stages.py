@@ -1,6 +1,7 @@
 """The stages of a pipeline: which job each is, with the options that its part of the file gives."""
 
 import dataclasses
+import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -22,8 +23,8 @@ from t2ipal.pipeline.file import PipelineFile
 from t2ipal.pipeline.meter import Machines
 from t2ipal.pipeline.options import option_names, options_of
 from t2ipal.pipeline.plan import Plan, plan_images, plan_of_stored
-from t2ipal.pipeline.prices import PriceTable
-from t2ipal.places import SharedUri
+from t2ipal.pipeline.prices import LOCAL, UNTYPED, PriceTable
+from t2ipal.places import SharedUri, runs_as_submitted_job
 from t2ipal.pools import PoolConfig
 from t2ipal.store import Store, check_choice_name, join_key, store_and_key
 from t2ipal.synthesis.request import CaptionSource
@@ -164,13 +165,13 @@ class Stages:
                 gpus = max(gpus, least * of.group.use_gpu)
         return session(self.in_process, RayConfig(max(waits)), PoolConfig(), cpus, gpus)
 
-    def machines(self, untyped: str) -> Machines:
-        """Gives the machines that are there; those that no autoscaler started are `untyped`."""
+    def machines(self) -> Machines:
+        """Gives the machines that are there."""
         if self.in_process:
-            return lambda: {"this": untyped}
+            return lambda: {"this": LOCAL}
         from t2ipal.engine.machines import alive_machines
 
-        return partial(alive_machines, untyped)
+        return partial(alive_machines, UNTYPED if is_on_cluster() else LOCAL)
 
     def work(self) -> Iterator[tuple[str, Callable[[], Any]]]:
         """Each stage and what does it; gives its summary."""
@@ -186,6 +187,11 @@ class Stages:
         }
         for name in self.names:
             yield name, jobs[name]
+
+
+def is_on_cluster() -> bool:
+    """Whether Ray is one that others started."""
+    return runs_as_submitted_job() or os.environ.get("RAY_ADDRESS", "local") != "local"
 
 
 def check_stages(asked: PipelineFile, path: Path) -> Stages:

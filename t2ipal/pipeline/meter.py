@@ -45,7 +45,7 @@ class Meter:
         self.ledger, self.machines, self.budget_dollars = ledger, machines, budget_dollars
         self.look_s, self.grace_s = look_s, grace_s
         self.reason = ""
-        """Why the work halts; "" while it does not."""
+        """Why the work halts, and what to do; "" while it does not."""
         self.ended = threading.Event()
 
     @contextlib.contextmanager
@@ -74,9 +74,15 @@ class Meter:
             return
         if self.ledger.session.unpriced:
             kinds = ", ".join(self.ledger.session.unpriced)
-            self.reason = f"the price table has no price of {kinds}, so the budget cannot be kept"
+            self.reason = (
+                f"the price table has no price of {kinds}, so the budget cannot be kept. Add it "
+                "(--prices), and run the same command again"
+            )
         elif spent.dollars >= budget:
-            self.reason = f"the budget of {budget:,.2f} dollars is used up"
+            self.reason = (
+                f"the budget of {budget:,.2f} dollars is used up. The same command with a larger "
+                "--budget-dollars goes on"
+            )
 
     def _look(self) -> None:
         last = written = time.monotonic()

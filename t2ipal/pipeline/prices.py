@@ -18,8 +18,8 @@ from t2ipal.config import (
 from t2ipal.diffusion.config import SynthesisConfig
 
 SHIPPED = Path(__file__).with_name("prices.yaml")
-LOCAL = "local"
-"""Every machine without a node type."""
+LOCAL, UNTYPED = "local", "untyped"
+"""This machine, where it has no cluster; and a cluster's machine that no autoscaler started."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def test_halts_where_the_budget_is_used_up(tmp_path):
     started = time.monotonic()
     with pytest.raises(Halted), meter.running():
         work()
-    assert meter.reason == "the budget of 0.20 dollars is used up"
+    assert meter.reason.startswith("the budget of 0.20 dollars is used up.")
     taken = time.monotonic() - started
     assert 0.2 <= read_spent(store).dollars <= 2 * taken
 
