@@ -35,8 +35,11 @@ class FeatureOptions:
     """Of the one stage that no job has alone."""
 
     run: SharedUri
+    """Folder of the run."""
     endpoint_url: str | None = None
+    """Server of an S3 store that is not on AWS."""
     in_process: bool = False
+    """Compute them in this process, without Ray."""
     backbone: Annotated[BackboneConfig, FLAT] = field(default_factory=BackboneConfig)
     pool: Annotated[PoolConfig, FLAT] = field(default_factory=PoolConfig)
     ray: Annotated[RayConfig, FLAT] = field(default_factory=RayConfig)

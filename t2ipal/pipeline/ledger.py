@@ -82,9 +82,9 @@ def describe_spent(spent: Spent) -> str:
 
 
 def _sum(spent: list[Spent]) -> Spent:
-    hours: Counter[str] = Counter()
+    hours: dict[str, float] = {}
     for one in spent:
         for kind, more in one.machine_hours.items():
-            hours[kind] += more  # type: ignore[assignment]  # hours are no whole numbers
+            hours[kind] = hours.get(kind, 0.0) + more
     unpriced = {kind for one in spent for kind in one.unpriced}
-    return Spent(sum(one.dollars for one in spent), dict(hours), tuple(sorted(unpriced)))
+    return Spent(sum(one.dollars for one in spent), hours, tuple(sorted(unpriced)))

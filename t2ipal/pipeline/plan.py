@@ -69,6 +69,8 @@ class Plan:
         Args:
             on_cluster: whether a machine of one's own, which may cost nothing, does not count.
         """
+        if not self.num_images_left:
+            return 0.0
         costs = [cost for cost in self.costs if not (on_cluster and cost.machine == LOCAL)]
         return min((cost.dollars for cost in costs if cost.dollars is not None), default=None)
 

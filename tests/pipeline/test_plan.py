@@ -47,5 +47,6 @@ def test_growth_counts_what_is_there(tmp_path):
     # 11 captions: 3 shards of 4 captions with 2 images, 2 shards of 8 captions with one more.
     assert (more.num_images, more.num_shards) == (33, 5)
     assert more.bytes_of["images"] is None and "features" not in more.bytes_of
+    assert more.least_dollars(on_cluster=True) is None
     with pytest.raises(ValueError, match="are not among those asked for"):
         planned(store, 5)
