@@ -50,7 +50,11 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the job and returns its summary; `arguments` None: those of the process."""
-    options = parse(Options, arguments, __doc__)
+    return run(parse(Options, arguments, __doc__))
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Runs the job with options that are read already."""
     from t2ipal.selection.choosing import describe_choice, measure_run, save_choice
 
     check_choice_name(options.name)

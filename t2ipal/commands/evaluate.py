@@ -74,7 +74,11 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the job and returns evaluation.json; `arguments` None: those of the process."""
-    options = parse(Options, arguments, __doc__)
+    return run(parse(Options, arguments, __doc__))
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Runs the job with options that are read already."""
     from t2ipal.evaluation.results import (
         EVALUATION,
         describe_evaluation,

@@ -23,6 +23,7 @@ COMMANDS = {
     "predict": "labels and scores of your own photographs",
     "tune": "search settings with Ray Tune",
     "dashboard": "a live page about a run and its searches",
+    "pipeline": "all stages from captions to report as one job, with a plan and a budget",
     "report": "one self-contained HTML page about a run",
     "doctor": "why does nothing happen? checks of machine, cluster, bucket and quotas",
     "watch_spot": "drain this machine's Ray node when its spot machine is taken back",

@@ -42,8 +42,13 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the job and returns its summary; `arguments` None: those of the process."""
-    options = parse(Options, arguments, __doc__)
     words = sys.argv[1:] if arguments is None else arguments
+    command = shlex.join(["python", "jobs/report.py", *words])
+    return run(parse(Options, arguments, __doc__), command)
+
+
+def run(options: Options, command: str) -> dict[str, Any]:
+    """Runs the job with options that are read already; `command` is shown on the page."""
     import torch
 
     from t2ipal.report.finding import find_parts
@@ -54,7 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     run = read_run_so_far(store)
     place, key = page_place(store, options.output, url)
     parts = find_parts(store, options.sources, options.backbone, options.page.num_heatmaps, url)
-    command = shlex.join(["python", "jobs/report.py", *words])
     report = gather_report(run, parts, options.page, commands=[command])
     for sentence in report.missing:
         remark(sentence)

@@ -6,7 +6,8 @@
 Starts nothing and changes nothing. Rate and time left are those of the last ten minutes in which
 the run was at work: a pause, in which no shard came for more than a minute and more than three
 shards take, is left out. Work and cost are those of the devices while they make images;
-loading, idle workers and lost shards come on top. The last line of the output is a JSON summary.
+loading, idle workers and lost shards come on top. Where jobs/pipeline.py made the run, what all its
+machines have cost is shown too. The last line of the output is a JSON summary.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from typing import Any
 
 from t2ipal.commands.running import finish, parse
 from t2ipal.config import require
+from t2ipal.pipeline.ledger import describe_spent, read_spent
 from t2ipal.places import SharedUri
 from t2ipal.store import RunWatch, Store, describe_status, run_status
 
@@ -50,8 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     while True:
         status = run_status(looks, options.price_per_gpu_hour, options.gpus_per_worker)
         print(describe_status(status, options.gpus_per_worker), flush=True)
+        spent = read_spent(store)
+        if spent.machine_hours:
+            print(describe_spent(spent), flush=True)
         if watch is None or status.seconds_left == 0:
             break
         print(flush=True)
         time.sleep(watch)
-    return finish({"run": store.uri, **dataclasses.asdict(status)})
+    return finish({"run": store.uri, **dataclasses.asdict(status), "spent": spent.dollars})

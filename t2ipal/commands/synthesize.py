@@ -78,7 +78,11 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the job and returns its summary; `arguments` None: those of the process."""
-    options = _parse_with_preset(arguments)
+    return run(_parse_with_preset(arguments))
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Runs the job with options that are read already."""
     store = Store(options.output, options.endpoint_url)
     from t2ipal.synthesis.remaking import remake_into
 

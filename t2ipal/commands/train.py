@@ -115,7 +115,11 @@ def _request(options: Options, store: Store) -> tuple[Any, Store]:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the job and returns its summary; `arguments` None: those of the process."""
-    options = parse(Options, arguments, __doc__)
+    return run(parse(Options, arguments, __doc__))
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Runs the job with options that are read already."""
     from t2ipal.recognition.making import check_request, train_recognizers
 
     group, pool = options.group, options.pool

@@ -66,7 +66,11 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the job and returns its summary; `arguments` None: those of the process."""
-    options = parse(Options, arguments, __doc__)
+    return run(parse(Options, arguments, __doc__))
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Runs the job with options that are read already."""
     vocabulary = load_vocabulary(options.vocabulary)
     work = WritingWork(
         options.writer, vocabulary, options.writing, options.sampling, options.device

@@ -9,7 +9,8 @@ import ray
 import ray.data
 
 from t2ipal.engine.actors import pool_sizes, prepare_ray_data, replace_if_device_failed
-from t2ipal.engine.waiting import give_signs, watch_workers
+from t2ipal.engine.waiting import ask_to_end, give_signs, is_asked_to_end, watch_workers
+from t2ipal.halting import halt_if_asked, halt_is_asked
 from t2ipal.places import runs_as_submitted_job
 from t2ipal.store import ShardCounts, Store
 from t2ipal.synthesis.plans import ShardPlan
@@ -71,10 +72,16 @@ def on_ray(
         num_cpus=threads,
         num_gpus=gpus,
     )
+    halts = False
     for row in watch.each(results.iter_rows()):
         if row["error"]:
             raise RuntimeError(f"A worker stopped: {row['error']}")
-        yield ShardCounts(row["shard"], row["num_rows"], row["num_failed"])
+        if row["shard"]:  # else it was not begun any more
+            yield ShardCounts(row["shard"], row["num_rows"], row["num_failed"])
+        if not halts and halt_is_asked():
+            halts = True
+            ask_to_end(signs)
+    halt_if_asked()
 
 
 class _Actor:
@@ -95,7 +102,7 @@ class _Actor:
         signs: str,
     ):
         give_signs(signs)
-        self.error = ""
+        self.signs, self.error = signs, ""
         self.num_finished = 0
         try:
             self.worker = ShardWorker(store, config, factory, num_threads, after_commit)
@@ -104,7 +111,7 @@ class _Actor:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         result = {"shard": "", "num_rows": 0, "num_failed": 0, "error": self.error}
-        if not self.error:
+        if not self.error and not is_asked_to_end(self.signs):
             try:
                 marker = self.worker(ShardPlan.from_json(row["plan"]))
                 result.update({name: getattr(marker, name) for name in COUNTS})

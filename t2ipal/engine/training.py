@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 import ray.train
@@ -22,11 +22,14 @@ from tqdm import tqdm
 from t2ipal.config import fingerprint, require
 from t2ipal.engine.config import TrainingGroup
 from t2ipal.engine.waiting import signs_of_life, watch_workers
+from t2ipal.halting import halt_if_asked
 from t2ipal.training.loop import EpochRecord
 from t2ipal.training.plans import TrainingRun
 from t2ipal.training.runs import TrainingWork, epoch_bar, train_work
 
 BAR_PAUSE_S = 0.5
+HALT_LOOK_S = 1.0
+"""Between two looks whether training is to halt."""
 ANSWER_S = 10.0
 """In which an actor without work of its own must answer."""
 IN_VAIN = (ValueError, PermissionError)
@@ -107,6 +110,9 @@ def _fit(trainer: TorchTrainer) -> None:
             ended.set_exception(error)
 
     threading.Thread(target=fit, daemon=True).start()
+    while not ended.done():
+        halt_if_asked()  # the last checkpoint is seconds old
+        wait([ended], HALT_LOOK_S)
     ended.result()
 
 

@@ -35,6 +35,7 @@ NAMESPACE = "t2ipal"
 """Of the signs, in the table that a cluster's head keeps for such things."""
 max_wait_s = ContextVar("max_wait_s", default=RayConfig().max_wait_s)
 """Of the session that is open."""
+_END_KEY = "-end"
 Item = TypeVar("Item")
 _END: Any = object()
 
@@ -180,6 +181,16 @@ def signs_of_life(key: str) -> Iterator[None]:
         yield
     finally:
         ended.set()
+
+
+def ask_to_end(key: str) -> None:
+    """Lets workers that give signs under this key finish what they have in hand, and no more."""
+    _internal_kv_put(key + _END_KEY, b"1", namespace=NAMESPACE)
+
+
+def is_asked_to_end(key: str) -> bool:
+    """Whether a worker should begin nothing more."""
+    return _read_sign(key + _END_KEY) is not None
 
 
 def _read_sign(key: str) -> bytes | None:

@@ -23,6 +23,7 @@ from t2ipal.features.config import BackboneConfig
 from t2ipal.features.hashing import perceptual_hash
 from t2ipal.features.sets import FeatureSet, TextFeatures
 from t2ipal.features.table import BACKBONE, GLOBAL, LENGTHS, LOCAL, POOLED, SCALES
+from t2ipal.halting import halt_if_asked
 from t2ipal.store import (
     Caption,
     Run,
@@ -201,6 +202,7 @@ def extract_run(
         with tqdm(total=len(tasks), desc="features", unit="shard", disable=not progress) as bar:
             for _ in workers(store, config, tasks):
                 bar.update()
+                halt_if_asked()
     return folder
 
 

@@ -132,7 +132,7 @@ def record_request(
     """
     while True:
         sections = read_sections(store)
-        missing = _missing(store, sections, kept, images_per_caption)
+        missing = missing_rectangles(store, sections, kept, images_per_caption)
         if not missing:
             write_rejected(store, rejected, if_absent=True)  # someone removed a damaged one
             return
@@ -184,7 +184,7 @@ def record_extras(store: Store, extras: Mapping[int, int], images_per_shard: int
         )
 
 
-def _missing(
+def missing_rectangles(
     store: Store,
     sections: Sequence[Section],
     kept: Sequence[Caption],

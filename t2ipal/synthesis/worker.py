@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import PIL
 
+from t2ipal.halting import halt_if_asked
 from t2ipal.store import Marker, Sample, ShardCounts, Store, commit_shard, describes, read_marker
 from t2ipal.store.images import encode_image
 from t2ipal.synthesis.plans import SampleRequest, ShardPlan
@@ -218,6 +219,7 @@ def in_process(
     worker = ShardWorker(store, config, factory, after_commit=after_commit)
     for plan in plans:
         yield worker(plan)
+        halt_if_asked()
 
 
 Workers = Callable[..., Iterator[Marker | ShardCounts]]

@@ -32,6 +32,7 @@ from t2ipal.config import (
 )
 from t2ipal.devices import computes_bf16
 from t2ipal.features.sets import TrainingFeatures, packed
+from t2ipal.halting import halt_if_asked
 from t2ipal.methods.contract import Method
 from t2ipal.methods.recognizer import Recognizer
 from t2ipal.training.batches import Share, epoch_batches
@@ -174,6 +175,7 @@ def fit(
             checkpoints.write(_checkpoint(method, optimizer, settings, history))
         if on_epoch is not None:
             on_epoch(history[-1])
+        halt_if_asked()
     return FitResult(method.export(), tuple(history), time.monotonic() - started)
 
 

@@ -13,6 +13,7 @@ from fake_synthesis import (
 from benchmarks.chaos.checks import run_contents
 from t2ipal.engine import pool
 from t2ipal.engine.pool import on_ray
+from t2ipal.halting import Halted, halting
 from t2ipal.store import Store, committed_shards
 from t2ipal.synthesis.making import synthesize
 from t2ipal.synthesis.request import ExecutionConfig
@@ -56,6 +57,16 @@ def test_a_submitted_job_without_gpus_says_so(tmp_path, ray_session, monkeypatch
         )
         said = [r.getMessage() for r in caplog.records if r.name == pool.__name__]
         assert [line.startswith(message) for line in said] == [True] * (number == 2)
+
+
+def test_on_ray_a_halt_leaves_what_is_in_hand_finished(tmp_path, ray_session):
+    store, run = Store(tmp_path / "run"), ExecutionConfig(max_workers=1)
+    with halting(lambda: True), pytest.raises(Halted):
+        synthesize(store, a_request(texts(40)), run, workers=on_ray, factory=FakeSynthesizer)
+    # The first, what was in hand when the driver heard of it, and what was begun meanwhile.
+    assert 0 < len(committed_shards(store)) < 10
+    summary = synthesize(store, a_request(texts(40)), run, factory=FakeSynthesizer)
+    assert summary.num_images == 80
 
 
 def test_on_ray_a_broken_pipeline_is_one_clear_error(tmp_path, ray_session):

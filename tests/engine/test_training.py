@@ -5,6 +5,8 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import fake_clip
 import pytest
@@ -12,7 +14,8 @@ import torch
 from fake_clip import FakeClip
 
 from t2ipal.config import override
-from t2ipal.engine.training import on_ray
+from t2ipal.engine.training import _fit, on_ray
+from t2ipal.halting import Halted, halting
 from t2ipal.store import Store
 from t2ipal.training.loop import fit
 from t2ipal.training.plans import TrainingRun
@@ -223,3 +226,13 @@ def test_bad_input(tmp_path):
             inputs=INPUTS,
             workers=partial(on_ray, num_workers=0),
         )
+
+
+def test_a_halt_ends_the_wait_for_training():
+    """Between two looks; checkpoints are in the store."""
+    ended = threading.Event()
+    trainer: Any = SimpleNamespace(fit=lambda: ended.wait(60))
+    with halting(lambda: True), pytest.raises(Halted):
+        _fit(trainer)
+    ended.set()
+    _fit(trainer)
