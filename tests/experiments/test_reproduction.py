@@ -225,15 +225,16 @@ def test_a_key_has_more_only_where_that_changes_the_result(data):
     def plain(each):
         facts = data.facts(each.source, each.backbone)
         made, source = to_dict(each.recipe(data)), dataclasses.asdict(each.source)
-        source.pop("first", None)
+        for later in ("first", "choice"):
+            source.pop(later, None)
         return fingerprint([made, source, each.seed, facts])
 
     some = Captions(originals="instead", share=0.5)
     same = [Fit("zsclip", Captions(), 0), Fit("coop", Labels(1), 1), Fit("t2ipal", some, 0)]
     same += [Fit("t2ipal", dataclasses.replace(some, share=1.0), 1)]
     assert [each.key(data) for each in same] == [plain(each) for each in same]
-    few = Fit("t2ipal", Captions(first=3), 0)
-    assert few.key(data) != Fit("t2ipal", Captions(), 0).key(data)
+    for few in (Captions(first=3), Captions(choice="best")):
+        assert Fit("t2ipal", few, 0).key(data) != Fit("t2ipal", Captions(), 0).key(data)
     cache = Fit("tip_adapter_f", Labels(1), 0)
     for each in (cache, Fit("t2ipal", some, 1)):
         assert each.key(data) != plain(each)
