@@ -10,12 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from t2ipal.config import PositiveInt, check_fields, fingerprint, require, to_dict
+from t2ipal.config import PositiveInt, check_fields, fingerprint, one_of, require, to_dict
 from t2ipal.engine.config import RayConfig
 from t2ipal.experiments.config import ReproductionConfig
 from t2ipal.experiments.fitting import read_fits
@@ -23,13 +22,15 @@ from t2ipal.experiments.numbers import Numbers
 from t2ipal.experiments.reproduction import train_missing, trainable, with_features
 from t2ipal.experiments.results import effect, measured_cell
 from t2ipal.experiments.rows import At, System
+from t2ipal.experiments.shown import judged, named
 from t2ipal.experiments.sources import Captions, Data
 from t2ipal.experiments.written import cell_text, gain_text, table_line
 from t2ipal.features.config import BackboneConfig
 from t2ipal.features.reading import read_hashes, training_features_of
 from t2ipal.features.sets import TrainingFeatures
-from t2ipal.pictovoc import WEIGHTS_DIR
-from t2ipal.pictovoc.judge import found_share, judged_share
+from t2ipal.pictovoc.judge import found_share
+from t2ipal.pictovoc.scenes import CLASS_NAMES
+from t2ipal.pictovoc.worlds import WORLDS
 from t2ipal.places import LocalPath
 from t2ipal.pools import PoolConfig
 from t2ipal.selection.choosing import ChoiceConfig, kept_images
@@ -40,7 +41,7 @@ from t2ipal.selection.quality import (
     zero_shot_embeddings,
 )
 from t2ipal.selection.repairing import lacking_images
-from t2ipal.store import ChoiceRow, Sample, Store, json_bytes, read_images, read_run, write_choice
+from t2ipal.store import ChoiceRow, Sample, Store, json_bytes, read_run, write_choice
 
 POOL = "synthetic"
 
@@ -84,6 +85,9 @@ class ChoicesConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         require(self.kept > 1, f"kept must be > 1, got {self.kept}.")
+        fitting = [name for name, world in WORLDS.items() if world.class_names == CLASS_NAMES]
+        for name in self.test_sets:
+            one_of("test set", name, fitting)
 
 
 def ways(kept: int, pools: Sequence[int], pool: int) -> list[Way]:
@@ -157,11 +161,8 @@ def run(options: ChoicesConfig, tell: Callable[[str], None]) -> dict[str, Any]:
     features = training_features_of(pool_run, data.described["backbones"]["main"])
     hashes = read_hashes(pool_run, features.images)
     prompts = zero_shot_embeddings(data.load_backbone("main"), settings.prompt_names)
-    shards = pool_run.image_index.shards
-    pairs = [pair for shard in shards for pair in read_images(pool_run.store, shard)]
-    samples, labels = [sample for sample, _ in pairs], [sample.labels for sample, _ in pairs]
-    images = np.stack([image for _, image in pairs])
-    found = judged_share(WEIGHTS_DIR / "judge", images, labels)[-1]
+    samples, found = judged(pool_run.store)
+    labels, ks = named(samples), torch.tensor([sample.k for sample in samples])
 
     def measure(drawn: Bool[Tensor, " images"]) -> ImageQuality:
         part = drawn_only(features, drawn)
@@ -169,7 +170,6 @@ def run(options: ChoicesConfig, tell: Callable[[str], None]) -> dict[str, Any]:
 
     rows, systems = [], []
     for way in ways(options.kept, options.pools, pool):
-        ks = torch.tensor([sample.k for sample in samples])
         keep, num_drawn = choose_images(way, features, ks, measure)
         kept = keep.nonzero()[:, 0].tolist()
         share, _ = found_share(found[kept], [labels[row] for row in kept])

@@ -10,6 +10,7 @@ from t2ipal.evaluation.modality_gap import modality_gap
 from t2ipal.evaluation.reading import read_photograph
 from t2ipal.evaluation.test_sets import load_test_set
 from t2ipal.experiments.rows import Figure
+from t2ipal.experiments.shown import images_shown
 from t2ipal.experiments.sources import ORIGINAL, Captions, Data
 from t2ipal.methods.stored import load_recognizer
 from t2ipal.pictovoc import WEIGHTS_DIR
@@ -173,5 +174,6 @@ DRAWINGS: dict[str, Callable[[Figure, Any], list[Card]]] = {
     "complementary": complementary,
     "pairs": pairs,
     "failures": failures,
+    "images_shown": images_shown,
 }
 """By the name that a figure gives; no card where what it needs is not there."""

@@ -9,7 +9,7 @@ from benchmarks import choices as choices_benchmark
 from t2ipal.evaluation.evaluate import evaluate
 from t2ipal.evaluation.stored_sets import stored_features
 from t2ipal.evaluation.test_sets import load_test_set
-from t2ipal.experiments import choices, fitting
+from t2ipal.experiments import choices, fitting, shown
 from t2ipal.features.backbone import load_backbone
 from t2ipal.features.config import BackboneConfig
 from t2ipal.features.extraction import feature_folder
@@ -20,7 +20,7 @@ from t2ipal.selection.config import ChoiceConfig
 from t2ipal.selection.quality import ImageQuality
 from t2ipal.store import Store, read_choice, read_manifest, read_run
 from t2ipal.training.loop import fit
-from t2ipal.training.recipes import recipe
+from t2ipal.training.recipes import PICTOVOC_T2IPAL, recipe
 
 # Two captions of one class each, four images of each, in this order.
 CAPTION = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
@@ -74,8 +74,9 @@ def test_a_part_of_the_pool_is_a_run_of_its_own():
 
 def test_every_way_is_trained_and_measured(tmp_path, monkeypatch, capsys):
     write_random_judge(tmp_path)
-    monkeypatch.setattr(choices, "WEIGHTS_DIR", tmp_path)
+    monkeypatch.setattr(shown, "WEIGHTS_DIR", tmp_path)
     monkeypatch.setitem(WORLDS, "pictovoc", World(count=FEW_SCENES))
+    monkeypatch.setitem(PICTOVOC_T2IPAL, "training.num_epochs", 3)
     folder = tmp_path / "reproduction"
     write_small_run(folder / "sets" / "synthetic", images_per_caption=3)
     store = Store(folder / "sets" / "synthetic")
@@ -117,3 +118,5 @@ def test_every_way_is_trained_and_measured(tmp_path, monkeypatch, capsys):
         choices_benchmark.main([*flags, "--kept", "3"])
     with pytest.raises(ValueError, match=r"pools must be 1 to 2, got \[3\]"):
         choices_benchmark.main([*flags, "--pools", "3"])
+    with pytest.raises(ValueError, match=r"Unknown test set 'pictovoc_novel'\."):
+        choices_benchmark.main([*flags, "--test-sets", "pictovoc_novel"])
