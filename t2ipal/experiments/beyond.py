@@ -5,7 +5,6 @@ perfect images would teach, and what the images show.
 from collections.abc import Callable
 from dataclasses import replace
 
-from t2ipal.experiments.paper_figures import guidance_set
 from t2ipal.experiments.points import (
     CONCEPT,
     FEWER_STEPS,
@@ -187,7 +186,7 @@ def rendered(points: Points) -> Table:
 
 def shown(points: Points) -> Figure:
     """What the sets of images show."""
-    scales = [guidance_set(scale, points) for scale in points.guidance_scales]
+    scales = [points.guidance_set(scale) for scale in points.guidance_scales]
     sets = dict.fromkeys(["synthetic", *scales, FEWER_STEPS, RENDERED])
     sources = tuple(Captions((name,)) for name in sets)
     return Figure("shown", "What the images show", pictures="images_shown", sources=sources)

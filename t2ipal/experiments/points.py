@@ -76,6 +76,10 @@ class Points:
         """The paper's method on written captions beside its own."""
         return replace(self.t2ipal, source=Captions(("synthetic", WRITTEN)))
 
+    def guidance_set(self, scale: float) -> str:
+        """Name of the set of images of a guidance scale."""
+        return "synthetic" if scale == self.default_scale else f"guidance-{scale:g}"
+
     def all(self, system: System) -> tuple[Cell, ...]:
         """On every test set."""
         return tuple(At(system, name) for name in self.test_sets)
