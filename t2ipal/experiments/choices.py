@@ -141,9 +141,16 @@ def run(options: ChoicesConfig, tell: Callable[[str], None]) -> dict[str, Any]:
     Args:
         options: what is compared.
         tell: gets what a person may want to read meanwhile.
+
+    Raises:
+        FileNotFoundError: the reproduction has no images yet.
     """
-    home = Store(options.reproduction)
-    pool_run = read_run(Store(f"{home.uri}/sets/{POOL}"))
+    home, place = Store(options.reproduction), Store(f"{options.reproduction}/sets/{POOL}")
+    if not place.exists("manifest.json"):
+        raise FileNotFoundError(
+            f"No images in {place.uri}. Run jobs/reproduce.py --output {home.uri} first."
+        )
+    pool_run = read_run(place)
     settings, pool = pool_run.settings, pool_run.settings.images_per_caption
     require(pool > options.kept, f"kept must be < the {pool} images a caption of the pool.")
     fit = all(few < pool for few in options.pools)
@@ -153,7 +160,7 @@ def run(options: ChoicesConfig, tell: Callable[[str], None]) -> dict[str, Any]:
         pool=options.pool,
     )  # fmt: skip
     data = Data(
-        home, "pictovoc", {POOL: pool_run.store}, {POOL: pool}, {"main": options.backbone},
+        home, "pictovoc", {POOL: place}, {POOL: pool}, {"main": options.backbone},
         options.test_sets,
     )  # fmt: skip
     data = with_features(config, data, [(Captions((POOL,)), "main")], tell)
@@ -161,7 +168,7 @@ def run(options: ChoicesConfig, tell: Callable[[str], None]) -> dict[str, Any]:
     features = training_features_of(pool_run, data.described["backbones"]["main"])
     hashes = read_hashes(pool_run, features.images)
     prompts = zero_shot_embeddings(data.load_backbone("main"), settings.prompt_names)
-    samples, found = judged(pool_run.store)
+    samples, found = judged(place)
     labels, ks = named(samples), torch.tensor([sample.k for sample in samples])
 
     def measure(drawn: Bool[Tensor, " images"]) -> ImageQuality:
@@ -176,7 +183,7 @@ def run(options: ChoicesConfig, tell: Callable[[str], None]) -> dict[str, Any]:
         rows.append(
             {"way": way.name, "num_drawn": num_drawn, "num_kept": len(kept), "judge_share": share}
         )
-        choice = write_kept(pool_run.store, way.name, samples, keep)
+        choice = write_kept(place, way.name, samples, keep)
         systems.append(System("t2ipal", Captions((POOL,), same_images=True, choice=choice)))
     seeds = range(options.seeds)
     wanted = trainable(systems, data, seeds)

@@ -120,3 +120,5 @@ def test_every_way_is_trained_and_measured(tmp_path, monkeypatch, capsys):
         choices_benchmark.main([*flags, "--pools", "3"])
     with pytest.raises(ValueError, match=r"Unknown test set 'pictovoc_novel'\."):
         choices_benchmark.main([*flags, "--test-sets", "pictovoc_novel"])
+    with pytest.raises(FileNotFoundError, match=r"Run jobs/reproduce\.py --output \S+ first"):
+        choices_benchmark.main([*flags, "--reproduction", str(tmp_path / "nowhere")])
