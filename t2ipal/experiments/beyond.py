@@ -157,7 +157,7 @@ def rendered(points: Points) -> Table:
             training__warmup_epochs=round(times * TrainingConfig().warmup_epochs),
         )
 
-    counts = points.image_counts[0], points.main_images
+    counts = (points.image_counts[0], points.main_images) if points.is_world else ()
     labelled = System("t2ipal_images_only", Labels()).changed(training__images_per_caption=1)
     rows = [(f"{kind} images: {name}", system(kind, name)) for kind in kinds for name in methods]
     rows.append(("labelled images in place of captions and images", labelled))
@@ -173,8 +173,9 @@ def rendered(points: Points) -> Table:
             points.higher(f"{kind} images: T2I-PAL over {name}", ours, system(kind, name))
             for name in [*methods][1:]
         ]
-        words = f"{FEW_CAPTIONS} captions: {counts[1]} {kind} images of each over {counts[0]}"
-        claims.append(points.higher(words, few(kind, counts[1]), few(kind, counts[0])))
+        if counts:
+            words = f"{FEW_CAPTIONS} captions: {counts[1]} {kind} images of each over {counts[0]}"
+            claims.append(points.higher(words, few(kind, counts[1]), few(kind, counts[0])))
     best, usual = (system(kind, "T2I-PAL") for kind in (RENDERED, "synthetic"))
     claims.append(points.higher("rendered images over synthetic ones", best, usual))
     return Table(
