@@ -220,9 +220,12 @@ class Numbers:
 
 def _p(values: Sequence[float]) -> float:
     """Of a two-sided t-test; 0 where all seeds differ by the same, nan where there is one."""
-    if len(values) > 1 and len({*values}) == 1:
+    if len(values) < 2:
+        return math.nan
+    if len({*values}) == 1:
         return 0.0 if values[0] else 1.0
-    return float(stats.ttest_1samp(values, 0.0).pvalue) if len(values) > 1 else math.nan
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return float(2 * stats.t.sf(abs(statistics.fmean(values)) / error, len(values) - 1))
 
 
 def _half_width(found: Difference) -> float:
