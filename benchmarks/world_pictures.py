@@ -1,9 +1,9 @@
 """The pictures of docs/world.md: what the embedded world looks like and what its models make of it.
 
-    python benchmarks/world_pictures.py --claims runs/claims/claims.json
+    python benchmarks/world_pictures.py
 
-Draws with Pillow alone; the two charts need the table of benchmarks/claims.py. The last line of the
-output is a JSON summary with each file's size in bytes.
+Draws with Pillow alone. The last line of the output is a JSON summary with each file's size in
+bytes.
 """
 
 import sys

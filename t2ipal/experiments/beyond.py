@@ -1,11 +1,23 @@
-"""Tables that the paper has not: T2I-PAL+ beside every system without labels, and what makes it."""
+"""What the paper has not: T2I-PAL+ beside every system without labels, and what makes it; what
+perfect images would teach, and what the images show.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
 
-from t2ipal.experiments.points import CONCEPT, LOCAL, TAI_DPT, ZERO_SHOT, Points
-from t2ipal.experiments.rows import At, Claim, Row, System, Table
-from t2ipal.experiments.sources import Captions
+from t2ipal.experiments.points import (
+    CONCEPT,
+    FEWER_STEPS,
+    LOCAL,
+    RENDERED,
+    TAI_DPT,
+    ZERO_SHOT,
+    Points,
+)
+from t2ipal.experiments.rows import At, Claim, Figure, Row, System, Table
+from t2ipal.experiments.sources import Captions, Labels
+from t2ipal.training.loop import TrainingConfig
+from t2ipal.training.recipes import PICTOVOC_T2IPAL
 
 FEW_CAPTIONS = 100
 FORMS = {"": "none", ", normalized": "full", ", partly normalized": "partial"}
@@ -115,6 +127,64 @@ def plus_settings(points: Points) -> Table:
     )  # fmt: skip
     title = "T2I-PAL+ with another encoder, fewer captions, fewer images"
     return Table("plus_settings", title, columns, rows, (), claims)
+
+
+def rendered(points: Points) -> Table:
+    """What perfect images would teach, and what more images are worth beside few captions."""
+    kinds = {kind: Captions((kind,)) for kind in ("synthetic", RENDERED)}
+    methods = {
+        "T2I-PAL": "t2ipal",
+        "images only": "t2ipal_images_only",
+        "adapter on the global score": "t2ipal_global_adapter",
+        "no adapter": "t2ipal_no_adapter",
+    }
+
+    def system(kind: str, name: str) -> System:
+        return replace(points.t2ipal, method=methods[name], source=kinds[kind])
+
+    def few(kind: str, count: int) -> System:
+        """As many steps as with all captions."""
+        times = max(points.num_captions / FEW_CAPTIONS, 1)
+        source = replace(kinds[kind], first=FEW_CAPTIONS)
+        return replace(points.with_images(count), source=source).changed(
+            training__num_epochs=round(times * PICTOVOC_T2IPAL["training.num_epochs"]),
+            training__warmup_epochs=round(times * TrainingConfig().warmup_epochs),
+        )
+
+    counts = (points.image_counts[0], points.main_images) if points.is_world else ()
+    labelled = System("t2ipal_images_only", Labels()).changed(training__images_per_caption=1)
+    rows = [(f"{kind} images: {name}", system(kind, name)) for kind in kinds for name in methods]
+    rows.append(("labelled images in place of captions and images", labelled))
+    rows += [
+        (f"{FEW_CAPTIONS} captions, {count} {kind} of each", few(kind, count))
+        for kind in kinds
+        for count in counts
+    ]
+    claims = []
+    for kind in kinds:
+        ours = system(kind, "T2I-PAL")
+        claims += [
+            points.higher(f"{kind} images: T2I-PAL over {name}", ours, system(kind, name))
+            for name in [*methods][1:]
+        ]
+        if counts:
+            words = f"{FEW_CAPTIONS} captions: {counts[1]} {kind} images of each over {counts[0]}"
+            claims.append(points.higher(words, few(kind, counts[1]), few(kind, counts[0])))
+    best, usual = (system(kind, "T2I-PAL") for kind in (RENDERED, "synthetic"))
+    claims.append(points.higher("rendered images over synthetic ones", best, usual))
+    return Table(
+        "rendered", "What perfect images would teach", points.test_sets, points.rows(*rows),
+        ("Rendered images are the embedded world's own drawings of what a caption names.",
+         "Fewer captions are trained on for as many steps."), tuple(claims),
+    )  # fmt: skip
+
+
+def shown(points: Points) -> Figure:
+    """What the sets of images show."""
+    scales = [points.guidance_set(scale) for scale in points.guidance_scales]
+    sets = dict.fromkeys(["synthetic", *scales, FEWER_STEPS, RENDERED])
+    sources = tuple(Captions((name,)) for name in sets)
+    return Figure("shown", "What the images show", pictures="images_shown", sources=sources)
 
 
 def _images(count: int) -> Callable[[System], System]:

@@ -1,32 +1,38 @@
 """Is it worth choosing among synthetic images, or drawing the poor ones again? Several seeds.
 
-Takes the synthetic images of `claims` as a pool: a sample depends on its caption and number alone,
-so the pool's further images stand for those that a repair would draw. Each way of choosing is told
-to use so many images of each caption; T2I-PAL is trained on what it keeps. `benchmarks/choices.py`
-runs it.
+Takes the synthetic images of a reproduction as a pool: a sample depends on its caption and number
+alone, so the pool's further images stand for those that a repair would draw. Each way of choosing
+is told to use so many images of each caption; T2I-PAL is trained on what it keeps.
+`benchmarks/choices.py` runs it.
 """
 
-import json
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from t2ipal.config import fingerprint, require, to_dict
-from t2ipal.experiments.claims import judged
-from t2ipal.experiments.claims_table import Setting, by_seed, number, paired, table_line
-from t2ipal.experiments.fits import Task, train_all
-from t2ipal.features.backbone import load_backbone
+from t2ipal.config import PositiveInt, check_fields, fingerprint, one_of, require, to_dict
+from t2ipal.engine.config import RayConfig
+from t2ipal.experiments.config import ReproductionConfig
+from t2ipal.experiments.fitting import read_fits
+from t2ipal.experiments.numbers import Numbers
+from t2ipal.experiments.reproduction import train_missing, trainable, with_features
+from t2ipal.experiments.results import effect, measured_cell
+from t2ipal.experiments.rows import At, System
+from t2ipal.experiments.shown import judged, named
+from t2ipal.experiments.sources import Captions, Data
+from t2ipal.experiments.written import cell_text, gain_text, table_line
 from t2ipal.features.config import BackboneConfig
-from t2ipal.features.extraction import feature_folder
 from t2ipal.features.reading import read_hashes, training_features_of
 from t2ipal.features.sets import TrainingFeatures
+from t2ipal.pictovoc.judge import found_share
+from t2ipal.pictovoc.scenes import CLASS_NAMES
+from t2ipal.pictovoc.worlds import WORLDS
 from t2ipal.places import LocalPath
+from t2ipal.pools import PoolConfig
 from t2ipal.selection.choosing import ChoiceConfig, kept_images
 from t2ipal.selection.quality import (
     ImageQuality,
@@ -35,8 +41,7 @@ from t2ipal.selection.quality import (
     zero_shot_embeddings,
 )
 from t2ipal.selection.repairing import lacking_images
-from t2ipal.store import ChoiceRow, Sample, Store, read_run, write_choice
-from t2ipal.training.plans import plan_runs
+from t2ipal.store import ChoiceRow, Sample, Store, json_bytes, read_run, write_choice
 
 POOL = "synthetic"
 
@@ -59,20 +64,30 @@ class Way:
 class ChoicesConfig:
     """Compares ways of choosing images."""
 
-    claims: LocalPath = "runs/claims"
-    """Output folder of benchmarks/claims.py."""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    reproduction: LocalPath = "runs/reproduction"
+    """Output folder of jobs/reproduce.py on the embedded world, whose synthetic images are chosen
+    from and whose trainings are gone on with."""
+    seeds: PositiveInt = 5
     """Training seeds."""
-    kept: int = 4
+    kept: PositiveInt = 4
     """Images of each caption that a choice ends with, and that a repair begins with."""
-    pools: tuple[int, ...] = (1, 2)
+    pools: tuple[PositiveInt, ...] = (1, 2)
     """Smaller pools, the first so many images of each caption, for the default choice."""
     test_sets: tuple[str, ...] = ("pictovoc", "pictovoc_shifted")
-    """The test sets whose features benchmarks/claims.py stored."""
-    num_workers: int | None = None
-    """Processes that train; None: one per CPU; 0: all in this process."""
+    """The world's test sets to measure on."""
+    in_process: bool = False
+    """Train in this process, without Ray."""
     quality: QualityConfig = field(default_factory=QualityConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        require(self.kept > 1, f"kept must be > 1, got {self.kept}.")
+        fitting = [name for name, world in WORLDS.items() if world.class_names == CLASS_NAMES]
+        for name in self.test_sets:
+            one_of("test set", name, fitting)
 
 
 def ways(kept: int, pools: Sequence[int], pool: int) -> list[Way]:
@@ -120,70 +135,85 @@ def choose_images(
     return keep, int(drawn.sum())
 
 
-def run(options: ChoicesConfig) -> dict[str, Any]:
-    """Chooses, trains, measures; writes the table and returns what it holds."""
-    require(options.kept > 1, f"kept must be > 1, got {options.kept}.")
-    store, backbone = Store(f"{options.claims}/{POOL}"), load_backbone(options.backbone)
-    workers = (os.cpu_count() or 1) if options.num_workers is None else options.num_workers
-    run, folder = read_run(store), feature_folder(backbone)
-    settings, pool = run.settings, run.settings.images_per_caption
+def run(options: ChoicesConfig, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Chooses, trains, measures; writes the table and returns what it holds.
+
+    Args:
+        options: what is compared.
+        tell: gets what a person may want to read meanwhile.
+
+    Raises:
+        FileNotFoundError: the reproduction has no images yet.
+    """
+    home, place = Store(options.reproduction), Store(f"{options.reproduction}/sets/{POOL}")
+    if not place.exists("manifest.json"):
+        raise FileNotFoundError(
+            f"No images in {place.uri}. Run jobs/reproduce.py --output {home.uri} first."
+        )
+    pool_run = read_run(place)
+    settings, pool = pool_run.settings, pool_run.settings.images_per_caption
     require(pool > options.kept, f"kept must be < the {pool} images a caption of the pool.")
-    fit = all(0 < few < pool for few in options.pools)
+    fit = all(few < pool for few in options.pools)
     require(fit, f"pools must be 1 to {pool - 1}, got {list(options.pools)}.")
-    data = training_features_of(run, folder)
-    hashes = read_hashes(run, data.images)
-    rows, found = judged(store)
-    seen = torch.from_numpy(found)
-    assert data.images is not None and [s.key for s in run.images] == [row.key for row in rows]
-    ks, named = torch.tensor([row.k for row in rows]), data.images.labels > 0
-    prompts = zero_shot_embeddings(backbone, settings.prompt_names)
+    config = ReproductionConfig(
+        seeds=options.seeds, in_process=options.in_process, backbone=options.backbone,
+        pool=options.pool,
+    )  # fmt: skip
+    data = Data(
+        home, "pictovoc", {POOL: place}, {POOL: pool}, {"main": options.backbone},
+        options.test_sets,
+    )  # fmt: skip
+    data = with_features(config, data, [(Captions((POOL,)), "main")], tell)
+
+    features = training_features_of(pool_run, data.described["backbones"]["main"])
+    hashes = read_hashes(pool_run, features.images)
+    prompts = zero_shot_embeddings(data.load_backbone("main"), settings.prompt_names)
+    samples, found = judged(place)
+    labels, ks = named(samples), torch.tensor([sample.k for sample in samples])
 
     def measure(drawn: Bool[Tensor, " images"]) -> ImageQuality:
-        part = drawn_only(data, drawn)
+        part = drawn_only(features, drawn)
         return measure_quality(part, prompts, hashes[drawn], options.quality)
 
-    planned, _ = plan_runs(
-        ("t2ipal",), options.seeds, "pictovoc", settings.class_names, settings.prompt_names
-    )
-    recipes = [each.recipe for each in planned]
-    table, tasks = [], []
+    rows, systems = [], []
     for way in ways(options.kept, options.pools, pool):
-        keep, num_drawn = choose_images(way, data, ks, measure)
-        name = "-".join(way.name.split())
-        keys = [row.key for row, kept in zip(rows, keep.tolist(), strict=True) if kept]
-        write_kept(store, name, rows, keep)
-        share = float((seen & named)[keep].sum() / named[keep].sum())
-        table.append(
-            {"way": way.name, "num_drawn": num_drawn, "num_kept": len(keys), "judge_share": share}
+        keep, num_drawn = choose_images(way, features, ks, measure)
+        kept = keep.nonzero()[:, 0].tolist()
+        share, _ = found_share(found[kept], [labels[row] for row in kept])
+        rows.append(
+            {"way": way.name, "num_drawn": num_drawn, "num_kept": len(kept), "judge_share": share}
         )
-        for recipe in recipes:
-            facts = [to_dict(settings), keys, to_dict(recipe), folder, options.test_sets]
-            setting = Setting(POOL, "t2ipal", choice=name)
-            place = options.claims, options.backbone, folder, options.test_sets
-            tasks.append(Task(fingerprint(facts), setting, recipe, *place))
-    fits = train_all(tasks, Path(options.claims) / "choices.jsonl", workers)
-    results = [
-        {task.recipe.training.seed: fits[task.key]["mAP"] for task in tasks[at : at + len(recipes)]}
-        for at in range(0, len(tasks), len(recipes))
-    ]
-    for row, result in zip(table, results, strict=True):
-        row["mAP"] = {name: asdict(by_seed(result, name)) for name in options.test_sets}
-        row["over"] = {name: asdict(paired(result, results[0], name)) for name in options.test_sets}
-    measured = {"options": to_dict(options), "backbone": backbone.fingerprint, "rows": table}
-    (Path(options.claims) / "choices.json").write_text(json.dumps(measured, indent=1) + "\n")
-    (Path(options.claims) / "choices.md").write_text(markdown(measured))
+        choice = write_kept(place, way.name, samples, keep)
+        systems.append(System("t2ipal", Captions((POOL,), same_images=True, choice=choice)))
+    seeds = range(options.seeds)
+    wanted = trainable(systems, data, seeds)
+    failed = train_missing(config, data, wanted, frozenset(), tell)
+    require(not failed, next(iter(failed.values()), ""))
+    numbers = Numbers(data, seeds, read_fits(wanted, data, frozenset()), {})
+    for row, system in zip(rows, systems, strict=True):
+        row["mAP"], row["over"] = {}, {}
+        for name in options.test_sets:
+            summary, gain = numbers(At(system, name)), numbers.difference(system, systems[0], name)
+            assert summary is not None and gain is not None
+            row["mAP"][name], row["over"][name] = measured_cell(summary), effect(gain)
+    measured = {"options": to_dict(options), "rows": rows}
+    home.write("choices.json", json_bytes(measured))
+    home.write("choices.md", markdown(measured).encode())
     return measured
 
 
 def write_kept(
-    store: Store, name: str, rows: Sequence[Sample], keep: Bool[Tensor, " images"]
-) -> None:
-    """Names the kept images as a choice that training reads."""
+    store: Store, way: str, samples: Sequence[Sample], keep: Bool[Tensor, " images"]
+) -> str:
+    """Names the kept images as a choice that training reads; other images have another name."""
     table = [
-        ChoiceRow(row.key, row.caption_id, row.k, 0.0, (), (), "", kept)
-        for row, kept in zip(rows, keep.tolist(), strict=True)
+        ChoiceRow(sample.key, sample.caption_id, sample.k, 0.0, (), (), "", kept)
+        for sample, kept in zip(samples, keep.tolist(), strict=True)
     ]
+    digest = fingerprint([row.key for row in table if row.kept])
+    name = f"{'-'.join(way.split())}-{digest}"
     write_choice(store, name, table, {"benchmark": "choices"})
+    return name
 
 
 def markdown(measured: dict[str, Any]) -> str:
@@ -197,6 +227,7 @@ def markdown(measured: dict[str, Any]) -> str:
         cells = [row["way"], f"{row['num_drawn']:,}", f"{row['num_kept']:,}"]
         cells.append(f"{100 * row['judge_share']:.0f}%")
         for name in names:
-            cells += [number(row["mAP"][name]), number(row["over"][name], "+")]
+            cells.append(cell_text(row["mAP"][name]))
+            cells.append("" if row is measured["rows"][0] else gain_text(row["over"][name]))
         lines.append(table_line(cells))
     return "\n".join(lines) + "\n"

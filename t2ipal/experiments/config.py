@@ -61,7 +61,8 @@ class ReproductionConfig:
 
     items: tuple[str, ...] = ("all",)
     """table1 to table14, fig3 to fig10, or all of these; plus, plus_parts and plus_settings: this
-    project's own method beside them."""
+    project's own method beside them; rendered and shown: what perfect images would teach, and what
+    the images show."""
     on: Literal["pictovoc", "voc2007", "coco2014", "coco2017", "nuswide"] = "pictovoc"
     """Data set. The embedded world brings everything along, and makes its images where they are
     missing; real ones need --test-root, and --sets where a system learns from captions."""

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from t2ipal.evaluation.evaluate import summarize
 from t2ipal.evaluation.modality_gap import modality_gap
 from t2ipal.evaluation.reading import read_photograph
 from t2ipal.evaluation.test_sets import load_test_set
 from t2ipal.experiments.rows import Figure
+from t2ipal.experiments.shown import images_shown
 from t2ipal.experiments.sources import ORIGINAL, Captions, Data
 from t2ipal.methods.stored import load_recognizer
 from t2ipal.pictovoc import WEIGHTS_DIR
@@ -43,9 +45,9 @@ def modality_gap_of(item: Figure, contents: Any) -> list[Card]:
         for name in ("test_images", "captions", "synthetic_images", "adapted_synthetic_images"):
             values = [getattr(each, name) for each in found]
             if values[0] is not None:
-                spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
+                cosine = summarize(values, range(len(values)))
                 words = name.replace("_", " ")
-                lines.append(f"{words}: {np.mean(values):.3f} ± {spread:.3f}")
+                lines.append(f"{words}: {cosine.mean:.3f} ± {cosine.std:.3f}")
         cards.append({"title": f"{title}: mean cosine with class embeddings", "lines": lines})
     lines = [
         "synthetic images after the adapter: 0.6110 (MS-COCO)",
@@ -173,5 +175,6 @@ DRAWINGS: dict[str, Callable[[Figure, Any], list[Card]]] = {
     "complementary": complementary,
     "pairs": pairs,
     "failures": failures,
+    "images_shown": images_shown,
 }
 """By the name that a figure gives; no card where what it needs is not there."""

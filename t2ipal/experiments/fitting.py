@@ -74,8 +74,9 @@ class Fit:
 def _key(fit: Fit, data: Data) -> str:
     made = to_dict(fit.recipe(data))
     source = dataclasses.asdict(fit.source)
-    if source.get("first") is None:  # as before there was such a field
-        source.pop("first", None)
+    for later in ("first", "choice"):  # without these, keys are as before there were such fields
+        if source.get(later) is None:
+            source.pop(later, None)
     facts = [made, source, fit.seed, data.facts(fit.source, fit.backbone)]
     # These are added where they change something, so that all other fits keep their keys.
     if chosen_on := fit.chosen_on(data):

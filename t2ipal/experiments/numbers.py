@@ -173,10 +173,8 @@ class Numbers:
         if ours is None or theirs is None:
             return None
         values = [one - other for one, other in zip(*_as_many([*ours], [*theirs]))]
-        several = len(values) > 1
-        p = _p(values) if several else math.nan
-        std = statistics.stdev(values) if several else 0.0
-        return Difference(name, statistics.fmean(values), std, len(values), p)
+        gain = summarize(values, range(len(values)))
+        return Difference(name, gain.mean, gain.std, len(values), _p(values))
 
     def _higher(self, systems: Sequence[System], name: str) -> tuple[str | None, list[Difference]]:
         found = self.difference(systems[0], systems[1], name)
@@ -221,7 +219,9 @@ class Numbers:
 
 
 def _p(values: Sequence[float]) -> float:
-    """Of a two-sided t-test; 0 where all seeds differ by the same."""
+    """Of a two-sided t-test; 0 where all seeds differ by the same, nan where there is one."""
+    if len(values) < 2:
+        return math.nan
     if len({*values}) == 1:
         return 0.0 if values[0] else 1.0
     error = statistics.stdev(values) / math.sqrt(len(values))

@@ -19,8 +19,11 @@ ITEMS: dict[str, Callable[[Points], Item]] = {
     )
 }  # fmt: skip
 BEYOND: dict[str, Callable[[Points], Item]] = {
-    each.__name__: each for each in (beyond.plus, beyond.plus_parts, beyond.plus_settings)
-}
+    each.__name__: each
+    for each in (
+        beyond.plus, beyond.plus_parts, beyond.plus_settings, beyond.rendered, beyond.shown,
+    )
+}  # fmt: skip
 """What the paper has not; "all" is the paper's."""
 
 

@@ -80,7 +80,7 @@ def fig5(points: Points) -> Figure:
 def fig6(points: Points) -> Figure:
     """Guidance."""
     plain, lines = points.with_images(points.sweep_images), {}
-    sets = {scale: (guidance_set(scale, points),) for scale in points.guidance_scales}
+    sets = {scale: (points.guidance_set(scale),) for scale in points.guidance_scales}
     for title, method in (("T2I-PAL", "t2ipal"), ("images only", "t2ipal_images_only")):
         lines[title] = [
             (scale, replace(plain, method=method, source=Captions(names, same_images=True)))
@@ -97,11 +97,6 @@ def fig6(points: Points) -> Figure:
             for title, line in lines.items()
         ),
     )  # fmt: skip
-
-
-def guidance_set(scale: float, points: Points) -> str:
-    """Name of the set of images of a guidance scale."""
-    return "synthetic" if scale == points.default_scale else f"guidance-{scale:g}"
 
 
 def fig7(points: Points) -> Figure:

@@ -14,6 +14,8 @@ WRITTEN = "written"
 """Set of captions that a language model or a grammar wrote."""
 FEWER_STEPS = "fewer-steps"
 """Set of images of the same captions by a poorer generator."""
+RENDERED = "rendered"
+"""Set of images of the same captions as a perfect generator would draw them: the world's own."""
 ZERO_SHOT, LOCAL, TAI_DPT = System("zsclip"), System("zsclip_local"), System("tai_dpt")
 CONCEPT = System("class_concept")
 
@@ -29,6 +31,8 @@ class Points:
     image_counts: tuple[int, ...] = (1, 2, 4, 6, 10)
     guidance_scales: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
     default_scale: float = 2.0
+    num_captions: int = 1000
+    """Of the main set, on the embedded world."""
     sweep_images: int = 2
     """Images a caption of the guidance scales."""
     portions: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -71,6 +75,10 @@ class Points:
     def with_more_captions(self) -> System:
         """The paper's method on written captions beside its own."""
         return replace(self.t2ipal, source=Captions(("synthetic", WRITTEN)))
+
+    def guidance_set(self, scale: float) -> str:
+        """Name of the set of images of a guidance scale."""
+        return "synthetic" if scale == self.default_scale else f"guidance-{scale:g}"
 
     def all(self, system: System) -> tuple[Cell, ...]:
         """On every test set."""

@@ -60,7 +60,7 @@ def points_of(config: ReproductionConfig, scale: float) -> Points:
     other = config.other or ("pictovoc_deep" if world else "another encoder")
     points = Points(
         LOOKS if world else (config.on,), default_scale=scale, is_world=world,
-        encoders=(config.backbone.model, other),
+        num_captions=config.num_captions, encoders=(config.backbone.model, other),
     )  # fmt: skip
     if not config.quick:
         return points

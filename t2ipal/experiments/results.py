@@ -1,5 +1,6 @@
 """What a reproduction found, as plain values: what every page of it is made from."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +8,10 @@ from typing import Any
 
 from t2ipal.config import to_dict
 from t2ipal.evaluation import protocols
+from t2ipal.evaluation.evaluate import Summary
 from t2ipal.experiments.config import ReproductionConfig
 from t2ipal.experiments.drawings import DRAWINGS
-from t2ipal.experiments.numbers import EQUAL, LEVEL, Numbers, Verdict
+from t2ipal.experiments.numbers import EQUAL, LEVEL, Difference, Numbers, Verdict
 from t2ipal.experiments.points import Points
 from t2ipal.experiments.rows import At, Cell, Item, Panel, Series, Table, Told, systems_of
 from t2ipal.experiments.sources import Captions, Data, Labels
@@ -78,18 +80,23 @@ def _cell(cell: Cell, contents: Contents) -> dict[str, Any]:
         first = next(at for at in ats if contents.numbers(at) is None)
         reason = contents.numbers.missing(first.system).rstrip(".")
         return {"status": "data missing", "reason": reason}
+    return measured_cell(summary)
+
+
+def measured_cell(summary: Summary) -> dict[str, Any]:
+    """A number over seeds."""
     of = {"mean": summary.mean, "std": summary.std, "values": list(summary.mAPs)}
     return {"status": "measured", **of}
 
 
+def effect(difference: Difference) -> dict[str, Any]:
+    """A difference of two systems."""
+    p = None if math.isnan(difference.p) else difference.p
+    return {**dataclasses.asdict(difference), "p": p}
+
+
 def _verdict(verdict: Verdict) -> dict[str, Any]:
-    differences = [
-        {
-            "test_set": each.test_set, "mean": each.mean, "std": each.std, "seeds": each.seeds,
-            "p": None if math.isnan(each.p) else each.p,
-        }
-        for each in verdict.differences
-    ]  # fmt: skip
+    differences = [effect(each) for each in verdict.differences]
     return {"claim": verdict.words, "outcome": verdict.outcome, "differences": differences}
 
 

@@ -53,6 +53,9 @@ class Captions:
     """Labelled by the attributes of what they name."""
     first: int | None = None
     """Only the first so many captions; None: all."""
+    choice: str | None = None
+    """Name of a choice among each set's images, which must keep the same ones ever after; None: all
+    of them."""
 
     @property
     def all_sets(self) -> tuple[str, ...]:
@@ -257,14 +260,14 @@ def _names(vocabulary: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 @lru_cache(maxsize=3)
-def _set(data: Data, name: str, backbone: str) -> TrainingFeatures:
+def _set(data: Data, name: str, backbone: str, choice: str | None = None) -> TrainingFeatures:
     folder = feature_folder(data.load_backbone(backbone))
-    return read_training_features(data.sets[name], folder)
+    return read_training_features(data.sets[name], folder, choice)
 
 
 @lru_cache(maxsize=2)
 def _of_captions(data: Data, source: Captions, backbone: str, draw: int) -> TrainingFeatures:
-    parts = [_set(data, name, backbone) for name in source.sets]
+    parts = [_set(data, name, backbone, source.choice) for name in source.sets]
     whole = parts[0] if len(parts) == 1 else join_captions(parts)
     if source.originals != "none":
         own = whole.image_of_caption.shape[1]

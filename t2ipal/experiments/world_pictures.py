@@ -1,22 +1,18 @@
 """The pictures of docs/world.md: what the embedded world looks like and what its models make of it.
 
-Draws with Pillow alone; the two charts need the table of `claims`. `benchmarks/world_pictures.py`
-runs it.
+Draws with Pillow alone. `benchmarks/world_pictures.py` runs it.
 """
 
 import dataclasses
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from t2ipal.config import one_of, require
+from t2ipal.config import one_of
 from t2ipal.diffusion.config import SynthesisConfig
 from t2ipal.diffusion.pipelines import load_pipeline
 from t2ipal.diffusion.synthesizer import Synthesizer
@@ -34,20 +30,7 @@ from t2ipal.places import LocalPath, Uri
 from t2ipal.pretraining.autoencoder import draw_scenes, known_latents
 from t2ipal.pretraining.checks import FINER_PX, PROMPT_NAMES
 from t2ipal.report.pictures import overlay
-from t2ipal.report.sheets import (
-    BAD,
-    BLUE,
-    GAP,
-    GOOD,
-    ORANGE,
-    PAPER,
-    Panel,
-    enlarged,
-    grid,
-    in_rows,
-    line_chart,
-    note,
-)
+from t2ipal.report.sheets import BAD, GAP, GOOD, PAPER, enlarged, grid, in_rows, note
 from t2ipal.store import Store
 from t2ipal.synthesis.rendering import RenderingSynthesizer
 from t2ipal.training.recipes import recipe
@@ -61,8 +44,6 @@ class PicturesConfig:
     """Folder for the pictures."""
     only: tuple[str, ...] = ()
     """Names of the pictures to draw; none: all of them."""
-    claims: LocalPath | None = None
-    """claims.json of benchmarks/claims.py; None: without the charts."""
     recognizer: Uri | None = None
     """Folder of a trained recognizer, whose heatmaps are shown; None: zero-shot prompts."""
     guidance_scales: tuple[float, ...] = (1, 2, 4, 7.5)
@@ -178,67 +159,6 @@ def autoencoder(options: PicturesConfig) -> Image.Image:
     return grid(rows)
 
 
-def guidance(options: PicturesConfig) -> Image.Image:
-    """Guidance scale against what images show and what they teach."""
-    table = read_claims(options)
-    rows = [row for row in table["rows"] if row["question"].startswith("guidance")]
-    at = {id(row): float(row["title"].split(",")[0]) for row in rows}
-    shares = sorted({(at[id(row)], 100 * row["judge_share"], 0.0) for row in rows})
-    rendered = next(row for row in table["rows"] if row["images"] == "rendered")
-    panels = [
-        Panel(
-            "named classes that the judge finds, %",
-            "guidance scale",
-            [("synthetic", BLUE, shares)],
-            ("rendered", 100 * rendered["judge_share"]),
-        )
-    ]
-    for test_set in table["test_sets"]:
-        lines = []
-        for name, color, method in (
-            ("with captions", BLUE, "t2ipal"),
-            ("images only", ORANGE, "t2ipal_images_only"),
-        ):
-            chosen = [row for row in rows if row["method"] == method]
-            lines.append((name, color, [(at[id(row)], *spread(row, test_set)) for row in chosen]))
-        level = ("TaI-DPT", baseline(table, "tai_dpt", test_set))
-        panels.append(Panel(f"mAP on {test_set}", "guidance scale", lines, level))
-    return grid([[line_chart(panel) for panel in panels]])
-
-
-def images_per_caption(options: PicturesConfig) -> Image.Image:
-    """Images a caption against what they teach."""
-    table = read_claims(options)
-    rows = [row for row in table["rows"] if row["question"] == "images a caption"]
-    panels = []
-    for test_set in table["test_sets"]:
-        points = [(row["images_per_caption"], *spread(row, test_set)) for row in rows]
-        level = ("TaI-DPT", baseline(table, "tai_dpt", test_set))
-        lines = [("T2I-PAL", BLUE, points)]
-        panels.append(Panel(f"mAP on {test_set}", "synthetic images a caption", lines, level))
-    return grid([[line_chart(panel) for panel in panels]])
-
-
-def read_claims(options: PicturesConfig) -> dict[str, Any]:
-    """The table of benchmarks/claims.py.
-
-    Raises:
-        ValueError: no file was named.
-    """
-    require(options.claims is not None, "The charts need --claims, a claims.json.")
-    return json.loads(Path(str(options.claims)).read_text())
-
-
-def spread(row: Mapping[str, Any], test_set: str) -> tuple[float, float]:
-    """Mean and standard deviation of mAP."""
-    return row["mAP"][test_set]["mean"], row["mAP"][test_set]["std"]
-
-
-def baseline(table: Mapping[str, Any], method: str, test_set: str) -> float:
-    """Mean mAP of a method that learns from captions alone."""
-    return next(spread(row, test_set)[0] for row in table["rows"] if row["method"] == method)
-
-
 PICTURES = {
     "classes.jpg": classes,
     "scenes.jpg": scenes,
@@ -246,10 +166,7 @@ PICTURES = {
     "synthetic.jpg": synthetic,
     "heatmaps.jpg": heatmaps,
     "autoencoder.jpg": autoencoder,
-    "guidance.png": guidance,
-    "images_per_caption.png": images_per_caption,
 }
-CHARTS = ("guidance.png", "images_per_caption.png")
 
 
 def draw_pictures(options: PicturesConfig) -> dict[str, int]:
@@ -260,16 +177,13 @@ def draw_pictures(options: PicturesConfig) -> dict[str, int]:
     """
     for name in options.only:
         one_of("picture", name, PICTURES)
-    names = options.only or [n for n in PICTURES if options.claims or n not in CHARTS]
     output = Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
     sizes = {}
-    for name in names:
+    for name in options.only or PICTURES:
         picture = PICTURES[name](options)
         framed = Image.new("RGB", (picture.width + 2 * GAP, picture.height + 2 * GAP), PAPER)
         framed.paste(picture, (GAP, GAP))
-        if name in CHARTS:
-            framed = framed.quantize(64)  # a third of the bytes, and no difference to see
         framed.save(output / name, quality=75, optimize=True)
         sizes[name] = (output / name).stat().st_size
     return sizes

@@ -13,12 +13,11 @@ from t2ipal.diffusion.config import SynthesisConfig
 from t2ipal.engine.workers import synthesis_workers
 from t2ipal.experiments.config import ReproductionConfig
 from t2ipal.experiments.demo import choose_captions
-from t2ipal.experiments.paper_figures import guidance_set
-from t2ipal.experiments.points import FEWER_STEPS, WRITTEN, Points
+from t2ipal.experiments.points import FEWER_STEPS, RENDERED, WRITTEN, Points
 from t2ipal.experiments.sources import ORIGINAL
 from t2ipal.store import Store
 from t2ipal.synthesis.making import synthesize
-from t2ipal.synthesis.rendering import OriginalSynthesizer
+from t2ipal.synthesis.rendering import OriginalSynthesizer, RenderingSynthesizer
 from t2ipal.synthesis.request import ExecutionConfig, SynthesisRequest
 
 POOR_STEPS = 5
@@ -45,10 +44,11 @@ def set_requests(
         FEWER_STEPS: request({"num_inference_steps": POOR_STEPS, **sweep}),
     }
     for scale in points.guidance_scales:
-        name = guidance_set(scale, points)
-        sets.setdefault(name, request({"guidance_scale": scale, **sweep}))
+        sets.setdefault(points.guidance_set(scale), request({"guidance_scale": scale, **sweep}))
     original = SynthesisConfig("original", images_per_caption=1, seed=base.seed)
     sets[ORIGINAL] = SynthesisRequest(original, vocabulary, captions), OriginalSynthesizer
+    rendered = SynthesisConfig("rendered", images_per_caption=points.main_images, seed=base.seed)
+    sets[RENDERED] = SynthesisRequest(rendered, vocabulary, captions), RenderingSynthesizer
     return sets
 
 

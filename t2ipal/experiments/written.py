@@ -79,12 +79,14 @@ def cell_text(cell: dict[str, Any], plus: str = " ± ") -> str:
 
 def effect_text(claim: dict[str, Any]) -> str:
     """How large the effect of a claim is on each test set."""
-    told = []
-    for each in claim["differences"]:
-        p = "" if each["p"] is None else f", p = {each['p']:.2g}"
-        spread = f" ± {each['std']:.1f}" if each["seeds"] > 1 else ""
-        told.append(f"{each['test_set']} {each['mean']:+.1f}{spread}{p}")
-    return "; ".join(told)
+    return "; ".join(f"{each['test_set']} {gain_text(each)}" for each in claim["differences"])
+
+
+def gain_text(difference: dict[str, Any]) -> str:
+    """A difference of two systems on one test set."""
+    p = "" if difference["p"] is None else f", p = {difference['p']:.2g}"
+    spread = f" ± {difference['std']:.1f}" if difference["seeds"] > 1 else ""
+    return f"{difference['mean']:+.1f}{spread}{p}"
 
 
 def lacking(item: dict[str, Any]) -> list[str]:
@@ -135,7 +137,7 @@ def markdown(result: dict[str, Any], figures: str) -> str:
     if claims:
         lines += ["## Claims", "", "| claim | outcome | effect, mAP |", "|---|---|---|"]
         for claim in claims:
-            lines.append(_line([claim["claim"], claim["outcome"], effect_text(claim)]))
+            lines.append(table_line([claim["claim"], claim["outcome"], effect_text(claim)]))
         lines.append("")
     for item in result["items"]:
         lines += [f"## {heading(item)}", ""]
@@ -148,15 +150,16 @@ def markdown(result: dict[str, Any], figures: str) -> str:
             lines.append("")
         else:
             head, body = _rows_of(item)
-            lines += [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
-            lines += [_line(row) for row in body]
+            lines += [table_line(head), table_line(["---", *["---:"] * (len(head) - 1)])]
+            lines += [table_line(row) for row in body]
             lines.append("")
         lines += [f"{remark}\n" for remark in _remarks(item)]
     lines += ["## How to read this", "", *(f"- {each}" for each in result["footers"]), ""]
     return "\n".join(lines)
 
 
-def _line(cells: Sequence[str]) -> str:
+def table_line(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

@@ -1,5 +1,4 @@
 import json
-from functools import partial
 
 import pytest
 import torch
@@ -7,16 +6,21 @@ from small_run import FEW_SCENES, write_random_judge, write_small_run
 from tiny_clip import write_tiny_clip
 
 from benchmarks import choices as choices_benchmark
-from t2ipal.experiments import choices, claims
-from t2ipal.experiments.fits import store_scenes
+from t2ipal.evaluation.evaluate import evaluate
+from t2ipal.evaluation.stored_sets import stored_features
+from t2ipal.evaluation.test_sets import load_test_set
+from t2ipal.experiments import choices, fitting, shown
 from t2ipal.features.backbone import load_backbone
 from t2ipal.features.config import BackboneConfig
-from t2ipal.features.extraction import extract_run
+from t2ipal.features.extraction import feature_folder
+from t2ipal.features.reading import read_training_features
 from t2ipal.features.sets import FeatureSet, TrainingFeatures
-from t2ipal.pictovoc.worlds import world_scenes
+from t2ipal.pictovoc.worlds import WORLDS, World
 from t2ipal.selection.config import ChoiceConfig
 from t2ipal.selection.quality import ImageQuality
-from t2ipal.store import Store, read_choice, read_manifest
+from t2ipal.store import Store, read_choice, read_manifest, read_run
+from t2ipal.training.loop import fit
+from t2ipal.training.recipes import PICTOVOC_T2IPAL, recipe
 
 # Two captions of one class each, four images of each, in this order.
 CAPTION = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
@@ -70,15 +74,15 @@ def test_a_part_of_the_pool_is_a_run_of_its_own():
 
 def test_every_way_is_trained_and_measured(tmp_path, monkeypatch, capsys):
     write_random_judge(tmp_path)
-    monkeypatch.setattr(claims, "WEIGHTS_DIR", tmp_path)
-    folder, config = tmp_path / "claims", BackboneConfig(model=str(write_tiny_clip(tmp_path / "c")))
-    write_small_run(folder / "synthetic", images_per_caption=3)
-    store, backbone = Store(folder / "synthetic"), load_backbone(config)
-    extract_run(store, config)
-    draw = partial(world_scenes, "pictovoc", FEW_SCENES)
-    store_scenes(Store(folder), "test-pictovoc", backbone, draw)
-    flags = ["--claims", str(folder), "--kept", "2", "--seeds", "0", "--num-workers", "0"]
-    flags += ["--pools", "1", "--test-sets", "pictovoc", "--backbone.model", config.model]
+    monkeypatch.setattr(shown, "WEIGHTS_DIR", tmp_path)
+    monkeypatch.setitem(WORLDS, "pictovoc", World(count=FEW_SCENES))
+    monkeypatch.setitem(PICTOVOC_T2IPAL, "training.num_epochs", 3)
+    folder = tmp_path / "reproduction"
+    write_small_run(folder / "sets" / "synthetic", images_per_caption=3)
+    store = Store(folder / "sets" / "synthetic")
+    flags = ["--reproduction", str(folder), "--kept", "2", "--seeds", "1", "--in-process"]
+    flags += ["--pools", "1", "--test-sets", "pictovoc"]
+    flags += ["--backbone.model", str(write_tiny_clip(tmp_path / "clip"))]
     result = choices_benchmark.main(flags)
     printed = capsys.readouterr().out
     assert (folder / "choices.md").read_text() in printed
@@ -95,13 +99,26 @@ def test_every_way_is_trained_and_measured(tmp_path, monkeypatch, capsys):
         assert 0 <= row["judge_share"] <= 1
     assert rows[3]["num_drawn"] == num_images // 3 and rows[3]["num_kept"] > 0
     assert rows[3]["num_kept"] < rows[3]["num_drawn"]
-    kept = read_choice(store, "best-2-of-3")
-    assert sum(row.kept for row in kept) == best["num_kept"]
-    fits = (folder / "choices.jsonl").read_text()
-    choices_benchmark.main(flags)
-    assert (folder / "choices.jsonl").read_text() == fits
+
+    # What stands in the table is what T2I-PAL reaches on the kept images alone.
+    (name,) = {path.stem for path in folder.rglob("best-2-of-3-*.json")}
+    assert sum(row.kept for row in read_choice(store, name)) == best["num_kept"]
+    backbone = load_backbone(BackboneConfig(model=flags[-1]))
+    settings = read_run(store).settings
+    made = recipe("t2ipal", "pictovoc", settings.class_names, settings.prompt_names)
+    data = read_training_features(store, feature_folder(backbone), name)
+    recognizer = fit(made.method.build(backbone, 0), data, made.training).recognizer
+    scenes = stored_features(load_test_set("pictovoc"), backbone, Store(folder)).features
+    assert best["mAP"]["pictovoc"]["values"] == [pytest.approx(evaluate(recognizer, scenes).mAP)]
+
+    monkeypatch.setattr(fitting, "train_group", None)  # nobody trains twice
+    assert choices_benchmark.main(flags)["rows"] == rows
 
     with pytest.raises(ValueError, match="kept must be < the 3 images a caption of the pool"):
         choices_benchmark.main([*flags, "--kept", "3"])
     with pytest.raises(ValueError, match=r"pools must be 1 to 2, got \[3\]"):
         choices_benchmark.main([*flags, "--pools", "3"])
+    with pytest.raises(ValueError, match=r"Unknown test set 'pictovoc_novel'\."):
+        choices_benchmark.main([*flags, "--test-sets", "pictovoc_novel"])
+    with pytest.raises(FileNotFoundError, match=r"Run jobs/reproduce\.py --output \S+ first"):
+        choices_benchmark.main([*flags, "--reproduction", str(tmp_path / "nowhere")])

@@ -26,7 +26,7 @@ def test_every_item_asks_for_what_there_is(name, points):
             start = recipe(part.method, "pictovoc", NAMES, NAMES)
             override(start, dict(part.changes))  # every option is there, and takes its value
             from_labels = METHODS[part.method].learns_from == "labelled images"
-            assert from_labels == isinstance(part.source, Labels)
+            assert isinstance(part.source, Labels) or not from_labels
     if isinstance(item, Table):
         for row in item.rows:
             assert len(row.cells) == len(item.columns), row.title
