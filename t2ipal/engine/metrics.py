@@ -14,8 +14,6 @@ from ray.util.metrics import Counter, Gauge
 from t2ipal.store import Marker, Sample
 from t2ipal.synthesis.worker import Meter
 
-STEPS_OF_DEVICE = ("draw", "work")
-"""Steps in which a worker's device computes: `draw` of a synthesis, `work` of other stages."""
 MAX_REASONS = 20
 """Kinds of failures that a worker tells apart."""
 OTHER = "other"

@@ -1,6 +1,5 @@
 """How far a run is, from its store alone: while it goes on, or after."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -97,10 +96,11 @@ def run_status(
 
 
 def _seconds_by_step(markers: Sequence[Marker]) -> dict[str, float]:
-    seconds: Counter[str] = Counter(draw=0.0)
+    seconds = {"draw": 0.0}
     for marker in markers:
-        seconds.update({"draw": marker.seconds, **(marker.other_seconds or {})})
-    return dict(seconds)
+        for name, spent in {"draw": marker.seconds, **(marker.other_seconds or {})}.items():
+            seconds[name] = seconds.get(name, 0.0) + spent
+    return seconds
 
 
 def require_price(price: float | None, gpus: float) -> None:
