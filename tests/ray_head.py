@@ -18,8 +18,6 @@ from pathlib import Path
 import psutil
 
 RAY = str(Path(sys.executable).with_name("ray"))
-REPORTS = {"RAY_metrics_report_interval_ms": "2000"}
-"""Five times as often as by default."""
 QUIET = ["--disable-usage-stats", f"--object-store-memory={100 * 2**20}"]
 
 
@@ -81,8 +79,10 @@ def ray_head() -> Iterator[Head]:
     command += [f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}"]
     command += [f"--runtime-env-agent-port={environments}"]
     head = Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", token, Path(folder))
-    metrics_of = dict(zip(("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT"), others))
-    variables = {**head.environment, **REPORTS, **metrics_of}
+    variables = {
+        **head.environment, "RAY_metrics_report_interval_ms": "2000",
+        **dict(zip(("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT"), others)),
+    }  # fmt: skip
     log = Path(folder) / "head.log"
     with log.open("w") as file:
         started = subprocess.Popen(

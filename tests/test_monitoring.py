@@ -18,8 +18,10 @@ ROOT = Path(__file__).parents[1]
 DASHBOARD = json.loads((ROOT / "cluster" / "grafana.json").read_text())
 QUERIES = {target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]}
 BUSY = next(query for query in QUERIES if "/ sum by (stage)" in query)
-SETTINGS = {"$__rate_interval": "15s", "$__range": "1h", "$__interval_ms": "1000"}
-SETTINGS |= {"$__interval": "1s", "$price_per_gpu_hour": "0.4"}
+SETTINGS = {
+    "$__rate_interval": "15s", "$__range": "1h", "$__interval_ms": "1000", "$__interval": "1s",
+    "$price_per_gpu_hour": "0.4",
+}  # fmt: skip
 """What Grafana puts into a query, longer names first."""
 RUN_S = 60
 """For the run, and for its last numbers after it."""
@@ -35,7 +37,7 @@ def test_the_dashboard_can_be_imported():
     assert f"${price['name']}" in SETTINGS and float(price["query"]) > 0
 
 
-def test_every_port_of_ray_is_where_its_file_says():
+def test_metrics_have_a_port_that_is_known():
     """Ray takes any free port on a node for metrics, unless it is told one."""
     cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     for name in ("head_start_ray_commands", "worker_start_ray_commands"):
