@@ -30,6 +30,8 @@ class Head:
     gcs: str
     """host:port."""
     token: str
+    folder: Path
+    """Of its files."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -69,18 +71,22 @@ def ray_head() -> Iterator[Head]:
     """One with 2 CPUs that ends with the block."""
     token = secrets.token_hex(16)
     folder = tempfile.mkdtemp(prefix="t2ipal-", dir="/tmp")
-    gcs, dashboard, listen, grpc, client, metrics, environments = _free_ports(7)
+    gcs, dashboard, listen, grpc, client, metrics, environments, *others = _free_ports(9)
     command = [RAY, "start", "--head", "--block", "--num-cpus=2", *QUIET]
     command += [f"--port={gcs}", f"--temp-dir={folder}", "--node-ip-address=127.0.0.1"]
     command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
     command += [f"--dashboard-agent-listen-port={listen}", f"--dashboard-agent-grpc-port={grpc}"]
     command += [f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}"]
     command += [f"--runtime-env-agent-port={environments}"]
-    head = Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", token)
+    head = Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", token, Path(folder))
+    variables = {
+        **head.environment, "RAY_metrics_report_interval_ms": "2000",
+        **dict(zip(("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT"), others)),
+    }  # fmt: skip
     log = Path(folder) / "head.log"
     with log.open("w") as file:
         started = subprocess.Popen(
-            command, env=head.environment, stdout=file, stderr=file, start_new_session=True
+            command, env=variables, stdout=file, stderr=file, start_new_session=True
         )
     try:
         _wait_until_ready(head, started, log)

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from ray.autoscaler.tags import TAG_RAY_NODE_KIND, TAG_RAY_USER_NODE_TYPE
 from ray.autoscaler.v2 import autoscaler
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 
+from t2ipal.commands import watch_spot
+from t2ipal.commands.main import COMMANDS
+from t2ipal.commands.running import parse
 from t2ipal.engine.capacity import AWSMachines
 
 ROOT = Path(__file__).parents[1]
@@ -228,7 +232,10 @@ def test_shell_commands_can_be_read_by_a_shell(cluster):
 def test_every_worker_watches_for_its_spot_notice(cluster):
     *_, start, watch = cluster["worker_start_ray_commands"]
     assert "ray start --address" in start
-    assert watch.startswith("setsid --fork t2ipal watch_spot >> /tmp/ray/session_latest/logs/")
+    words = shlex.split(watch)
+    assert words[:3] == ["setsid", "--fork", "t2ipal"] and words[3] in COMMANDS
+    parse(watch_spot.Options, words[4 : words.index(">>")], None)
+    assert words[words.index(">>") + 1].startswith("/tmp/ray/session_latest/logs/")
 
 
 def test_large_files_lie_on_the_local_disk(cluster):

@@ -9,6 +9,7 @@ import boto3
 import botocore.client
 import pytest
 import yaml
+from botocore.stub import Stubber
 from moto import mock_aws
 from ray.autoscaler._private.aws import node_provider, utils
 from ray.autoscaler._private.aws.config import bootstrap_aws
@@ -18,7 +19,9 @@ from ray.autoscaler.v2 import autoscaler
 from small_recognizer import write_photographs
 from tiny_clip import write_tiny_clip
 
+from t2ipal.cloud.quotas import machine_kinds, uses_of
 from t2ipal.commands import predict, synthesize, train
+from t2ipal.doctor.places import check_place
 from t2ipal.engine.capacity import AWSMachines
 from t2ipal.store import Store, buckets
 from t2ipal.synthesis.rendering import RenderingSynthesizer
@@ -34,6 +37,7 @@ OPERATORS = {
 }
 """Of conditions; a value that the request does not have is None."""
 S3_ACTIONS = {
+    "HeadBucket": "ListBucket",
     "HeadObject": "GetObject",
     "ListObjectsV2": "ListBucket",
     "CreateMultipartUpload": "PutObject",
@@ -106,7 +110,7 @@ def s3_rights(requests):
 
 @pytest.fixture
 def jobs_ran(requests, monkeypatch, tmp_path):
-    """What the jobs ask of S3: synthesis, training and prediction, on drawn scenes."""
+    """What the jobs ask of S3: synthesis, training, prediction and doctor, on drawn scenes."""
     boto3.client("s3").create_bucket(
         Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION}
     )
@@ -129,6 +133,7 @@ def jobs_ran(requests, monkeypatch, tmp_path):
     Store(run).abort_uploads(min_age_s=-60)
     boto3.client("s3").create_multipart_upload(Bucket=BUCKET, Key="runs/first/dead")
     Store(run).abort_uploads(min_age_s=-60)
+    assert {found.state for found in check_place(Store(run), REGION)} == {"ok"}
     return [*s3_rights(requests)]
 
 
@@ -166,9 +171,12 @@ def test_workers_start_nothing():
 
 
 def ec2_rights(requests):
-    """(action, resource, context) that each request of Ray to EC2 asks for."""
+    """(action, resource, context) that each request to EC2, and for its quotas, asks for."""
     tagged = {f"ec2:ResourceTag/{CLUSTER_TAG}": "t2ipal"}
     for service, operation, parameters in requests:
+        if service == "service-quotas":
+            yield f"servicequotas:{operation}", "*", {}
+            continue
         assert service == "ec2", operation
         if operation.startswith("Describe"):
             yield f"ec2:{operation}", "*", {}
@@ -240,11 +248,29 @@ def live_once(provider, name, node_type, kind):
     assert not provider.non_terminated_nodes({})
 
 
-def test_the_launcher_and_the_head_may_do_what_ray_does_and_nothing_else(ray_ran):
-    # Ray also looks at all types of machines, which takes seconds: tests/test_cluster.py does.
-    looked = ("ec2:DescribeInstanceTypes", "*", {})
-    for name, asked in zip(("launcher", "head"), ([looked, *ray_ran[0]], ray_ran[1])):
-        policy = [*statements(name)]
+@pytest.fixture
+def doctor_ran(requests):
+    """What the doctor asks of AWS beside S3: where the user is, and on the head as a job."""
+    kinds = machine_kinds(yaml.safe_load((ROOT / "cluster.yaml").read_text()))
+    types = [
+        {"InstanceType": kind.instance_type, "VCpuInfo": {"DefaultVCpus": 4}} for kind in kinds
+    ]
+    clients = boto3.client("service-quotas"), boto3.client("ec2")
+    # moto has no quotas of EC2, and takes seconds to read all types of machines.
+    with Stubber(clients[0]) as quotas, Stubber(clients[1]) as ec2:
+        ec2.add_response("describe_instance_types", {"InstanceTypes": types})
+        for _ in {kind.quota for kind in kinds}:
+            quotas.add_response("get_service_quota", {"Quota": {"Value": 0.0}})
+        uses_of(kinds, 12, *clients)
+    asked = [*ec2_rights(requests)]
+    requests.clear()
+    return asked
+
+
+def test_the_launcher_and_the_head_may_do_what_is_asked_and_nothing_else(doctor_ran, ray_ran):
+    # Ray, too, looks at all types of machines: tests/test_cluster.py does.
+    for name, asked in zip(("launcher", "head"), ray_ran):
+        policy, asked = [*statements(name)], [*asked, *doctor_ran]
         assert not [right for right in asked if not allowed(policy, *right)], name
         given = {action for each in policy for action in listed(each["Action"])}
         assert given == {action for action, _, _ in asked}, name

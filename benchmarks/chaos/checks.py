@@ -33,7 +33,8 @@ def run_contents(store: Store) -> dict[str, Any]:
     found: dict[str, Any] = {key: store.read(key) for key in store.list()}
     for key, data in found.items():
         if key.startswith("images/") and key.endswith(".json"):
-            found[key] = {name: v for name, v in json.loads(data).items() if name != "seconds"}
+            timed = ("seconds", "other_seconds")
+            found[key] = {name: v for name, v in json.loads(data).items() if name not in timed}
     return found
 
 

@@ -19,6 +19,8 @@ QUOTAS = {
 """(family, whether spot) -> code and name of the quota, which counts vCPUs."""
 STANDARD = ("a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z")
 """Families of machines without accelerators."""
+OWN_PROVIDER = "t2ipal.engine.capacity.AWSMachines"
+"""Also of AWS, beside Ray's `aws`."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class MachineKind:
     spot: bool
     most: int
     """Machines of it at once."""
+    head: bool = False
+    """Whether it is the cluster's head, which is none of its workers."""
 
     @property
     def quota(self) -> tuple[str, str] | None:
@@ -52,7 +56,7 @@ class QuotaUse:
     smallest: int
     """vCPUs of the smallest machine that counts."""
     wanted: int
-    """vCPUs, where all machines run that the cluster may have."""
+    """vCPUs, where as many machines run as the cluster may have, the largest first."""
     node_types: tuple[str, ...]
 
     @property
@@ -68,7 +72,8 @@ def machine_kinds(cluster: Mapping[str, Any]) -> list[MachineKind]:
         ValueError: it is no cluster.yaml.
     """
     try:
-        if cluster["provider"]["type"] != "aws":
+        provider = cluster["provider"]
+        if provider["type"] != "aws" and provider.get("module") != OWN_PROVIDER:
             return []
         kinds = []
         for name, node_type in cluster["available_node_types"].items():
@@ -76,7 +81,7 @@ def machine_kinds(cluster: Mapping[str, Any]) -> list[MachineKind]:
             spot = config.get("InstanceMarketOptions", {}).get("MarketType") == "spot"
             head = name == cluster["head_node_type"]
             most = 1 if head else node_type.get("max_workers", node_type.get("min_workers", 0))
-            kinds.append(MachineKind(name, config["InstanceType"], spot, most))
+            kinds.append(MachineKind(name, config["InstanceType"], spot, most, head))
         return [kind for kind in kinds if kind.most > 0]
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -84,11 +89,12 @@ def machine_kinds(cluster: Mapping[str, Any]) -> list[MachineKind]:
         ) from error
 
 
-def read_quotas(kinds: Iterable[MachineKind], region: str) -> list[QuotaUse]:
+def read_quotas(kinds: Iterable[MachineKind], max_workers: int, region: str) -> list[QuotaUse]:
     """Every quota of this account that the machines count for.
 
     Args:
         kinds: of machines.
+        max_workers: machines of all kinds at once, but for the head.
         region: of AWS.
 
     Raises:
@@ -114,7 +120,7 @@ def read_quotas(kinds: Iterable[MachineKind], region: str) -> list[QuotaUse]:
     session = boto3.Session()  # the default one must not be used by two threads at once
     try:
         clients = (session.client(name, config=config) for name in ("service-quotas", "ec2"))
-        return uses_of(kinds, *clients)
+        return uses_of(kinds, max_workers, *clients)
     except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as error:
         raise PermissionError("there are no AWS credentials here.") from error
     except ClientError as error:
@@ -127,11 +133,14 @@ def read_quotas(kinds: Iterable[MachineKind], region: str) -> list[QuotaUse]:
         raise OSError(f"AWS does not answer: {error}") from error
 
 
-def uses_of(kinds: Iterable[MachineKind], quotas: Any, ec2: Any) -> list[QuotaUse]:
+def uses_of(
+    kinds: Iterable[MachineKind], max_workers: int, quotas: Any, ec2: Any
+) -> list[QuotaUse]:
     """As `read_quotas`.
 
     Args:
         kinds: of machines.
+        max_workers: machines of all kinds at once, but for the head.
         quotas: client of AWS's service "service-quotas".
         ec2: client of AWS's service "ec2".
     """
@@ -144,9 +153,13 @@ def uses_of(kinds: Iterable[MachineKind], quotas: Any, ec2: Any) -> list[QuotaUs
     found = []
     for code, name in dict.fromkeys(kind.quota for kind in kinds if kind.quota):
         ours = [kind for kind in kinds if kind.quota == (code, name)]
-        sizes = [vcpus[kind.instance_type] for kind in ours]
+        smallest = min(vcpus[kind.instance_type] for kind in ours)
         value = quotas.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"]
-        wanted = sum(kind.most * size for kind, size in zip(ours, sizes))
+        machines = [
+            (kind.head, vcpus[kind.instance_type]) for kind in ours for _ in range(kind.most)
+        ]
+        workers = sorted((size for head, size in machines if not head), reverse=True)
+        wanted = sum(size for head, size in machines if head) + sum(workers[:max_workers])
         node_types = tuple(kind.node_type for kind in ours)
-        found.append(QuotaUse(name, value, min(sizes), wanted, node_types))
+        found.append(QuotaUse(name, value, smallest, wanted, node_types))
     return found

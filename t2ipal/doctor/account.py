@@ -39,7 +39,8 @@ def check_quotas(cluster_file: Path) -> Iterable[Finding]:
         yield not_looked_at("quotas", f"the provider of {cluster_file} is not AWS.")
         return
     try:
-        uses = read_quotas(kinds, cluster["provider"]["region"])
+        max_workers = cluster.get("max_workers", 2)  # Ray's default
+        uses = read_quotas(kinds, max_workers, cluster["provider"]["region"])
     except OSError as error:
         yield not_looked_at("quotas", str(error))
         return

@@ -12,6 +12,7 @@ from typing import Any, cast
 import ray
 import ray.data
 
+from t2ipal.engine.metrics import Queue, WorkerMeter
 from t2ipal.engine.waiting import give_signs, watch_workers
 from t2ipal.places import runs_as_submitted_job
 from t2ipal.pools import PoolConfig
@@ -39,14 +40,16 @@ class _Actor:
     its own frames. Only a fault of the device ends the process.
     """
 
-    def __init__(self, load: Callable[[], Work], num_threads: int, signs: str):
+    def __init__(self, load: Callable[[], Work], stage: str, num_threads: int, signs: str):
         give_signs(signs)
         import torch
 
         torch.set_num_threads(num_threads)
         self.error, self.num_finished = "", 0
+        self.meter = WorkerMeter(stage)
         try:
-            self.work = load()
+            with self.meter.step("load"):
+                self.work = load()
         except Exception as error:
             self.error = f"{type(error).__name__}: {error}"
 
@@ -54,7 +57,8 @@ class _Actor:
         if self.error:
             return {"result": "", "error": self.error}
         try:
-            result = json.dumps(self.work(json.loads(row["item"])))
+            with self.meter.step("work"):
+                result = json.dumps(self.work(json.loads(row["item"])))
             self.num_finished += 1
             return {"result": result, "error": ""}
         except Exception as error:
@@ -80,13 +84,19 @@ def replace_if_device_failed(error: Exception, num_finished: int) -> None:
 
 
 def each_on_actors(
-    load: Callable[[], Work], items: Sequence[Any], *, device: str, pool: PoolConfig | None = None
+    load: Callable[[], Work],
+    items: Sequence[Any],
+    *,
+    stage: str,
+    device: str,
+    pool: PoolConfig | None = None,
 ) -> Iterator[Any]:
     """The results of all items, in the order of the items.
 
     Args:
         load: called once in every actor.
         items: plain values.
+        stage: under which the workers' metrics are counted.
         device: that the work runs on, as torch names it.
         pool: how many actors, and how large each is; None: as many as the machines that are there
             can hold.
@@ -104,14 +114,16 @@ def each_on_actors(
     table.context.execution_options.preserve_order = True  # of this data set alone
     results = table.map(
         cast(Any, _Actor),  # Ray's stubs know functions only
-        fn_constructor_args=(load, pool.cpus_per_worker, signs),
+        fn_constructor_args=(load, stage, pool.cpus_per_worker, signs),
         compute=ray.data.ActorPoolStrategy(min_size=smallest, max_size=largest),
         num_cpus=pool.cpus_per_worker,
         num_gpus=gpus,
     )
+    queue = Queue(stage, len(items))
     for row in watch.each(results.iter_rows()):
         if row["error"]:
             raise RuntimeError(f"A worker stopped: {row['error']}")
+        queue.done()
         yield json.loads(row["result"])
 
 

@@ -33,7 +33,7 @@ def on_ray(
     """
     load = partial(_load, store, config)
     items = [asdict(task) for task in tasks]
-    for item in each_on_actors(load, items, device=config.device, pool=pool):
+    for item in each_on_actors(load, items, stage="features", device=config.device, pool=pool):
         yield FeatureTask(**item)
 
 

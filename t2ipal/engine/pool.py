@@ -9,6 +9,7 @@ import ray
 import ray.data
 
 from t2ipal.engine.actors import pool_sizes, prepare_ray_data, replace_if_device_failed
+from t2ipal.engine.metrics import Queue, WorkerMeter
 from t2ipal.engine.waiting import ask_to_end, give_signs, is_asked_to_end, watch_workers
 from t2ipal.halting import halt_if_asked, halt_is_asked
 from t2ipal.places import runs_as_submitted_job
@@ -19,6 +20,7 @@ from t2ipal.synthesis.worker import AfterCommitFactory, ShardWorker, Synthesizer
 
 SHARDS_IN_HAND = 2
 """Shards that a worker has in hand; its device works for one at a time."""
+STAGE = "synthesis"
 COUNTS = [field.name for field in dataclasses.fields(ShardCounts)]
 """What the driver learns of a finished shard."""
 logger = logging.getLogger(__name__)
@@ -72,10 +74,11 @@ def on_ray(
         num_cpus=threads,
         num_gpus=gpus,
     )
-    halts = False
+    queue, halts = Queue(STAGE, len(plans)), False
     for row in watch.each(results.iter_rows()):
         if row["error"]:
             raise RuntimeError(f"A worker stopped: {row['error']}")
+        queue.done()
         if row["shard"]:  # else it was not begun any more
             yield ShardCounts(row["shard"], row["num_rows"], row["num_failed"])
         if not halts and halt_is_asked():
@@ -104,8 +107,10 @@ class _Actor:
         give_signs(signs)
         self.signs, self.error = signs, ""
         self.num_finished = 0
+        meter = WorkerMeter(STAGE)
         try:
-            self.worker = ShardWorker(store, config, factory, num_threads, after_commit)
+            with meter.step("load"):
+                self.worker = ShardWorker(store, config, factory, num_threads, after_commit, meter)
         except Exception as error:
             self.error = f"{type(error).__name__}: {error}"
 

@@ -27,7 +27,8 @@ def on_ray(
         RuntimeError: a worker could not load the recognizers or reach the photographs.
     """
     items = [asdict(batch) for batch in batches]
-    for rows in each_on_actors(partial(_load, work), items, device=work.where.device, pool=pool):
+    load, device = partial(_load, work), work.where.device
+    for rows in each_on_actors(load, items, stage="predictions", device=device, pool=pool):
         yield [Prediction.from_dict(values) for values in rows]
 
 

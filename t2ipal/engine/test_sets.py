@@ -36,7 +36,9 @@ def on_ray(
     """
     load = partial(_load, place, backbone.config, source)
     items = [asdict(part) for part in parts]
-    yield from each_on_actors(load, items, device=backbone.config.device, pool=pool)
+    yield from each_on_actors(
+        load, items, stage="test sets", device=backbone.config.device, pool=pool
+    )
 
 
 def _load(place: Store, config: BackboneConfig, source: Source) -> Work:

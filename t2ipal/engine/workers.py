@@ -80,15 +80,15 @@ def test_set_workers(in_process: bool, pool: PoolConfig | None = None) -> Any:
     return partial(on_ray, pool=pool)
 
 
-def item_workers(in_process: bool, device: str, pool: PoolConfig | None = None) -> Any:
+def item_workers(in_process: bool, stage: str, device: str, pool: PoolConfig | None = None) -> Any:
     """Takes `load` and items, and gives each item's result in turn: what `load` gives does the work
-    of one item, here or in every worker.
+    of one item, here or in every worker. Metrics count the work under `stage`.
     """
     if in_process:
         return lambda load, items: map(load(), items)
     from t2ipal.engine.actors import each_on_actors
 
-    return partial(each_on_actors, device=device, pool=pool)
+    return partial(each_on_actors, stage=stage, device=device, pool=pool)
 
 
 def prediction_workers(in_process: bool, pool: PoolConfig | None = None) -> Any:

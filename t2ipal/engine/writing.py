@@ -26,7 +26,8 @@ def on_ray(
         RuntimeError: a worker could not load the writer, or write.
     """
     items = [task_values(part) for part in parts]
-    yield from each_on_actors(partial(_load, work), items, device=work.device, pool=pool)
+    load = partial(_load, work)
+    yield from each_on_actors(load, items, stage="captions", device=work.device, pool=pool)
 
 
 def _load(work: WritingWork) -> Work:

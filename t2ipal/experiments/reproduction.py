@@ -270,7 +270,7 @@ def train_missing(
     tell(f"== fits: {total} in all, {total - len(waiting)} done")
     groups = in_groups([*waiting.values()], data)
     work = FitWork(data, tuple(groups), kept)
-    workers = item_workers(config.in_process, config.backbone.device, config.pool)
+    workers = item_workers(config.in_process, "fits", config.backbone.device, config.pool)
     failed: dict[str, str] = {}
     with tqdm(total=total, initial=total - len(waiting), unit="fit", desc="training") as bar:
         for group, reason in zip(groups, workers(work.load, range(len(groups))) if groups else ()):

@@ -93,6 +93,8 @@ class Marker:
     """That a device worked to make the images."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Of what made them; none in the oldest shards."""
+    other_seconds: Mapping[str, float] | None = added(None)
+    """That other steps took, by their names: `encode`, `store`; None in the oldest shards."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,7 @@ def commit_shard(
     seconds: float = 0.0,
     image_format: str = "jpeg",
     versions: Mapping[str, str] | None = None,
+    other_seconds: Mapping[str, float] | None = None,
 ) -> Marker:
     """Writes tar and sidecar, then the marker that makes them count, and returns the marker.
 
@@ -65,6 +66,8 @@ def commit_shard(
         seconds: that a device worked to make them; kept in the marker.
         image_format: of those bytes: it decides the ending of their names in the tar.
         versions: of what made them; kept in the marker, and no part of its hash.
+        other_seconds: of other steps before, by their names; kept in the marker, where those that
+            tar and sidecar take here join them as `store`; None: no times are kept.
 
     Of several writers at once the first to write its marker wins, where all have the same bytes.
     Where theirs differ, as those of two kinds of device do, one has written over the other's tar:
@@ -78,8 +81,12 @@ def commit_shard(
     key = f"images/{shard}.json"
     if (there := read_marker(store, shard, plan)) is not None:
         return there
+    started = time.monotonic()
     tar = _tar(rows, images, image_format)
     sidecar = to_parquet(sidecar_table(rows))
+    store.write(f"images/{shard}.tar", tar)
+    store.write(f"images/{shard}.parquet", sidecar)
+    steps = dict(other_seconds or {}, store=time.monotonic() - started)
     marker = Marker(
         shard=shard,
         plan=dict(plan),
@@ -90,9 +97,8 @@ def commit_shard(
         sidecar=_part(sidecar),
         seconds=round(seconds, 3),
         versions=dict(versions or {}),
+        other_seconds=other_seconds and {name: round(spent, 3) for name, spent in steps.items()},
     )
-    store.write(f"images/{shard}.tar", tar)
-    store.write(f"images/{shard}.parquet", sidecar)
     if store.write_if_absent(key, json_bytes(to_dict(marker))):
         return marker
     # Someone else was first, or this marker was sent twice: then it is there as it is here.

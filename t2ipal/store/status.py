@@ -41,6 +41,9 @@ class RunStatus:
     worker_hours: float
     """Hours that workers' devices took to make what is there; not loading, idling, or what was
     lost."""
+    seconds_by_step: dict[str, float]
+    """That workers spent in all: to `draw` on their devices, to `encode` and to `store`; steps of
+    one worker overlap, and shards of older versions know the first alone."""
     cost: float | None
     """Of the GPUs for those hours alone, at the price that was given."""
     cost_in_the_end: float | None
@@ -71,7 +74,8 @@ def run_status(
     num_done, num_failed = count_samples(markers)
     num_samples = sum(section.num_samples for section in sections)
     rate = _samples_per_second(markers, watch.times)
-    hours = sum(marker.seconds for marker in markers) / 3600
+    seconds = _seconds_by_step(markers)
+    hours = seconds["draw"] / 3600
     left = num_samples - num_done
     cost = None if price is None else hours * gpus * price
     return RunStatus(
@@ -85,9 +89,18 @@ def run_status(
         images_per_second=rate,
         seconds_left=0.0 if left == 0 else left / rate if rate else None,
         worker_hours=hours,
+        seconds_by_step=seconds,
         cost=cost,
         cost_in_the_end=cost * num_samples / num_done if cost is not None and num_done else None,
     )
+
+
+def _seconds_by_step(markers: Sequence[Marker]) -> dict[str, float]:
+    seconds = {"draw": 0.0}
+    for marker in markers:
+        for name, spent in {"draw": marker.seconds, **(marker.other_seconds or {})}.items():
+            seconds[name] = seconds.get(name, 0.0) + spent
+    return seconds
 
 
 def require_price(price: float | None, gpus: float) -> None:
@@ -144,6 +157,8 @@ def describe_status(status: RunStatus, gpus_per_worker: float = 1.0) -> str:
         lines.append(
             f"        at {gpus_per_worker:g} GPUs a worker; without loading, idle time, lost shards"
         )
+    steps = status.seconds_by_step.items()
+    lines.append("steps   " + ", ".join(f"{name} {spent:,.1f} s" for name, spent in steps))
     return "\n".join(lines)
 
 

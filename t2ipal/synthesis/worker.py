@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -53,6 +53,16 @@ def exact_synthesizer(config: Any, model: Mapping[str, str]) -> Callable[[Batch]
     return Synthesizer(pinned(config, model))
 
 
+class Meter:
+    """Is told what a shard worker does; this one keeps nothing of it."""
+
+    def spent(self, step: str, seconds: float) -> None:
+        """Wall time of a step: `draw`, `encode`, `store` or `features`."""
+
+    def committed(self, marker: Marker, rows: Sequence[Sample]) -> None:
+        """A shard was made and stored here."""
+
+
 class ShardWorker:
     """Loads a synthesizer once, then turns shard plans into stored shards."""
 
@@ -63,6 +73,7 @@ class ShardWorker:
         factory: SynthesizerFactory | None = None,
         num_threads: int | None = None,
         after_commit: AfterCommitFactory | None = None,
+        meter: Meter | None = None,
     ):
         """Loads the pipeline, and what `after_commit` wants.
 
@@ -72,6 +83,7 @@ class ShardWorker:
             factory: makes the synthesizer; None is `t2ipal.diffusion.synthesizer.Synthesizer`.
             num_threads: of torch; None leaves what is set.
             after_commit: makes what is done with the images of each shard; None: nothing.
+            meter: is told what is done; None: nobody is.
         """
         if factory is None:
             from t2ipal.diffusion.synthesizer import Synthesizer
@@ -79,6 +91,7 @@ class ShardWorker:
             factory = Synthesizer
         self.store = store
         self.config = config
+        self.meter = meter or Meter()
         self.synthesizer = factory(config)
         # A synthesizer may tell what its images depend on beside the config.
         self.versions = {"pillow": PIL.__version__, **getattr(self.synthesizer, "versions", {})}
@@ -98,28 +111,32 @@ class ShardWorker:
         """
         if (there := read_marker(self.store, plan.shard, plan.identity())) is not None:
             return there
-        samples, made, seconds = plan.samples, list[Any](), 0.0
+        samples, made, seconds = plan.samples, list[Any](), {"draw": 0.0, "encode": 0.0}
         encoding: Future[Made] | None = None
         # For the whole shard: two by turns would end, and leave the device idle, at the same time.
         with self._device:
             for batch in self._batches(plan):
-                started = time.monotonic()
-                output = self._generate(samples[batch.start : batch.stop], plan.attempt)
-                seconds += time.monotonic() - started
+                with self._step("draw", seconds):
+                    output = self._generate(samples[batch.start : batch.stop], plan.attempt)
                 # No more than one waits: images would pile up where the device is faster.
                 made += encoding.result() if encoding else []
-                encoding = self._encoder.submit(self._encode, plan, samples, batch, output)
+                encoding = self._encoder.submit(
+                    self._timed_encode, seconds, plan, samples, batch, output
+                )
         made += encoding.result() if encoding else []
         rows, images = zip(*made, strict=True)
         image_format = self.config.image_format
-        marker = commit_shard(
-            self.store, plan.shard, plan.identity(), rows, images, seconds, image_format,
-            self.versions,
-        )  # fmt: skip
+        with self._step("store"):
+            marker = commit_shard(
+                self.store, plan.shard, plan.identity(), rows, images, seconds.pop("draw"),
+                image_format, self.versions, seconds,
+            )  # fmt: skip
+        self.meter.committed(marker, rows)
         # Where someone else was first with other bytes, theirs count: nothing is done with ours.
         if self._after_commit is not None and describes(marker, rows, images, image_format):
             shown = {row.key: data for row, data in zip(rows, images) if data is not None}
-            self._after_commit(plan.shard, shown)
+            with self._step("features"):
+                self._after_commit(plan.shard, shown)
         return marker
 
     def remake(self, plan: ShardPlan, index: int) -> tuple[Sample, bytes | None]:
@@ -128,6 +145,20 @@ class ShardWorker:
         samples = plan.samples
         output = self._generate(samples[batch.start : batch.stop], plan.attempt)
         return self._encode(plan, samples, batch, output)[index - batch.start]
+
+    @contextmanager
+    def _step(self, name: str, seconds: dict[str, float] | None = None) -> Iterator[None]:
+        """Tells the meter how long the `with` block took, and adds it to `seconds`."""
+        started = time.monotonic()
+        yield
+        spent = time.monotonic() - started
+        self.meter.spent(name, spent)
+        if seconds is not None:
+            seconds[name] += spent
+
+    def _timed_encode(self, seconds: dict[str, float], *batch: Any) -> Made:
+        with self._step("encode", seconds):
+            return self._encode(*batch)
 
     def _batches(self, plan: ShardPlan) -> list[range]:
         """Positions of each micro-batch.

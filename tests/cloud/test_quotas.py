@@ -10,7 +10,7 @@ from t2ipal.cloud.quotas import MachineKind, QuotaUse, machine_kinds, read_quota
 
 ROOT = Path(__file__).parents[2]
 KINDS = [
-    MachineKind("head", "m7i.xlarge", False, 1),
+    MachineKind("head", "m7i.xlarge", False, 1, head=True),
     MachineKind("small", "g6.xlarge", True, 8),
     MachineKind("large", "g5.12xlarge", True, 1),
 ]
@@ -36,9 +36,18 @@ def test_each_machine_counts_for_a_quota(instance_type, spot, code):
 
 def test_the_shipped_cluster_is_read():
     kinds = machine_kinds(yaml.safe_load((ROOT / "cluster.yaml").read_text()))
-    assert all(kind.quota for kind in kinds)
-    assert {kind.spot for kind in kinds} == {True, False}
+    of_each = {}
+    for kind in kinds:
+        assert kind.quota
+        of_each.setdefault(kind.quota[0], []).append(kind.node_type)
+    assert of_each == {
+        "L-1216C47A": ["head", "cpu"],
+        "L-3819A6DF": ["gpu_l4", "gpu_l40s", "gpu_a10g"],
+        "L-DB2E81BA": ["gpu_on_demand"],
+    }
+    assert [kind.node_type for kind in kinds if kind.head] == ["head"]
     assert machine_kinds({"provider": {"type": "gcp"}}) == []
+    assert machine_kinds({"provider": {"type": "external", "module": "another.Provider"}}) == []
     with pytest.raises(ValueError, match=r"missing, .*'available_node_types'"):
         machine_kinds({"provider": {"type": "aws"}})
 
@@ -60,10 +69,10 @@ def test_quotas_are_counted_in_vcpus(monkeypatch):
                 {"Quota": {"Value": value}},
                 {"ServiceCode": "ec2", "QuotaCode": code},
             )
-        standard, spot = uses_of(KINDS, quotas, ec2)
+        standard, spot = uses_of(KINDS, 5, quotas, ec2)
     assert standard == QuotaUse("Running On-Demand Standard instances", 5.0, 4, 4, ("head",))
     assert spot == QuotaUse(
-        "All G and VT Spot Instance Requests", 32.0, 4, 8 * 4 + 48, ("small", "large")
+        "All G and VT Spot Instance Requests", 32.0, 4, 48 + 4 * 4, ("small", "large")
     )
     assert spot.num_machines == 8
 
@@ -75,11 +84,11 @@ def test_without_credentials(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(PermissionError, match=r"there are no AWS credentials here"):
-        read_quotas(KINDS, "us-west-2")
+        read_quotas(KINDS, 5, "us-west-2")
 
 
 def test_a_refusal_has_aws_s_words_and_no_secret(monkeypatch, s3_server):
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
     with pytest.raises(PermissionError, match=r"AWS refused \(\w+\): .*GetServiceQuota") as info:
-        read_quotas([MachineKind("x", "g6.xlarge", True, 1)], "us-west-2")
+        read_quotas([MachineKind("x", "g6.xlarge", True, 1)], 1, "us-west-2")
     assert "very-secret" not in str(info.value)

@@ -41,7 +41,7 @@ def test_quotas_that_nobody_could_ask_for(tmp_path, monkeypatch):
     (found,) = check_quotas(tmp_path / "gcp.yaml")
     assert found.text.endswith("is not AWS.")
 
-    def refuse(kinds, region):
+    def refuse(kinds, max_workers, region):
         raise PermissionError("there are no AWS credentials here.")
 
     monkeypatch.setattr(account, "read_quotas", refuse)
@@ -62,6 +62,8 @@ def test_quotas_that_nobody_could_ask_for(tmp_path, monkeypatch):
 )
 def test_quotas(monkeypatch, vcpus, state, text):
     use = QuotaUse("All G and VT Spot Instance Requests", vcpus, 4, 32, ("gpu",))
-    monkeypatch.setattr(account, "read_quotas", lambda kinds, region: [use])
+    monkeypatch.setattr(
+        account, "read_quotas", lambda kinds, max_workers, region: [use] * (max_workers == 12)
+    )
     (found,) = check_quotas(ROOT / "cluster.yaml")
     assert found.state == state and text in found.text

@@ -29,7 +29,7 @@ def load_and_die_once(folder):
 def test_a_lost_actor_loses_no_item(ray_session, tmp_path):
     load = partial(load_and_die_once, tmp_path)
     pool = PoolConfig(min_workers=1, max_workers=2)
-    results = list(each_on_actors(load, range(12), device="cpu", pool=pool))
+    results = list(each_on_actors(load, range(12), stage="test", device="cpu", pool=pool))
     assert results == [[item, item * item] for item in range(12)]
     assert len(list(tmp_path.iterdir())) == 14
 

@@ -30,7 +30,7 @@ def load():
 with connect():
     gpus = ray.cluster_resources().get("GPU", 0)
     pool = PoolConfig(min_workers=3, gpus_per_worker=1)
-    nodes = list(each_on_actors(load, range(60), device="cpu", pool=pool))
+    nodes = list(each_on_actors(load, range(60), stage="test", device="cpu", pool=pool))
     print(json.dumps({"gpus": gpus, "items": len(nodes), "nodes": len(set(nodes))}))
 """
 

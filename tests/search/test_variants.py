@@ -179,7 +179,7 @@ def test_cost_is_told_by_guided_and_unguided_passes(tmp_path):
     # 30 seconds for 10 images at 20 guided steps: 0.5 + 1 unguided, 2 + 1 + 2 guided.
     assert plan.worker_seconds == pytest.approx(30 * 6.5)
     assert plan.describe().endswith("50 images to draw, which takes one worker about 0:03:15.")
-    markers = [dataclasses.replace(marker, seconds=0.0) for marker in markers]
+    markers = [dataclasses.replace(marker, seconds=0.0, other_seconds=None) for marker in markers]
     plan = dataclasses.replace(plan, run=dataclasses.replace(plan.run, markers=tuple(markers)))
     assert plan.describe().endswith("which takes one worker an unknown time.")
 

@@ -195,10 +195,15 @@ MARKER = Marker(
     sidecar=Part("bb", 2048),
     seconds=1.25,
     versions={"torch": "2.11", "pillow": "11"},
+    other_seconds={"encode": 0.5, "store": 0.25},
 )
 STORED = b"""{
  "num_failed": 1,
  "num_rows": 3,
+ "other_seconds": {
+  "encode": 0.5,
+  "store": 0.25
+ },
  "plan": {
   "attempt": 1,
   "first": "id 1/0",
@@ -237,9 +242,9 @@ def test_what_a_later_version_adds_to_a_marker_is_left_alone(tmp_path):
     later = {**marker, "tar": tar, "host": "a", "watts": [1]}
     store.write("images/00003-retry1.json", json_bytes(later))
     assert committed_shards(store) == [MARKER]
-    del later["versions"]  # the oldest have none
+    del later["versions"], later["other_seconds"]  # the oldest have none
     store.write("images/00003-retry1.json", json_bytes(later))
-    assert committed_shards(store) == [dataclasses.replace(MARKER, versions={})]
+    assert committed_shards(store) == [dataclasses.replace(MARKER, versions={}, other_seconds=None)]
 
 
 @pytest.mark.parametrize(
@@ -257,6 +262,7 @@ def test_what_a_later_version_adds_to_a_marker_is_left_alone(tmp_path):
         {"tar": {"sha256": "aa"}},
         {"sidecar": {"size_bytes": 2048}},
         {"seconds": "1"},
+        {"other_seconds": {"encode": "1"}},
     ],
 )
 def test_a_marker_that_cannot_be_one_is_refused(tmp_path, changes):
@@ -267,7 +273,7 @@ def test_a_marker_that_cannot_be_one_is_refused(tmp_path, changes):
         committed_shards(store)
 
 
-@pytest.mark.parametrize("name", sorted({*json.loads(STORED)} - {"versions"}))
+@pytest.mark.parametrize("name", sorted({*json.loads(STORED)} - {"versions", "other_seconds"}))
 def test_a_marker_that_lacks_a_field_is_refused(tmp_path, name):
     store, marker = Store(tmp_path), json.loads(STORED)
     del marker[name]

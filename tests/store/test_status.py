@@ -11,6 +11,7 @@ from t2ipal.store import (
     Section,
     Store,
     commit_shard,
+    describe_status,
     run_status,
     write_section,
 )
@@ -82,6 +83,17 @@ def test_only_sidecars_of_failed_samples_are_read(tmp_path):
     status = run_status(Watched(tmp_path))
     assert (status.num_failed, status.failed_by_reason) == (1, {"black image": 1})
     assert [key for key in read if key.endswith(".parquet")] == ["images/00003-retry2.parquet"]
+
+
+def test_the_seconds_of_each_step(tmp_path):
+    """Shards of older versions know those of the device alone."""
+    write_section(Store(tmp_path), 0, Section(0, 2, 0, 4, 0, 2, "x"))
+    commit(tmp_path, "00000", [row("0-0")], 0, 1.5)
+    steps = {"encode": 0.5}
+    commit_shard(Store(tmp_path), "00001", {}, [row("1-0")], [b"x"], 2.0, other_seconds=steps)
+    status = run_status(Store(tmp_path))
+    assert status.seconds_by_step == {"draw": 3.5, "encode": 0.5, "store": pytest.approx(0, abs=9)}
+    assert "steps   draw 3.5 s, encode 0.5 s, store " in describe_status(status)
 
 
 def rate(ends, seconds, num_rows=100):

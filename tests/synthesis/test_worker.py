@@ -14,7 +14,7 @@ from t2ipal.store.images import encode_image
 from t2ipal.synthesis.growth import plan_run, record_request
 from t2ipal.synthesis.making import synthesize
 from t2ipal.synthesis.plans import ShardPlan, plan_shards
-from t2ipal.synthesis.worker import ShardWorker
+from t2ipal.synthesis.worker import Meter, ShardWorker
 
 
 def plans_of(captions, values, images_per_shard, first_k=0):
@@ -45,6 +45,28 @@ def test_a_plan_survives_its_text_form():
     first = dataclasses.replace(retry, attempt=0)
     assert "attempt" not in first.identity()
     assert retry.identity() == {**first.identity(), "attempt": 1}
+
+
+def test_a_meter_is_told_of_each_step_and_of_what_was_made(tmp_path):
+    class Kept(Meter):
+        steps, made = [], []
+
+        def spent(self, step, seconds):
+            self.steps.append(step)
+
+        def committed(self, marker, rows):
+            self.made.append((marker.num_rows, len(rows)))
+
+    store, request = Store(tmp_path), a_request(texts(4))
+    synthesize(Store(tmp_path / "first"), request, factory=FakeSynthesizer)
+    (plan,) = plan_run(Store(tmp_path / "first"), request.settings())
+    then = lambda store, device: lambda shard, images: None  # noqa: E731
+    worker = ShardWorker(store, request.config, FakeSynthesizer, after_commit=then, meter=Kept())
+    marker = worker(plan)
+    assert {*marker.other_seconds} == {"encode", "store"}
+    assert Kept.made == [(8, 8)] and Kept.steps[-2:] == ["store", "features"]
+    assert sorted(Kept.steps[:-2]) == ["draw"] * 3 + ["encode"] * 3
+    assert worker(plan) == marker and len(Kept.made) == 1  # nothing is made again
 
 
 def test_a_shard_that_someone_else_made_is_not_made_again(tmp_path):
