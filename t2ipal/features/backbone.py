@@ -6,6 +6,7 @@ learned, prototypes or training.
 
 import functools
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -299,19 +300,22 @@ def load_backbone(config: BackboneConfig) -> Backbone:
                     "Give a folder written by open_clip, or an open_clip model name such as RN101."
                 )
         name, pretrained = f"local-dir:{folder.resolve()}", None
+        text = _text_config(name)
     else:
         one_of("backbone", config.model, (*EMBEDDED, *open_clip.list_models()))
         name, pretrained = config.model, config.pretrained
-        text: Any = (open_clip.get_model_config(name) or {}).get("text_cfg", {})
-        _require_readable(config.model, OF_HUGGING_FACE if text.get("hf_model_name") else "")
+        text = _text_config(name)
         if not Path(pretrained).is_file():
             tags = open_clip.list_pretrained_tags_by_model(name)
             one_of("pretrained tag", pretrained, tags)
             # OpenAI's weights want QuickGELU; under these names open_clip builds the exact GELU.
             quick_gelu = open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)
         else:
-            weights = openai_weights(Path(pretrained), name)
+            plain = name.removesuffix("-quickgelu")
+            address = open_clip.get_pretrained_cfg(plain, "openai").get("url", "")
+            weights = openai_weights(Path(pretrained), name, address)
             quick_gelu = weights is not None
+    _require_readable(config.model, OF_HUGGING_FACE if text.get("hf_model_name") else "")
     try:
         if weights is None:
             model = open_clip.create_model(name, pretrained, force_quick_gelu=quick_gelu)
@@ -327,14 +331,30 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         ) from error
     _require_readable(config.model, why_unreadable(model) or _why_unseen(model.visual))
     try:
-        return Backbone(model, open_clip.get_tokenizer(name), config)
-    except (TypeError, RuntimeError, AttributeError) as error:
-        if pretrained is not None:
+        # A folder's configuration may ask for the code beside it to be run, and is not heeded.
+        trusts = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
+        return Backbone(model, open_clip.get_tokenizer(name, **trusts), config)
+    except (TypeError, RuntimeError, AttributeError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise ValueError(
+                f"The tokenizer of {config.model} is code that comes with it, and no such code is "
+                "run. Take a backbone with a tokenizer of transformers."
+            ) from error
+        if pretrained is not None or isinstance(error, ValueError):
             raise
         raise ValueError(
             f"{config.model}/open_clip_config.json must tell the mean and standard deviation of "
             f"images, got {type(error).__name__}: {error}"
         ) from error
+
+
+def _text_config(name: str) -> dict[str, Any]:
+    """What open_clip knows of a model's text encoder; nothing where a folder's is damaged."""
+    from open_clip import get_model_config
+
+    with suppress(ValueError, AttributeError):  # loading it says what is wrong
+        return (get_model_config(name) or {}).get("text_cfg", {})
+    return {}
 
 
 def _openai_clip(name: str, weights: dict[str, Tensor]) -> Any:
