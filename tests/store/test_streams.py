@@ -49,7 +49,7 @@ def test_a_csv_holds_what_is_there(tmp_path):
     """A formula of a spreadsheet too: a program looks for the file of that name."""
     row = {**ROWS[0], "file": "=1+1.jpg"}
     text = written(Store(tmp_path), "a.csv", [[row]]).decode()
-    assert [*csv.DictReader(io.StringIO(text))][0]["file"] == "=1+1.jpg"
+    assert next(csv.DictReader(io.StringIO(text)))["file"] == "=1+1.jpg"
 
 
 def test_parquet_in_row_groups(store, monkeypatch):
