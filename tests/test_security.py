@@ -54,8 +54,9 @@ def calls(tree):
     """(dotted name of what is called, its keyword arguments that are constants)."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            words = [word for word in node.keywords if isinstance(word.value, ast.Constant)]
-            yield ast.unparse(node.func), {word.arg: word.value.value for word in words}
+            words = ((word.arg, word.value) for word in node.keywords)
+            given = {name: v.value for name, v in words if isinstance(v, ast.Constant)}
+            yield ast.unparse(node.func), given
 
 
 def imported(tree):
