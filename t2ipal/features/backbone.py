@@ -332,8 +332,8 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     _require_readable(config.model, why_unreadable(model) or _why_unseen(model.visual))
     try:
         # A folder's configuration may ask for the code beside it to be run, and is not heeded.
-        trusts = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
-        return Backbone(model, open_clip.get_tokenizer(name, **trusts), config)
+        loaded_by: Any = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
+        return Backbone(model, open_clip.get_tokenizer(name, **loaded_by), config)
     except (TypeError, RuntimeError, AttributeError, ValueError) as error:
         if "trust_remote_code" in str(error):
             raise ValueError(
