@@ -11,7 +11,7 @@ from collections.abc import Iterator
 STREAMS = ("stdin", "stdout", "stderr")
 READER_GONE = 141
 """Exit code of a process whose output nobody reads any more, as a shell gives it."""
-COMMANDS = re.compile(
+TERMINAL_COMMANDS = re.compile(
     r"\x1b(?!\[[0-9;]*m)"  # all but colors
     r"|(?!\A)\r(?!\n|\Z)"  # back to the line's start, but as bars write it
     r"|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]"
@@ -67,7 +67,7 @@ def printable(text: str) -> str:
     """A text with the commands to a terminal that are in it written out, as in `\\x1b`."""
     if OF_BARS.fullmatch(text):
         return text
-    return COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return TERMINAL_COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _reader_has_gone(number: int) -> bool:

@@ -48,6 +48,8 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 WEIGHTS_FILE = "open_clip_model.safetensors"
 EMBEDDED = {"pictovoc": "clip", "pictovoc_deep": "clip_deep"}
 """The world's own CLIPs by name, with their folders."""
+ENCODERS = ("text_cfg", "vision_cfg")
+"""Keys of open_clip's configuration."""
 UNREADABLE = (EOFError, KeyError, TypeError, UnpicklingError, SafetensorError)
 """What open_clip lets through where a file of weights, or a configuration, is damaged."""
 
@@ -300,11 +302,11 @@ def load_backbone(config: BackboneConfig) -> Backbone:
                     "Give a folder written by open_clip, or an open_clip model name such as RN101."
                 )
         name, pretrained = f"local-dir:{folder.resolve()}", None
-        text = _text_config(name)
+        text = _own_text(config.model, name)
     else:
         one_of("backbone", config.model, (*EMBEDDED, *open_clip.list_models()))
         name, pretrained = config.model, config.pretrained
-        text = _text_config(name)
+        text = _own_text(config.model, name)
         if not Path(pretrained).is_file():
             tags = open_clip.list_pretrained_tags_by_model(name)
             one_of("pretrained tag", pretrained, tags)
@@ -315,7 +317,6 @@ def load_backbone(config: BackboneConfig) -> Backbone:
             address = open_clip.get_pretrained_cfg(plain, "openai").get("url", "")
             weights = openai_weights(Path(pretrained), name, address)
             quick_gelu = weights is not None
-    _require_readable(config.model, OF_HUGGING_FACE if text.get("hf_model_name") else "")
     try:
         if weights is None:
             model = open_clip.create_model(name, pretrained, force_quick_gelu=quick_gelu)
@@ -348,13 +349,23 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         ) from error
 
 
-def _text_config(name: str) -> dict[str, Any]:
-    """What open_clip knows of a model's text encoder; nothing where a folder's is damaged."""
+def _own_text(shown: str, name: str) -> dict[str, Any]:
+    """open_clip's configuration of a text encoder; nothing where it is damaged.
+
+    Raises:
+        ValueError: the encoders are those of another model, which would be fetched.
+    """
     from open_clip import get_model_config
 
-    with suppress(ValueError, AttributeError):  # loading it says what is wrong
-        return (get_model_config(name) or {}).get("text_cfg", {})
-    return {}
+    config: Any = None
+    with suppress(ValueError):  # loading it says what is wrong
+        config = get_model_config(name)
+    parts = [config.get(key) if isinstance(config, dict) else None for key in ENCODERS]
+    text, visual = (part if isinstance(part, dict) else {} for part in parts)
+    _require_readable(shown, OF_HUGGING_FACE if text.get("hf_model_name") else "")
+    elsewhere = ":" in str(visual.get("timm_model_name"))
+    _require_readable(shown, "a visual encoder that lies elsewhere" if elsewhere else "")
+    return text
 
 
 def _openai_clip(name: str, weights: dict[str, Tensor]) -> Any:

@@ -344,8 +344,14 @@ def test_code_that_lies_in_a_folder_is_not_run(tmp_path, monkeypatch):
 
 def test_a_folder_names_no_model_of_others(tmp_path):
     folder = write_tiny_clip(tmp_path / "clip", RESNET)
+    edited(folder, lambda model: model["vision_cfg"].update(timm_model_name="hf-hub:stranger/it"))
+    with pytest.raises(ValueError, match="it has a visual encoder that lies elsewhere"):
+        load_backbone(BackboneConfig(model=str(folder)))
     edited(folder, lambda model: model["text_cfg"].update(hf_model_name="stranger/model"))
     with pytest.raises(ValueError, match="it has a text encoder of Hugging Face"):
+        load_backbone(BackboneConfig(model=str(folder)))
+    edited(folder, lambda model: model.update(text_cfg=5, vision_cfg=5))
+    with pytest.raises(ValueError, match="must be whole and fit its configuration"):
         load_backbone(BackboneConfig(model=str(folder)))
 
 
