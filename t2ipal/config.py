@@ -23,6 +23,9 @@ Config = TypeVar("Config")
 ADDED = "added"
 """Key of a field's metadata, see `added`."""
 SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "a multiple of"}
+MOST_YAML_VALUES = 1_000_000
+"""Of a file, each alias counted as what it repeats: a file of some lines can stand for more than a
+memory holds."""
 Reader = Callable[[Any, str, bool], Any]
 """Gives a value that fits an annotation, or raises; takes it, its dotted name, and whether to
 convert what JSON or YAML hand over: lists, ints for floats, dicts."""
@@ -160,6 +163,12 @@ def read_yaml(path: Path) -> Any:
                 seen.append(key)
             return super().construct_mapping(node, deep)
 
+        def get_single_node(self) -> Any:
+            node = super().get_single_node()
+            few = _num_values(node, {}) <= MOST_YAML_VALUES
+            require(few, f"its aliases stand for more than {MOST_YAML_VALUES:,} values")
+            return node
+
     try:
         return yaml.load(path.read_bytes(), Strict)
     except yaml.MarkedYAMLError as error:
@@ -171,6 +180,16 @@ def read_yaml(path: Path) -> Any:
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     except (AttributeError, LookupError, TypeError) as error:  # PyYAML's, where a tag does not fit
         raise ValueError(f"{path} is no YAML: a value does not fit its !!tag.") from error
+
+
+def _num_values(node: Any, known: dict[Any, float]) -> float:
+    """Values that a YAML node stands for, each alias counted as what it repeats."""
+    if node not in known:
+        known[node] = math.inf  # where it holds itself
+        inner: Any = () if node is None or isinstance(node.value, str) else node.value
+        parts = [part for each in inner for part in (each if isinstance(each, tuple) else (each,))]
+        known[node] = 1 + sum(_num_values(part, known) for part in parts)
+    return known[node]
 
 
 def parse_changes(changes: Sequence[str]) -> dict[str, Any]:

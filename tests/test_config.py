@@ -495,5 +495,16 @@ def test_a_tab_is_named(tmp_path):
         read_yaml(tmp_path / "a.yaml")
 
 
+@pytest.mark.parametrize("last", ["*i", "{<<: [*i, *i]}", "&self [*self]"])
+def test_aliases_that_stand_for_more_than_a_memory_holds(tmp_path, last):
+    levels = [
+        f"- &{name} [{', '.join(['*' + before] * 9)}]"
+        for before, name in zip("abcdefgh", "bcdefghi")
+    ]
+    (tmp_path / "a.yaml").write_text("\n".join(["- &a {b: c}", *levels, f"- {last}"]))
+    with pytest.raises(ValueError, match="its aliases stand for more than 1,000,000 values"):
+        read_yaml(tmp_path / "a.yaml")
+
+
 def test_a_number_beyond_floats_is_refused():
     assert told(override, Settings(), {"optim.lr": 10**400}).endswith("finite, got a huge number.")

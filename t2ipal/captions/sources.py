@@ -7,6 +7,7 @@ import bz2
 import fnmatch
 import glob
 import gzip
+import io
 import lzma
 import os
 import re
@@ -23,8 +24,11 @@ Tell = Callable[[str], None]
 TEXT_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".tab", ".txt", ".token")
 SUFFIXES = (*TEXT_SUFFIXES, ".parquet")
 """Of caption files, each of which may be packed."""
-_PACKED = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
+_PACKED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _PACKED_STARTS = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz"}
+MANY_BYTES = 2**28
+"""From which on what was packed to less than a 200th is no text, but made to fill a memory."""
+PIECE_BYTES = 2**20
 _OTHER_KINDS = (
     (b"PK\x03\x04", "a zip archive or an Excel table", "Unpack it, or save it as CSV."),
     (b"\x28\xb5\x2f\xfd", "a zstd archive", "Unpack it first."),
@@ -111,14 +115,20 @@ def read_file(uri: str, endpoint_url: str | None = None) -> bytes:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the packed file is damaged.
+        ValueError: the packed file is damaged, or holds far more than texts would.
     """
     data = read_bytes(uri, endpoint_url)
     packer = next((p for start, p in _PACKED_STARTS.items() if data.startswith(start)), None)
     if packer is None:
         return data
+    pieces, total, most = [], 0, max(MANY_BYTES, 200 * len(data))
     try:
-        return _PACKED[packer](data)
+        with _PACKED[packer](io.BytesIO(data)) as unpacked:
+            while piece := unpacked.read(PIECE_BYTES):
+                pieces.append(piece)
+                total += len(piece)
+                require(total <= most, f"it unpacks to more than {most:,} bytes")
+        return b"".join(pieces)
     except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
         raise ValueError(f"{uri} is a damaged {packer[1:]} file: {error}.") from error
 

@@ -30,6 +30,7 @@ from t2ipal.store import (
     require_price,
     run_status,
 )
+from t2ipal.store.images import decode_image
 from t2ipal.training.recipes import METHODS
 
 NUM_NEWEST = 12
@@ -236,10 +237,10 @@ def _shown(row: Sample, data: bytes, class_names: Sequence[str]) -> dict[str, An
     """An image as a page shows it; None where it cannot be read."""
     buffer = io.BytesIO()
     try:
-        image = Image.open(io.BytesIO(data)).convert("RGB")
+        image = Image.fromarray(decode_image(data))
         image.thumbnail((SHOWN_PX, SHOWN_PX))
         image.save(buffer, "JPEG", quality=75)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError):
         return None
     labels = [class_names[label] for label in row.labels if label < len(class_names)]
     address = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

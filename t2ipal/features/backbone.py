@@ -6,6 +6,7 @@ learned, prototypes or training.
 
 import functools
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -47,6 +48,8 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 WEIGHTS_FILE = "open_clip_model.safetensors"
 EMBEDDED = {"pictovoc": "clip", "pictovoc_deep": "clip_deep"}
 """The world's own CLIPs by name, with their folders."""
+ENCODERS = ("text_cfg", "vision_cfg")
+"""Keys of open_clip's configuration."""
 UNREADABLE = (EOFError, KeyError, TypeError, UnpicklingError, SafetensorError)
 """What open_clip lets through where a file of weights, or a configuration, is damaged."""
 
@@ -299,18 +302,20 @@ def load_backbone(config: BackboneConfig) -> Backbone:
                     "Give a folder written by open_clip, or an open_clip model name such as RN101."
                 )
         name, pretrained = f"local-dir:{folder.resolve()}", None
+        text = _own_text(config.model, name)
     else:
         one_of("backbone", config.model, (*EMBEDDED, *open_clip.list_models()))
         name, pretrained = config.model, config.pretrained
-        text: Any = (open_clip.get_model_config(name) or {}).get("text_cfg", {})
-        _require_readable(config.model, OF_HUGGING_FACE if text.get("hf_model_name") else "")
+        text = _own_text(config.model, name)
         if not Path(pretrained).is_file():
             tags = open_clip.list_pretrained_tags_by_model(name)
             one_of("pretrained tag", pretrained, tags)
             # OpenAI's weights want QuickGELU; under these names open_clip builds the exact GELU.
             quick_gelu = open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)
         else:
-            weights = openai_weights(Path(pretrained), name)
+            plain = name.removesuffix("-quickgelu")
+            address = open_clip.get_pretrained_cfg(plain, "openai").get("url", "")
+            weights = openai_weights(Path(pretrained), name, address)
             quick_gelu = weights is not None
     try:
         if weights is None:
@@ -327,14 +332,40 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         ) from error
     _require_readable(config.model, why_unreadable(model) or _why_unseen(model.visual))
     try:
-        return Backbone(model, open_clip.get_tokenizer(name), config)
-    except (TypeError, RuntimeError, AttributeError) as error:
-        if pretrained is not None:
+        # A folder's configuration may ask for the code beside it to be run, and is not heeded.
+        loaded_by: Any = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
+        return Backbone(model, open_clip.get_tokenizer(name, **loaded_by), config)
+    except (TypeError, RuntimeError, AttributeError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise ValueError(
+                f"The tokenizer of {config.model} is code that comes with it, and no such code is "
+                "run. Take a backbone with a tokenizer of transformers."
+            ) from error
+        if pretrained is not None or isinstance(error, ValueError):
             raise
         raise ValueError(
             f"{config.model}/open_clip_config.json must tell the mean and standard deviation of "
             f"images, got {type(error).__name__}: {error}"
         ) from error
+
+
+def _own_text(shown: str, name: str) -> dict[str, Any]:
+    """open_clip's configuration of a text encoder; nothing where it is damaged.
+
+    Raises:
+        ValueError: the encoders are those of another model, which would be fetched.
+    """
+    from open_clip import get_model_config
+
+    config: Any = None
+    with suppress(ValueError):  # loading it says what is wrong
+        config = get_model_config(name)
+    parts = [config.get(key) if isinstance(config, dict) else None for key in ENCODERS]
+    text, visual = (part if isinstance(part, dict) else {} for part in parts)
+    _require_readable(shown, OF_HUGGING_FACE if text.get("hf_model_name") else "")
+    elsewhere = ":" in str(visual.get("timm_model_name"))
+    _require_readable(shown, "a visual encoder that lies elsewhere" if elsewhere else "")
+    return text
 
 
 def _openai_clip(name: str, weights: dict[str, Tensor]) -> Any:

@@ -4,6 +4,7 @@ They want QuickGELU, and open_clip builds the exact GELU under the plain names o
 file does not say its activation, so what is OpenAI's must be found out, or refused.
 """
 
+import hashlib
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,20 @@ HALVED = ("text_projection", "transformer.resblocks.0.mlp.c_fc.weight")
 """Matrices that OpenAI's files hold as halves."""
 
 
-def openai_weights(path: Path, model: str) -> dict[str, Tensor] | None:
+def openai_weights(path: Path, model: str, address: str) -> dict[str, Tensor] | None:
     """The weights of a file in OpenAI's layout, its marks removed; None: it is another's.
 
     Args:
         path: of a file of weights.
         model: open_clip's name of the architecture, for the choice and the message.
+        address: of OpenAI's own file, which holds its digest; "" where there is none.
 
     Raises:
-        ValueError: the weights are halves as OpenAI's but without its marks, and the model's name
-            does not say which activation they are of.
+        ValueError: it is a TorchScript archive, which is a program, and not OpenAI's; or the
+            weights are halves as OpenAI's but without its marks, and the model's name does not say
+            which activation they are of.
     """
-    archived = _archived(path)
+    archived = _archived(path, model, address)
     state = _state(path) if archived is None else archived
     if state is None:
         return None
@@ -46,17 +49,27 @@ def openai_weights(path: Path, model: str) -> dict[str, Tensor] | None:
     return None
 
 
-def _archived(path: Path) -> dict[str, Tensor] | None:
+def _archived(path: Path, model: str, address: str) -> dict[str, Tensor] | None:
     """The weights of a TorchScript archive, which OpenAI publishes; None: it is none."""
     if not zipfile.is_zipfile(path):
         return None
     with zipfile.ZipFile(path) as archive:
         if not any(name.endswith("/constants.pkl") for name in archive.namelist()):
             return None
+    require(
+        _digest(path) in address.split("/"),
+        f"{path} is a TorchScript archive, whose code runs when it is read, and not the one that "
+        f"OpenAI has published as {model}. Convert it to safetensors where you trust it.",
+    )
     try:
         return torch.jit.load(str(path), map_location="cpu").state_dict()
     except RuntimeError:
         return None  # open_clip says what is wrong with it
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _state(path: Path) -> dict[str, Any] | None:

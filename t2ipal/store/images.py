@@ -31,5 +31,14 @@ def encode_image(image: RGBImage, image_format: str, quality: int, subsampling: 
 
 
 def decode_image(data: bytes) -> RGBImage:
-    """The pixels of what `encode_image` gave."""
-    return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+    """The pixels of what `encode_image` gave.
+
+    Raises:
+        OSError: it is of no format that is stored; Pillow starts programs for some of its others.
+        ValueError: it has more pixels than Pillow reads.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=[name.upper() for name in ENDINGS])
+        return np.array(image.convert("RGB"))
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"The image is too large: {error}") from error

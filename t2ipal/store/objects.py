@@ -279,7 +279,8 @@ class _Folder:
         self.folder = folder
 
     def _path(self, key: str) -> Path:
-        known = "\0" not in key and not re.search("[\ud800-\udc7f\udd00-\udfff]", key)
+        inside = not key.startswith("/") and ".." not in key.split("/")
+        known = inside and "\0" not in key and not re.search("[\ud800-\udc7f\udd00-\udfff]", key)
         require(known, f"No file of {self.folder} can be called {key!r}.")
         return self.folder / key
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from t2ipal.captions import Caption, read_captions
+from t2ipal.captions import Caption, read_captions, sources
 from t2ipal.store import Store
 
 TWO = [Caption("7", "A dog."), Caption("9", "Two cats, sleeping")]
@@ -428,3 +428,15 @@ def test_every_image_of_karpathys_json_is_read_alike(tmp_path):
     found = [*read_captions(tmp_path / "k.json")]
     assert [c.caption for c in found] == ["A dog.", "A cat.", "A cow."]
     assert [c.caption_id for c in found] == ["dog.jpg#0", "cat.jpg#0", "cow.jpg#0"]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_packed_file_made_to_fill_a_memory(tmp_path, monkeypatch, pack):
+    monkeypatch.setattr(sources, "MANY_BYTES", 200_000)
+    (tmp_path / "a.txt.xz").write_bytes(pack(b"a dog\n" * 50_000))
+    with pytest.raises(
+        ValueError, match=r"a\.txt\.xz is a damaged .* it unpacks to more than 200,000"
+    ):
+        read_captions(tmp_path / "a.txt.xz")
+    (tmp_path / "a.txt.xz").write_bytes(pack(b"a dog\n" * 20_000))
+    assert len(list(read_captions(tmp_path / "a.txt.xz"))) == 20_000

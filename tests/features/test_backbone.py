@@ -329,6 +329,32 @@ def test_weights_of_another_shape(tmp_path, change):
         load_backbone(BackboneConfig(model=str(tmp_path / "clip")))
 
 
+def test_code_that_lies_in_a_folder_is_not_run(tmp_path, monkeypatch):
+    folder = write_tiny_clip(tmp_path / "clip", RESNET)
+    trusting = {"hf_tokenizer_name": "own", "tokenizer_kwargs": {"trust_remote_code": True}}
+    edited(folder, lambda model: model["text_cfg"].update(trusting))
+    tokenizer = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    sprung = tmp_path / "sprung"
+    (folder / "own.py").write_text(f"open({str(sprung)!r}, 'w')\nclass Own: pass\n")
+    with pytest.raises(ValueError, match="is code that comes with it, and no such code is run"):
+        load_backbone(BackboneConfig(model=str(folder)))
+    assert not sprung.exists()
+
+
+def test_a_folder_names_no_model_of_others(tmp_path):
+    folder = write_tiny_clip(tmp_path / "clip", RESNET)
+    edited(folder, lambda model: model["vision_cfg"].update(timm_model_name="hf-hub:stranger/it"))
+    with pytest.raises(ValueError, match="it has a visual encoder that lies elsewhere"):
+        load_backbone(BackboneConfig(model=str(folder)))
+    edited(folder, lambda model: model["text_cfg"].update(hf_model_name="stranger/model"))
+    with pytest.raises(ValueError, match="it has a text encoder of Hugging Face"):
+        load_backbone(BackboneConfig(model=str(folder)))
+    edited(folder, lambda model: model.update(text_cfg=5, vision_cfg=5))
+    with pytest.raises(ValueError, match="must be whole and fit its configuration"):
+        load_backbone(BackboneConfig(model=str(folder)))
+
+
 def test_a_damaged_or_incomplete_folder(tmp_path):
     folder = write_tiny_clip(tmp_path / "clip", RESNET)
     config = BackboneConfig(model=str(folder))

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import re
 import zipfile
@@ -6,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from t2ipal.features import openai_weights as reading
 from t2ipal.features.backbone import load_backbone
 from t2ipal.features.config import BackboneConfig
 from t2ipal.features.openai_weights import MARKS, openai_weights
@@ -29,6 +31,7 @@ def clip(monkeypatch):
     monkeypatch.setitem(factory._MODEL_CONFIGS, "tiny", TINY)
     monkeypatch.setitem(factory._MODEL_CONFIGS, "tiny-quickgelu", {**TINY, "quick_gelu": True})
     assert "tiny" in open_clip.list_models()
+    monkeypatch.setattr(reading, "_digest", lambda path: "")  # that of no address
     torch.manual_seed(0)
     model = CLIP(**TINY, quick_gelu=True)
     halves = {name: value.half().float() for name, value in model.state_dict().items()}
@@ -128,12 +131,27 @@ def test_weights_that_do_not_fit(clip, tmp_path):
         features(saved(tmp_path / "RN50.pt", state, "archive"))
 
 
-def test_what_is_no_file_of_weights(tmp_path):
+def test_an_archive_is_a_program_and_must_be_openais(clip, tmp_path, monkeypatch):
+    import open_clip
+
+    path = saved(tmp_path / "RN50.pt", as_openai(clip), "archive")
+    monkeypatch.undo()
+    address = open_clip.get_pretrained_cfg("RN50", "openai")["url"]
+    assert re.search("/[0-9a-f]{64}/", address)
+    for each in (address, ""):
+        with pytest.raises(ValueError, match=r"RN50\.pt is a TorchScript archive, whose code runs"):
+            openai_weights(path, "RN50", each)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert openai_weights(path, "RN50", f"https://openai.example/{digest}/RN50.pt") is not None
+
+
+def test_what_is_no_file_of_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "_digest", lambda path: "")  # that of no address
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as written:
         written.writestr("a/constants.pkl", "nonsense")
     for content in (b"", b"nonsense", archive.getvalue()):
         (tmp_path / "file.pt").write_bytes(content)
-        assert openai_weights(tmp_path / "file.pt", "RN50") is None
+        assert openai_weights(tmp_path / "file.pt", "RN50", "") is None
     torch.save([1, 2], tmp_path / "list.pt")
-    assert openai_weights(tmp_path / "list.pt", "RN50") is None
+    assert openai_weights(tmp_path / "list.pt", "RN50", "") is None

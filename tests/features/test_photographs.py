@@ -136,6 +136,8 @@ def test_what_cannot_be_read_says_why():
             open_photograph(data)
     with pytest.raises(ValueError, match="too large: more than 178,956,970 pixels"):
         open_photograph(encoded(Image.new("1", (15_000, 15_000))))
+    with pytest.raises(ValueError):  # for which Pillow would start Ghostscript
+        open_photograph(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 30_001), (30_001, 1), (3, 501), (805, 5)])

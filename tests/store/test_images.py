@@ -29,6 +29,18 @@ def test_an_image_has_the_same_bytes_every_time(image_format):
         assert len(encode_image(image, image_format, 50, "4:2:0")) < len(data)
 
 
+def test_what_no_run_stores_is_not_opened(monkeypatch):
+    """Pillow knows formats that start programs, and takes any size that a header tells."""
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"
+    assert Image.open(io.BytesIO(postscript)).format == "EPS"
+    with pytest.raises(OSError, match="cannot identify"):
+        decode_image(postscript)
+    bomb = encode_image(np.zeros((80, 80, 3), np.uint8), "png", 1, "4:2:0")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3_000)
+    with pytest.raises(ValueError, match="The image is too large: Image size"):
+        decode_image(bomb)
+
+
 def test_colors_of_a_jpeg():
     """Thin lines in color come out better the less their color is subsampled."""
     image = np.zeros((32, 32, 3), dtype=np.uint8)

@@ -226,7 +226,7 @@ def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path, monkeypatch,
             store.exists("images/00000.json")
 
 
-@pytest.mark.parametrize("key", ["a\0b", "folder/a\ud800"])
+@pytest.mark.parametrize("key", ["a\0b", "folder/a\ud800", "../a", "images/../../a", "/etc/a"])
 def test_what_no_file_can_be_called_is_named(tmp_path, key):
     store = Store(tmp_path)
     for look in (store.exists, store.read, store.delete, lambda key: store.write(key, b"")):

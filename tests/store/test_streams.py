@@ -45,6 +45,13 @@ def test_csv(store):
     assert second == ["b", "", "", "0", ""]
 
 
+def test_a_csv_holds_what_is_there(tmp_path):
+    """A formula of a spreadsheet too: a program looks for the file of that name."""
+    row = {**ROWS[0], "file": "=1+1.jpg"}
+    text = written(Store(tmp_path), "a.csv", [[row]]).decode()
+    assert next(csv.DictReader(io.StringIO(text)))["file"] == "=1+1.jpg"
+
+
 def test_parquet_in_row_groups(store, monkeypatch):
     monkeypatch.setattr(streams, "GROUP_ROWS", 4)
     data = written(store, "a.parquet", [ROWS] * 5)

@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import math
+import os
 
 import pytest
 import torch
@@ -151,6 +152,19 @@ def test_a_damaged_checkpoint_is_named(cut):
     memory.data = memory.data[:cut]
     with pytest.raises(ValueError, match=r"checkpoint in this process is damaged\. Remove it\."):
         train(checkpoints=memory)
+
+
+def test_a_checkpoint_of_a_stranger_runs_nothing(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    memory, buffer = Memory(), io.BytesIO()
+    torch.save({"settings": Trap()}, buffer)
+    memory.data = buffer.getvalue()
+    with pytest.raises(ValueError, match=r"checkpoint in this process is damaged\. Remove it\."):
+        train(checkpoints=memory)
+    assert not (tmp_path / "sprung").exists()
 
 
 @pytest.mark.parametrize("change", ["no history", "no optimizer", "other shapes", "a list"])
