@@ -185,7 +185,7 @@ def read_yaml(path: Path) -> Any:
 def _num_values(node: Any, known: dict[Any, float]) -> float:
     """Values that a YAML node stands for, each alias counted as what it repeats."""
     if node not in known:
-        known[node] = math.inf  # where it holds itself
+        known[node] = 0  # where it holds itself: no more values than there are
         inner: Any = () if node is None or isinstance(node.value, str) else node.value
         parts = [part for each in inner for part in (each if isinstance(each, tuple) else (each,))]
         known[node] = 1 + sum(_num_values(part, known) for part in parts)
