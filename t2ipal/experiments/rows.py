@@ -32,10 +32,13 @@ class System:
 
     @property
     def name(self) -> str:
-        """Of its recipe, with its partner's, and how each image's scores are normalized."""
+        """Of its recipe, with its partner's, what is changed but for the number of images, and how
+        each image's scores are normalized."""
+        own = [each for each in self.changes if each[0] != "training.images_per_caption"]
+        changed = "".join(f", {path.rpartition('.')[2]} {value}" for path, value in own)
         partner = "" if self.partner is None else f" + {self.partner.method}"
         forms = {"none": "", "full": ", normalized", "partial": ", partly normalized"}
-        return f"{self.method}{partner}{forms[self.normalization]}"
+        return f"{self.method}{partner}{changed}{forms[self.normalization]}"
 
     def fits(self, seeds: Sequence[int]) -> list[Fit]:
         """One for each seed, where a seed changes anything; the partner's are `partner.fits`.

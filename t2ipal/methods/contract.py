@@ -77,6 +77,9 @@ class Method(Protocol):
         """
         ...
 
+    # A method whose `prepare` takes constants from the images has `config.reads_images` True, and
+    # `prepare_like(other)`: trials of a stack then have the same images, and look at them once.
+
     # A method whose loss depends on the epoch, or draws random numbers, has
     # `start_epoch(epoch: int)` too: it is called before the epoch's first step.
 

@@ -354,6 +354,10 @@ class T2IPAL(nn.Module):
         positives = [int(part.labels.sum(dim=1).max()) for part in sets if len(part)]
         self._max_positives = max([1, *positives])
 
+    def prepare_like(self, other: "T2IPAL") -> None:
+        """As `prepare` with the data that another one was prepared with."""
+        self._max_positives = other._max_positives
+
     def parameter_groups(self, training: Any) -> list[dict[str, Any]]:
         """Everything learned; the prototypes are a group of their own."""
         prototypes = [] if self.prototypes is None else [self.prototypes]

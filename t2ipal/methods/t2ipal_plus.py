@@ -13,7 +13,7 @@ once; nothing of other test images.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -24,19 +24,22 @@ from torch.nn import functional
 
 from t2ipal.captions import PHOTO_PROMPT
 from t2ipal.config import NonNegativeFloat, PositiveFloat, Share, require
-from t2ipal.features.sets import FeatureSet, TrainingFeatures
+from t2ipal.features.sets import FeatureSet, FeatureTable, TrainingFeatures
 from t2ipal.methods.contract import FrozenBackbone, Losses
 from t2ipal.methods.prompts import averaged_templates
 from t2ipal.methods.recognizer import FULL, Recognizer, detached, scorer_tensors
 from t2ipal.methods.t2ipal import T2IPAL, T2IPALConfig, T2IPALScorer
 from t2ipal.methods.whitening import Whitening, whitening_of
 
+GLOBAL, LOCAL, POOLED = "global_features", "local_features", "pooled_features"
 WHITENED = 8192
 """Images that a whitening is taken from at most, spread evenly over all."""
-BLOCK = 512
-"""Images of which features are in memory at once."""
-REFERENCE_VALUES = 2**24
-"""Of the local features of those images, at most 512, over which the spreads are taken: 64 MB."""
+REFERENCE = 512
+"""Images over which the spreads are taken at most, spread evenly too."""
+BLOCK_VALUES = 2**24
+"""Of local features in memory at once, 64 MB."""
+FEW_CLASSES = 4
+"""Of fewer, zero-shot scores stay as they are: two normalized ones are always 1 and -1."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class T2IPALPlusConfig(T2IPALConfig):
     method: Literal["t2ipal_plus"] = "t2ipal_plus"  # type: ignore
     """Which method's config this is."""
     image_weight: Share = 0.0
-    """lambda, share of the images' loss in T2I-PAL's part: the less the better where discriminants
-    learn from the images."""
+    """lambda, share of the images' loss in T2I-PAL's part; next to no difference beside
+    discriminants, and 0 needs no images there."""
     discriminant_weight: NonNegativeFloat = 1.0
     """Of the discriminants' evidence in a score; 0 leaves it out."""
     prompt_weight: NonNegativeFloat = 1.0
@@ -58,7 +61,8 @@ class T2IPALPlusConfig(T2IPALConfig):
     zero_shot_weight: NonNegativeFloat = 1.0
     """Of zero-shot CLIP's scores."""
     ridge: NonNegativeFloat = 3e-3
-    """Weight of half of the discriminants' squared weights in their loss."""
+    """Weight of half of the discriminants' squared weights in their loss; SGD's weight decay comes
+    on top, as on everything learned."""
     discriminant_lr: PositiveFloat = 0.2
     """Learning rate of the discriminants at the cosine's start."""
     shrinkage: PositiveFloat = 0.1
@@ -168,14 +172,16 @@ class T2IPALPlusScorer:
         if self.patch_weights is not None:
             patches = self._patches(images.local_features)
             evidence = evidence + log_mean_exp(patches)
-        zero_shot = FULL(pooled @ self.zero_shot_embeddings.T)
+        zero_shot = pooled @ self.zero_shot_embeddings.T
+        if len(self.config.class_names) >= FEW_CLASSES:
+            zero_shot = FULL(zero_shot)
         return Parts(evidence, self.prompted.scores(images), zero_shot)
 
     def heatmap(
         self, local_features: Float[Tensor, "images locations width"]
     ) -> Float[Tensor, "images classes locations"]:
-        """How much each location counts for its class's evidence; T2I-PAL's without patches."""
-        if self.patch_weights is None:
+        """How much each location counts for its class's evidence; T2I-PAL's where that has none."""
+        if self.patch_weights is None or self.config.discriminant_weight == 0:
             return self.prompted.heatmap(local_features)
         return torch.softmax(self._patches(local_features), dim=1).mT
 
@@ -238,7 +244,7 @@ class T2IPALPlus(nn.Module):
         self.patch_weights = start(classes, width) if config.patches else None
         self._whole: Whitening | None = None
         self._local: Whitening | None = None
-        self._reference: FeatureSet | None = None
+        self._reference: tuple[FeatureTable, Sequence[Tensor]] | None = None
 
     def prepare(self, data: TrainingFeatures) -> None:
         """Takes the whitenings and the classes' frequencies from the images.
@@ -253,25 +259,30 @@ class T2IPALPlus(nn.Module):
             f"T2I-PAL+ learns from synthetic images, got {len(rows)}. Synthesize or choose some.",
         )
         assert data.images is not None
-        device, chosen = self._zero_shot.device, _spread(rows, WHITENED)
-
-        images = data.images
-
-        def blocks() -> Iterator[FeatureSet]:
-            return (images.rows(part, device) for part in chosen.split(BLOCK))
-
-        wholes = (torch.cat(global_and_pooled(each), dim=1) for each in blocks())
+        images, device, chosen = data.images, self._zero_shot.device, _spread(rows, WHITENED)
+        one = images.rows(chosen[:1])
+        global_and_pooled(one)  # they are there
+        block = max(BLOCK_VALUES // one.local_features.numel(), 1)
+        wholes = (
+            torch.cat([images.column(name, part) for name in (GLOBAL, POOLED)], dim=1)
+            for part in chosen.split(block)
+        )
         self._whole = whitening_of(wholes, self.config.shrinkage, device)
         if self.patch_weights is not None:
-            locals_ = (each.local_features.flatten(0, 1) for each in blocks())
+            locals_ = (images.column(LOCAL, part).flatten(0, 1) for part in chosen.split(block))
             self._local = whitening_of(locals_, self.config.shrinkage, device)
-        values = images.rows(chosen[:1]).local_features.numel()
-        few = _spread(rows, min(max(REFERENCE_VALUES // values, 2), BLOCK))
-        self._reference = images.rows(few, device)
+        self._reference = images, _spread(rows, REFERENCE).split(block)
         shares = images.labels[rows].float().mean(dim=0)
         least = 1 / (2 * len(rows))  # of a class that is shown by none, or by all
         with torch.no_grad():
             self.bias.copy_(torch.logit(shares.to(device), eps=least))
+
+    def prepare_like(self, other: "T2IPALPlus") -> None:
+        """As `prepare` with the images that another one was prepared with, at no cost."""
+        self.prompted.prepare_like(other.prompted)
+        self._whole, self._local, self._reference = other._whole, other._local, other._reference
+        with torch.no_grad():
+            self.bias.copy_(other.bias)
 
     def loss(
         self,
@@ -299,7 +310,7 @@ class T2IPALPlus(nn.Module):
             losses = self._discriminant_losses(images) + numbers.ridge / 2 * self._squares()
         weighted = losses if image_weights is None else losses * image_weights
         mean = weighted.sum() / (max(len(images), 1) if num_images is None else num_images)
-        return Losses(found.total + mean, found.image, found.text)
+        return Losses(found.total + mean, found.image + mean, found.text)
 
     def _discriminant_losses(self, images: FeatureSet) -> Float[Tensor, " images"]:
         assert self._whole is not None
@@ -348,8 +359,11 @@ class T2IPALPlus(nn.Module):
             patches = self._local.folded(self.patch_weights)
             tensors |= dict(zip(("patch_weights", "patch_bias"), patches))
         even = replace(T2IPALPlusScorer.from_tensors(self.config, tensors), stacked=stacked)
-        parts = even.parts(self._reference)
-        spreads = torch.stack([part.std(dim=0, correction=0).mean() for part in parts])
+        images, blocks = self._reference
+        parts = [even.parts(images.rows(rows, bias.device)) for rows in blocks]
+        spreads = torch.stack(
+            [torch.cat(part).std(dim=0, correction=0).mean() for part in zip(*parts)]
+        )
         # Discriminants that have learned nothing yet say the same of all images.
         return replace(even, spreads=spreads.where(spreads > 0, 1.0))
 

@@ -38,7 +38,7 @@ def whitening_of(
     """The whitening of all rows of some blocks: (C + shrinkage trace(C) / width I)^(-1/2).
 
     Args:
-        blocks: one row or more in all; read once, summed in float64.
+        blocks: one row or more in all, on the CPU; read once, summed in float64.
         shrinkage: above 0.
         device: where the result is wanted.
     """

@@ -106,8 +106,11 @@ class Stack:
         self._images_of = [usable_images(data, training) for training in sizes.values()]
         self._size_of = torch.tensor([[*sizes].index(t.images_per_caption) for t in trainings])
         for method, size in zip(methods, self._size_of.tolist()):
-            rows = self._images_of[size]
-            method.prepare(dataclasses.replace(data, image_of_caption=rows))
+            if method is not methods[0] and getattr(method.config, "reads_images", False):
+                method.prepare_like(methods[0])  # type: ignore
+            else:
+                rows = self._images_of[size]
+                method.prepare(dataclasses.replace(data, image_of_caption=rows))
         self.template: Any = methods[0]
         self._configs = [method.config for method in methods]
         for name in ("uses_images", "uses_texts"):

@@ -117,7 +117,7 @@ def test_tables_and_figures_and_again(world, done, monkeypatch):
     assert [*reached.values()] == [{n: cell[n] for n in ("mean", "std")} for cell in ours]
     names = {f"{name}{form}" for name in ("zsclip", "tai_dpt + class_concept")
              for form in ("", ", normalized", ", partly normalized")}  # fmt: skip
-    assert names < {*summary["plus"]} and len(summary["plus"]) == 45
+    assert names < {*summary["plus"]} and len(summary["plus"]) == 48
     for name in ("table6", "fig5", "fig7", "fig8", "fig10", "shown"):
         assert by_name[name]["cards"] or name in ("fig7",), name
         assert all("image" not in card for card in by_name[name]["cards"])

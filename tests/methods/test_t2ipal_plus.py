@@ -4,12 +4,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from fake_clip import NAMES, PROMPT_NAMES, FakeClip, images, training_features
+from fake_clip import NAMES, PROMPT_NAMES, WIDTH, FakeClip, images, training_features, unit
 from torch.nn import functional
 
 from t2ipal.features.sets import TrainingFeatures
+from t2ipal.methods import t2ipal_plus
 from t2ipal.methods.recognizer import FULL
 from t2ipal.methods.stored import load_recognizer
+from t2ipal.methods.t2ipal import Numbers
 from t2ipal.methods.t2ipal_plus import T2IPALPlusConfig
 from t2ipal.store import Store
 from t2ipal.training.loop import TrainingConfig, fit
@@ -19,12 +21,20 @@ from t2ipal.training.stacked import Stack, stack_key
 TRAINING = TrainingConfig(num_epochs=4, batch_size=16, lr=0.05, prototype_lr=0.5)
 
 
+def synthetic() -> TrainingFeatures:
+    """Captions and images, whose CLIP's own output is another feature than the global one."""
+    data = training_features()
+    own = functional.normalize(data.images.global_features @ unit(WIDTH, WIDTH, seed=3), dim=-1)
+    seen = dataclasses.replace(data.images, pooled_features=own)
+    return TrainingFeatures(data.texts, seen, data.image_of_caption)
+
+
 def config(**changes) -> T2IPALPlusConfig:
     return T2IPALPlusConfig(**{"class_names": NAMES, "prompt_names": PROMPT_NAMES, **changes})
 
 
 def fitted(data=None, training=TRAINING, **changes):
-    data = training_features() if data is None else data
+    data = synthetic() if data is None else data
     return fit(config(**changes).build(FakeClip(), training.seed), data, training).recognizer
 
 
@@ -63,7 +73,7 @@ def slow_evidence(model, rows, one):
 
 
 def test_scores_and_loss_against_loops():
-    data = training_features()
+    data = synthetic()
     model = config(image_weight=0.3, ridge=0.01).build(FakeClip(), 1)
     fit(model, data, TRAINING)
     rows, scorer = used_images(data), model.export().scorer
@@ -91,7 +101,7 @@ def test_scores_and_loss_against_loops():
 
 
 def test_each_part_alone_ranks_the_images_of_a_class_as_it_does():
-    data, test = training_features(), images(20, seed=9)
+    data, test = synthetic(), images(20, seed=9)
     alone = fitted(data, image_weight=0.6, discriminant_weight=0.0, zero_shot_weight=0.0)
     start = recipe("t2ipal", "coco2014", NAMES, PROMPT_NAMES)
     theirs = fit(start.method.build(FakeClip(), 0), data, TRAINING).recognizer.scores(test)
@@ -106,7 +116,7 @@ def test_each_part_alone_ranks_the_images_of_a_class_as_it_does():
 
 def test_what_is_learned_beside_each_other_does_not_meet():
     """Discriminants change nothing of T2I-PAL's part, and learn nothing from captions."""
-    data = training_features()
+    data = synthetic()
     ours = fitted(data, image_weight=0.6).scorer
     start = recipe("t2ipal", "coco2014", NAMES, PROMPT_NAMES)
     theirs = fit(start.method.build(FakeClip(), 0), data, TRAINING).recognizer.scorer
@@ -120,25 +130,77 @@ def test_what_is_learned_beside_each_other_does_not_meet():
 
 
 def test_images_that_training_may_not_draw_change_nothing():
-    data = training_features()
+    data = synthetic()
     few = dataclasses.replace(TRAINING, images_per_caption=1)
     first = data.image_of_caption.clone()
     first[first[:, 0] < 0, 0] = first[first[:, 0] < 0, 1]
-    unused = sorted(set(range(80)) - set(first[:, 0].tolist()))
-    noise = functional.normalize(torch.randn(len(unused), 9, 24), dim=-1)
-    local = data.images.local_features.clone()
-    local[unused] = noise
-    other = dataclasses.replace(data.images, local_features=local)
+    unused = torch.tensor(sorted(set(range(80)) - set(first[:, 0].tolist())))
+    spoiled = {
+        name: getattr(data.images, name).index_copy(0, unused, values)
+        for name, values in {
+            "global_features": unit(len(unused), WIDTH, seed=5),
+            "pooled_features": unit(len(unused), WIDTH, seed=6),
+            "local_features": unit(len(unused), 9, WIDTH, seed=7),
+            "labels": 1 - data.images.labels[unused],
+        }.items()
+    }
     pair = [
         fitted(TrainingFeatures(data.texts, part, data.image_of_caption), few).scorer
-        for part in (data.images, other)
+        for part in (data.images, dataclasses.replace(data.images, **spoiled))
     ]
-    assert torch.equal(pair[0].patch_weights, pair[1].patch_weights)
-    assert torch.equal(pair[0].spreads, pair[1].spreads)
+    for name in ("global_weights", "bias", "patch_weights", "spreads"):
+        assert torch.equal(getattr(pair[0], name), getattr(pair[1], name)), name
+
+
+def test_it_starts_at_the_log_odds_of_each_class():
+    data = synthetic()
+    labels = data.images.labels.clone()
+    labels[:, 0] = 0
+    part = dataclasses.replace(data.images, labels=labels)
+    model = config().build(FakeClip())
+    model.prepare(TrainingFeatures(data.texts, part, data.image_of_caption))
+    rows = torch.unique(data.image_of_caption[data.image_of_caption >= 0])
+    odds = labels[rows].sum(dim=0).clamp(min=0.5) / len(rows)
+    torch.testing.assert_close(model.bias.detach(), torch.log(odds / (1 - odds)))
+    assert not model.weights.any() and not model.patch_weights.any()
+
+
+def test_many_images_are_read_in_blocks_and_thinned(monkeypatch):
+    data = synthetic()
+    rows = used_images(data)
+    for name, value in (("BLOCK_VALUES", 7 * 9 * WIDTH), ("WHITENED", 30), ("REFERENCE", 20)):
+        monkeypatch.setattr(t2ipal_plus, name, value)
+    model = config().build(FakeClip())
+    model.prepare(data)
+    some = rows.local_features[torch.arange(30) * len(rows) // 30].flatten(0, 1)
+    mean, matrix = slow_whitening(some.double().numpy(), 0.1)
+    assert np.allclose(model._local.mean.numpy(), mean, atol=1e-6)
+    assert np.allclose(model._local.matrix.numpy(), matrix, atol=1e-3)
+    few = rows.rows(torch.arange(20) * len(rows) // 20)
+    with torch.no_grad():
+        model.weights.normal_(generator=torch.Generator().manual_seed(0))
+    scorer = model.export().scorer
+    spreads = [part.std(dim=0, correction=0).mean() for part in scorer.parts(few)]
+    torch.testing.assert_close(scorer.spreads, torch.stack(spreads))
+
+
+def test_few_classes_keep_their_zero_shot_scores():
+    """Two normalized scores are always 1 and -1, whatever they were."""
+    data, columns = synthetic(), slice(0, 2)
+    texts, part = (
+        dataclasses.replace(each, labels=each.labels[:, columns])
+        for each in (data.texts, data.images)
+    )
+    few = {"class_names": NAMES[columns], "prompt_names": PROMPT_NAMES[columns]}
+    model = config(**few).build(FakeClip())
+    scorer = fit(model, TrainingFeatures(texts, part, data.image_of_caption), TRAINING)
+    test = images(6)
+    wanted = test.pooled_features @ scorer.recognizer.scorer.zero_shot_embeddings.T
+    assert torch.equal(scorer.recognizer.scorer.parts(test).zero_shot, wanted)
 
 
 def test_parts_of_a_batch_add_up():
-    model, data = config().build(FakeClip()), training_features()
+    model, data = config().build(FakeClip()), synthetic()
     fit(model, data, TRAINING)
     test = used_images(data).rows(slice(0, 10))
     whole = model.loss(test, None).total
@@ -150,7 +212,7 @@ def test_parts_of_a_batch_add_up():
 
 
 def test_trials_are_stacked():
-    data, test = training_features(), images(20, seed=9)
+    data, test = synthetic(), images(20, seed=9)
     recipes = [
         Recipe(config(**changes), dataclasses.replace(TRAINING, lr=5e-3, seed=seed, data_seed=0))
         for seed, changes in enumerate(
@@ -172,6 +234,13 @@ def test_trials_are_stacked():
         torch.testing.assert_close(scores, alone.scores(test), rtol=0, atol=2e-3)
         out = stack.recognizer(trial)
         torch.testing.assert_close(out.scores(test), alone.scores(test), rtol=0, atol=2e-3)
+
+
+def test_it_has_t2ipals_numbers_and_its_own():
+    names = t2ipal_plus.PlusNumbers._fields
+    assert names[: len(Numbers._fields)] == Numbers._fields
+    slow, fast = (fitted(discriminant_lr=rate).scorer.bias for rate in (1e-4, 0.2))
+    assert not torch.allclose(slow, fast, atol=1e-3)
 
 
 def test_trials_with_other_images_are_not_stacked():
@@ -196,11 +265,15 @@ def test_stored_and_read_back(tmp_path, changes):
     back = load_recognizer(Store(str(tmp_path)), "here")
     assert torch.equal(back.scores(test), recognizer.scores(test))
     heatmap = back.scorer.heatmap(test.local_features)
-    torch.testing.assert_close(heatmap.sum(dim=-1), torch.ones(5, len(NAMES)))
+    if back.config.patches:
+        evidence = test.local_features[2] @ back.scorer.patch_weights[1] + back.scorer.patch_bias[1]
+        torch.testing.assert_close(heatmap[2, 1], torch.softmax(evidence, dim=0))
+    else:
+        assert torch.equal(heatmap, back.scorer.prompted.heatmap(test.local_features))
 
 
 def test_a_class_that_no_image_shows_and_images_all_alike_stay_finite():
-    data = training_features()
+    data = synthetic()
     labels = data.images.labels.clone()
     labels[:, 0] = 0
     labels[:, 1] = 1
@@ -211,7 +284,7 @@ def test_a_class_that_no_image_shows_and_images_all_alike_stay_finite():
 
 
 def test_what_it_cannot_learn_from_is_refused():
-    data = training_features()
+    data = synthetic()
     nothing = torch.full_like(data.image_of_caption, -1)
     with pytest.raises(ValueError, match="learns from synthetic images, got 0"):
         fitted(TrainingFeatures(data.texts, data.images, nothing), image_weight=0.0)
