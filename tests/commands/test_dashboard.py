@@ -19,16 +19,18 @@ ROOT = Path(__file__).parents[2]
 def test_serves_until_it_is_interrupted(tmp_path):
     write_search(Store(tmp_path / "run"), num_trials=8)
     command = [sys.executable, "jobs/dashboard.py", "--run", str(tmp_path / "run")]
+    # A shell lets what it starts in the background ignore Ctrl-C, and that is handed down.
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     try:
         said = process.stdout.readline()
         address = said.split(": ")[1].split()[0]
         with urllib.request.urlopen(f"{address}state.json") as answer:
             assert json.load(answer)["searches"] == ["search"]
         os.kill(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=20)
     finally:
         process.kill()
     assert process.returncode == 130
