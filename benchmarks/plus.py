@@ -157,8 +157,7 @@ def trained(
     """All at once."""
     methods: list[Any] = [each.method.build(backbone, each.training.seed) for each in recipes]
     stack = Stack(methods, [each.training for each in recipes], data)
-    while stack.epoch < stack.num_epochs:
-        stack.train_epoch()
+    stack.train()
     return [stack.recognizer(trial) for trial in range(len(recipes))]
 
 

@@ -6,12 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from t2ipal.experiments.points import (
-    CONCEPT,
     FEWER_STEPS,
-    LOCAL,
     RENDERED,
-    TAI_DPT,
-    ZERO_SHOT,
+    WITHOUT_LABELS,
     Points,
 )
 from t2ipal.experiments.rows import At, Claim, Figure, Row, System, Table
@@ -30,18 +27,7 @@ def plus(points: Points) -> Table:
     """T2I-PAL+ beside every other system without labels, with normalization granted to each."""
     ours = points.t2ipal_plus
     others = {
-        "ZSCLIP": ZERO_SHOT,
-        "ZSCLIP, 80 templates": System("zsclip_80"),
-        "ZSCLIP + local": LOCAL,
-        "TaI": System("tai"),
-        "TaI-DPT": TAI_DPT,
-        "TaI-DPT, all of its recipe": System("tai_dpt_ancestor"),
-        "TaI-DPT + adapter": System("tai_dpt_adapter"),
-        "PVP, first stage": System("pvp"),
-        "PVP": System("pvp_text"),
-        "Class concept": CONCEPT,
-        "ZSCLIP + class concept": replace(ZERO_SHOT, partner=CONCEPT),
-        "TaI-DPT + class concept": replace(TAI_DPT, partner=CONCEPT),
+        **WITHOUT_LABELS,
         "T2I-PAL, images only": replace(points.t2ipal, method="t2ipal_images_only"),
         "T2I-PAL": points.t2ipal,
         f"T2I-PAL, beta {BEST_SHARPNESS}": points.t2ipal.changed(method__sharpness=BEST_SHARPNESS),

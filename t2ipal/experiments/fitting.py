@@ -155,8 +155,7 @@ def train_group(fits: Sequence[Fit], data: Data, kept: frozenset[str]) -> None:
         recognizers = [method.export() for method in methods]
     elif len(fits) > 1:
         stack = Stack(methods, [made.training for made in recipes], features)
-        while stack.epoch < stack.num_epochs:
-            stack.train_epoch()
+        stack.train()
         recognizers = [stack.recognizer(trial) for trial in range(len(fits))]
     else:
         recognizers = [fit(methods[0], features, recipes[0].training).recognizer]

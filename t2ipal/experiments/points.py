@@ -18,6 +18,21 @@ RENDERED = "rendered"
 """Set of images of the same captions as a perfect generator would draw them: the world's own."""
 ZERO_SHOT, LOCAL, TAI_DPT = System("zsclip"), System("zsclip_local"), System("tai_dpt")
 CONCEPT = System("class_concept")
+WITHOUT_LABELS = {
+    "ZSCLIP": ZERO_SHOT,
+    "ZSCLIP, 80 templates": System("zsclip_80"),
+    "ZSCLIP + local": LOCAL,
+    "TaI": System("tai"),
+    "TaI-DPT": TAI_DPT,
+    "TaI-DPT, all of its recipe": System("tai_dpt_ancestor"),
+    "TaI-DPT + adapter": System("tai_dpt_adapter"),
+    "PVP, first stage": System("pvp"),
+    "PVP": System("pvp_text"),
+    "Class concept": CONCEPT,
+    "ZSCLIP + class concept": replace(ZERO_SHOT, partner=CONCEPT),
+    "TaI-DPT + class concept": replace(TAI_DPT, partner=CONCEPT),
+}
+"""Title -> system that needs neither labels nor synthetic images."""
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,12 @@ class TrainingFeatures:
     """Captions of a class at most, where it was capped."""
 
 
+def spread_evenly(num_rows: int, most: int) -> Int[Tensor, " some"]:
+    """So many of some rows at most, spread evenly over them: their numbers, in order."""
+    count = min(num_rows, most)
+    return torch.arange(count) * num_rows // count
+
+
 def packed(rows: Int[Tensor, "captions k"]) -> Int[Tensor, "captions k"]:
     """Each caption's images that there are first, in their order, then -1."""
     return rows.gather(1, (rows < 0).int().argsort(dim=1, stable=True))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from t2ipal.config import PositiveFloat, PositiveInt, check_fields, require
-from t2ipal.features.sets import FeatureSet, TrainingFeatures
+from t2ipal.features.sets import FeatureSet, TrainingFeatures, spread_evenly
 from t2ipal.methods import scoring
 from t2ipal.methods.contract import FrozenBackbone, Losses
 from t2ipal.methods.recognizer import Recognizer, detached
@@ -159,9 +159,8 @@ class ClassConcept(nn.Module):
             for rows in torch.arange(len(texts)).split(BLOCK_ROWS)
         )
         concepts = functional.normalize(sums / counts.unsqueeze(1), dim=-1)
-        count = min(len(texts), self.config.max_captions)
         device = self._device
-        chosen = torch.arange(count) * len(texts) // count
+        chosen = spread_evenly(len(texts), self.config.max_captions)
         bank = texts.column("global_features", chosen).to(device)
         self._scorer = ClassConceptScorer(self.config, concepts.to(device), bank)
 

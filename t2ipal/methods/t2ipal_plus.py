@@ -18,20 +18,21 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from t2ipal.captions import PHOTO_PROMPT
 from t2ipal.config import NonNegativeFloat, PositiveFloat, Share, require
-from t2ipal.features.sets import FeatureSet, FeatureTable, TrainingFeatures
+from t2ipal.features.sets import FeatureSet, FeatureTable, TrainingFeatures, spread_evenly
+from t2ipal.features.table import GLOBAL, LOCAL, POOLED
 from t2ipal.methods.contract import FrozenBackbone, Losses
+from t2ipal.methods.labelled import mean_loss
 from t2ipal.methods.prompts import averaged_templates
 from t2ipal.methods.recognizer import FULL, Recognizer, detached, scorer_tensors
 from t2ipal.methods.t2ipal import T2IPAL, T2IPALConfig, T2IPALScorer
 from t2ipal.methods.whitening import Whitening, whitening_of
 
-GLOBAL, LOCAL, POOLED = "global_features", "local_features", "pooled_features"
 WHITENED = 8192
 """Images that a whitening is taken from at most, spread evenly over all."""
 REFERENCE = 512
@@ -259,7 +260,8 @@ class T2IPALPlus(nn.Module):
             f"T2I-PAL+ learns from synthetic images, got {len(rows)}. Synthesize or choose some.",
         )
         assert data.images is not None
-        images, device, chosen = data.images, self._zero_shot.device, _spread(rows, WHITENED)
+        images, device = data.images, self._zero_shot.device
+        chosen = rows[spread_evenly(len(rows), WHITENED)]
         one = images.rows(chosen[:1])
         global_and_pooled(one)  # they are there
         block = max(BLOCK_VALUES // one.local_features.numel(), 1)
@@ -271,7 +273,7 @@ class T2IPALPlus(nn.Module):
         if self.patch_weights is not None:
             locals_ = (images.column(LOCAL, part).flatten(0, 1) for part in chosen.split(block))
             self._local = whitening_of(locals_, self.config.shrinkage, device)
-        self._reference = images, _spread(rows, REFERENCE).split(block)
+        self._reference = images, rows[spread_evenly(len(rows), REFERENCE)].split(block)
         shares = images.labels[rows].float().mean(dim=0)
         least = 1 / (2 * len(rows))  # of a class that is shown by none, or by all
         with torch.no_grad():
@@ -308,8 +310,7 @@ class T2IPALPlus(nn.Module):
         numbers = self.config.numbers() if stacked is None else stacked
         with torch.autocast(self._zero_shot.device.type, enabled=False):
             losses = self._discriminant_losses(images) + numbers.ridge / 2 * self._squares()
-        weighted = losses if image_weights is None else losses * image_weights
-        mean = weighted.sum() / (max(len(images), 1) if num_images is None else num_images)
+        mean = mean_loss(losses, image_weights, num_images).total
         return Losses(found.total + mean, found.image + mean, found.text)
 
     def _discriminant_losses(self, images: FeatureSet) -> Float[Tensor, " images"]:
@@ -394,9 +395,3 @@ def log_mean_exp(
 ) -> Float[Tensor, "images classes"]:
     """log mean_j exp(patches_j): the strongest locations, the more the stronger they are."""
     return torch.logsumexp(patches, dim=1) - math.log(patches.shape[1])
-
-
-def _spread(rows: Int[Tensor, " rows"], count: int) -> Int[Tensor, " some"]:
-    """So many of the rows at most, spread evenly over them."""
-    count = min(count, len(rows))
-    return rows[torch.arange(count) * len(rows) // count]

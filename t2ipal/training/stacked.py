@@ -168,6 +168,11 @@ class Stack:
         self.epoch += 1
         return (sums / steps).cpu()
 
+    def train(self) -> None:
+        """All epochs that are left."""
+        while self.epoch < self.num_epochs:
+            self.train_epoch()
+
     @torch.no_grad()
     def scores(self, images: FeatureTable) -> Iterator[Float[Tensor, "images classes"]]:
         """What every trial's recognizer gives, one after the other; some are computed at once."""
